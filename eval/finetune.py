@@ -1,0 +1,144 @@
+"""Few-label fine-tuning: the encoder and a fresh linear head, end to end, `finetune/linear-head@1`.
+
+A fixed number of labelled images per class is drawn from train (the same ones for every encoder
+with the same seed); encoder and head are trained together on random crops and mirrors with Adam
+and a cosine course, for a fixed number of steps. Nothing is chosen: no validation images, no
+best step. Test images are scored once, on central crops.
+
+    bench finetune --layer pool5 --labels 20 --data folder:photos
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eval.splits import check_labels, few_labels
+from ssl_bench.augment import center_crop, random_crop_flip
+from ssl_bench.counter import generator
+from ssl_bench.data.store import ImageStore
+from ssl_bench.encoders import Encoder
+from ssl_bench.features import pool
+from ssl_bench.metrics import top1
+from ssl_bench.runtime import Runtime, resolve_precision
+from ssl_bench.task import Evaluation, EvaluationConfig, Outcome, Step, Subject, TrainConfig
+from ssl_bench.train import train as run_loop
+
+SCORED = 128  # test images per forward pass
+
+
+class FineTuneConfig(EvaluationConfig, TrainConfig):
+    """The settings of `finetune/linear-head@1`."""
+
+    labels: int = Field(20, ge=0, description="labelled images per class; 0: all of train")
+    steps: int = Field(200, ge=1, description="updates")
+    batch_size: int = Field(64, ge=1, description="images per update")
+    lr: float = Field(1e-3, gt=0, description="Adam's learning rate at the start")
+    schedule: str = Field("cosine", description="the learning rate's course")  # type: ignore[assignment]
+    dimensions: int = Field(9600, ge=1, description="most numbers the head sees")
+
+
+class Classifier(nn.Module):
+    """An encoder up to one layer, average-pooled and standardised, and a linear head."""
+
+    def __init__(self, encoder: Encoder, layer: str, classes: int, dimensions: int) -> None:
+        super().__init__()
+        self.encoder, self.layer, self.dimensions = encoder, layer, dimensions
+        self.head = nn.LazyLinear(classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised (B, 3, S, S) -> logits (B, classes)."""
+        maps = self.encoder(images, [self.layer])[self.layer]
+        return self.head(pool(maps, self.dimensions))
+
+
+class _Learner(nn.Module):
+    """The loop's task: cross-entropy on random crops."""
+
+    def __init__(self, network: Classifier, subject: Subject, labels: Tensor, lr: float) -> None:
+        super().__init__()
+        self.network, self.subject, self.lr = network, subject, lr
+        self.labels = labels
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        self.adam = torch.optim.Adam(self.network.parameters(), lr=self.lr)
+        return [self.adam]
+
+    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
+        crops = random_crop_flip(images, self.subject.spec.image_size, step.random)
+        logits = self.network(self.subject.spec.normalization.apply(crops))
+        targets = self.labels.to(images.device)[step.indices]
+        loss = F.cross_entropy(logits, targets)
+        step.update(self.adam, loss)
+        return {"loss": loss.detach()}
+
+
+class FineTune(Evaluation):
+    """Top-1 after training encoder and head on a few labelled images per class."""
+
+    Config = FineTuneConfig
+    protocol = "finetune/linear-head@1"
+    metric = "top1"
+
+    def evaluate(
+        self, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime, folder: Path
+    ) -> Mapping[str, Outcome]:
+        """Each layer is a training of its own, from the subject's weights."""
+        check_labels(train.labels, test.labels, train.index.classes)
+        return {
+            layer: self._tune(subject, layer, train, test, runtime, folder)
+            for layer in subject.layers
+        }
+
+    def _tune(
+        self,
+        subject: Subject,
+        layer: str,
+        train: ImageStore,
+        test: ImageStore,
+        runtime: Runtime,
+        folder: Path,
+    ) -> Outcome:
+        config, labels = self.config, train.labels
+        count = config.labels or None
+        chosen = few_labels(labels, count, config.seed) if count else np.arange(len(labels))
+        classes = int(labels.max()) + 1
+        network = Classifier(deepcopy(subject.encoder), layer, classes, config.dimensions)
+        size = subject.spec.image_size
+        with torch.no_grad():
+            network(torch.zeros(1, 3, size, size))  # gives the lazy head its size
+        nn.init.normal_(network.head.weight, std=0.01, generator=generator(config.seed, "head"))
+        nn.init.zeros_(network.head.bias)
+        learner = _Learner(network, subject, torch.from_numpy(labels), config.lr)
+        report = run_loop(
+            learner, train, config, config.seed, runtime, folder, subset=chosen, title="fine-tuning"
+        )
+        predicted = self._score(network, subject, test, runtime)
+        selection = {
+            "split": "none: nothing is chosen",
+            "training_images": len(chosen),
+            "final_loss": report.last.get("loss"),
+            "images_per_second": round(report.images_per_second, 1),
+        }
+        predictions = {"label": test.labels, "predicted": predicted}
+        return Outcome(top1(test.labels, predicted), predictions, selection)
+
+    @torch.no_grad()
+    def _score(
+        self, network: Classifier, subject: Subject, test: ImageStore, runtime: Runtime
+    ) -> np.ndarray:
+        """The class with the highest logit for each test image, int64 (N,)."""
+        network.eval()
+        device = next(network.parameters()).device
+        predicted = []
+        for start in range(0, len(test), SCORED):
+            pixels = torch.from_numpy(np.asarray(test.pixels[start : start + SCORED])).to(device)
+            images = center_crop(pixels.permute(0, 3, 1, 2), subject.spec.image_size)
+            logits = network(subject.spec.normalization.apply(images))
+            predicted.append(logits.argmax(1).cpu().numpy())
+        return np.concatenate(predicted)

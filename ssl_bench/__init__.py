@@ -1,0 +1,1 @@
+"""ssl-bench: a benchmark for self-supervised visual features."""

@@ -1,0 +1,318 @@
+"""The `bench` command: thin, and quick to answer; torch is imported inside commands only."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from ssl_bench import catalogue
+from ssl_bench.errors import BenchError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from ssl_bench.runtime import Runtime
+
+
+def main() -> None:
+    """Run `bench`; a BenchError becomes one line and its exit code, unless `--debug`."""
+    try:
+        catalogue.check_layout()
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (BenchError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        text = str(error) if isinstance(error, BenchError) else _system_error(error)
+        click.echo(f"bench: {text}", err=True)
+        sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
+
+
+def _system_error(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
+class _Group(click.Group):
+    """A group that proposes the nearest command for a typo."""
+
+    kind = "command"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise unknown(self.kind, args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+class _Methods(_Group):
+    """Commands made from entry points: named without loading them, loaded when one is chosen."""
+
+    kind = "pretext"
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return catalogue.names("pretext")
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in catalogue.names("pretext"):
+            return None
+        return _pretrain_command(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Pretexts"):
+            formatter.write_dl([(n, catalogue.summary("pretext", n)) for n in self.list_commands(ctx)])
+
+
+class _Bench(_Group):
+    """The top level: commands of ours and one per evaluation."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *catalogue.names("eval")]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is None and cmd_name in catalogue.names("eval"):
+            return _evaluation_command(cmd_name)
+        return own
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            own = {n: super(_Bench, self).get_command(ctx, n) for n in sorted(self.commands)}
+            formatter.write_dl([(n, c.get_short_help_str(90)) for n, c in own.items() if c])
+        with formatter.section("Evaluations"):
+            formatter.write_dl([(n, catalogue.summary("eval", n)) for n in catalogue.names("eval")])
+
+
+@click.group(cls=_Bench, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ssl-bench", prog_name="bench")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """A benchmark for self-supervised visual features.
+
+    Train a pretext without labels, freeze or fine-tune the encoder, print the table:
+
+    \b
+      bench run quickstart
+      bench pretrain context-encoder --data folder:photos
+      bench linear-probe --layer pool5 --data folder:photos
+    """
+
+
+# ---- options
+
+
+def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that computes."""
+    options = [
+        click.option("--workspace", type=click.Path(path_type=Path), default="runs",
+                     show_default=True, help="Folder that holds runs and records."),
+        click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
+                     help="Processes that decode and gather images."),
+        click.option("--devices", default="auto", show_default=True,
+                     help="Number of processes or GPUs; auto: all GPUs, else one CPU process."),
+        click.option("--checkpoint-every", default="300s", show_default=True,
+                     help="Steps between checkpoints, or seconds as in 60s."),
+        click.option("--skip-bad-images", is_flag=True,
+                     help="Leave out and count images that cannot be used, instead of stopping."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _runtime(workers: int, devices: str, checkpoint_every: str) -> "Runtime":
+    from ssl_bench.runtime import Runtime
+
+    if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
+        raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
+    number = checkpoint_every.removesuffix("s")
+    if not number.isdigit() or int(number) < 1:
+        raise UsageError(f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'")
+    if checkpoint_every.endswith("s"):
+        return Runtime(workers, devices, checkpoint_seconds=int(number))
+    return Runtime(workers, devices, checkpoint_steps=int(number))
+
+
+def _config_options(config: Any, hidden: frozenset[str] = frozenset()) -> list[click.Parameter]:
+    """One option per field of a pydantic model, with its phrase and default."""
+    options: list[click.Parameter] = []
+    for name, field in config.model_fields.items():
+        if name in hidden:
+            continue
+        kind: Any = field.annotation
+        if get_origin(kind) is Literal:
+            kind = click.Choice(get_args(kind))
+        text = f"{field.description}. [default: {field.default}]"
+        options.append(
+            click.Option(["--" + name.replace("_", "-")], type=kind, help=text[0].upper() + text[1:])
+        )
+    return options
+
+
+def _settings(config: Any, values: Mapping[str, Any]) -> Any:
+    """The validated settings; UsageError names the option and what is wrong with it."""
+    from pydantic import ValidationError
+
+    given = {k: v for k, v in values.items() if k in config.model_fields and v is not None}
+    try:
+        return config(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+        raise UsageError(f"{option}: {first['msg']}") from error
+
+
+# ---- pretext → encoder
+
+
+@cli.group(cls=_Methods)
+def pretrain() -> None:
+    """Train an encoder without labels; a killed run continues."""
+
+
+def _pretrain_command(method: str) -> click.Command:
+    config = catalogue.pretext(method).Config
+
+    @click.option("--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH.")
+    @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
+    @_shared
+    def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
+        from ssl_bench.pretrain import pretrain as job
+
+        run = job(
+            method,
+            _settings(config, options),
+            data,
+            workspace,
+            _runtime(options["workers"], options["devices"], options["checkpoint_every"]),
+            preview=preview,
+            skip_bad_images=options["skip_bad_images"],
+        )
+        _show_run(run, workspace)
+
+    made = click.command(method, help=catalogue.summary("pretext", method))(command)
+    made.params = [*_config_options(config), *made.params]
+    return made
+
+
+def _show_run(record: Any, workspace: Path) -> None:
+    from ssl_bench.records import folder_of
+    from ssl_bench.runtime import is_main_process
+
+    if not is_main_process():
+        return
+    loss = "".join(f", {name} {value:.4g}" for name, value in record.metrics.items())
+    training = record.details.get("training")
+    speed = f", {training['images_per_second']:.0f} images/s" if training else ""
+    wait = f", {training['data_wait']:.1%} waiting for data" if training else ""
+    skipped = record.details["skipped_images"]
+    left = f", {len(skipped)} bad images skipped" if skipped else ""
+    click.echo(f"{record.method}@{record.key[:12]} on {record.data}{loss}{speed}{wait}{left}")
+    click.echo(f"  {folder_of(workspace, record)}")
+
+
+# ---- encoder → record
+
+
+def _evaluation_command(name: str) -> click.Command:
+    evaluation = catalogue.evaluation(name)
+
+    @click.option("--encoder", "encoders", multiple=True,
+                  help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
+                  "several times; default: the newest run of every method.")  # fmt: skip
+    @click.option("--layer", "--layers", "layers", multiple=True,
+                  help="Layer to measure, several times, or all; default: the last.")  # fmt: skip
+    @click.option("--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH.")
+    @_shared
+    def command(
+        encoders: tuple[str, ...], layers: tuple[str, ...], data: str, workspace: Path, **options: Any
+    ) -> None:
+        from ssl_bench.evaluate import evaluate, newest_of_each
+        from ssl_bench.tables import Table
+
+        harness = evaluation(_settings(evaluation.Config, options))
+        runtime = _runtime(options["workers"], options["devices"], options["checkpoint_every"])
+        records = [
+            record
+            for reference in encoders or newest_of_each(workspace)
+            for record in evaluate(
+                harness, reference, layers, data, workspace, runtime,
+                skip_bad_images=options["skip_bad_images"],
+            )
+        ]  # fmt: skip
+        click.echo(Table.of(records).markdown())
+
+    made = click.command(name, help=catalogue.summary("eval", name))(command)
+    made.params = [*made.params[:3], *_config_options(evaluation.Config), *made.params[3:]]
+    return made
+
+
+# ---- records → tables
+
+
+@cli.command()
+@click.option("--workspace", type=click.Path(path_type=Path), default="runs", show_default=True,
+              help="Folder that holds runs and records.")  # fmt: skip
+def runs(workspace: Path) -> None:
+    """List the finished runs of a workspace, oldest first."""
+    from ssl_bench.tables import run_lines
+
+    for line in run_lines(workspace):
+        click.echo(line)
+
+
+@cli.command()
+@click.option("--workspace", type=click.Path(path_type=Path), default="runs", show_default=True,
+              help="Folder that holds runs and records.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["markdown", "csv", "latex"]),
+              default="markdown", show_default=True, help="What the table is written as.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for table.md, .csv and .tex.")
+def table(workspace: Path, form: str, out: Path | None) -> None:
+    """Print the table of all evaluations in a workspace."""
+    from ssl_bench.records import read_records
+    from ssl_bench.tables import Table
+
+    records = read_records(workspace, "evaluation")
+    if not records:
+        raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
+    made = Table.of(records)
+    click.echo(getattr(made, form)())
+    if out:
+        for path in made.write(out):
+            click.echo(f"wrote {path}", err=True)
+
+
+@cli.command()
+@click.argument("suite")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for table.md, .csv and .tex.")
+@_shared
+def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
+    """Do what is missing of a suite (a name or a TOML file) and print its table."""
+    from ssl_bench.suite import read_suite, run_suite
+
+    runtime = _runtime(options["workers"], options["devices"], options["checkpoint_every"])
+    made = run_suite(read_suite(suite), workspace, runtime, options["skip_bad_images"])
+    click.echo(made.markdown())
+    if out:
+        for path in made.write(out):
+            click.echo(f"wrote {path}", err=True)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--image-size", type=int, help="Side of the input, px. [default: the method's]")
+@click.option("--width", type=float, help="Factor on alexnet's channel counts. [default: 1.0]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(name: str, image_size: int | None, width: float | None, as_json: bool) -> None:
+    """Print layers, output shapes and parameters by part of a pretext or an encoder."""
+    from ssl_bench.inspection import describe, inspect_network
+
+    found = inspect_network(name, image_size=image_size, width=width)
+    click.echo(json.dumps(found, indent=2) if as_json else describe(found))

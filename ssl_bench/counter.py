@@ -1,0 +1,93 @@
+"""Random numbers that are a function of (seed, stream, step, position), never of history.
+
+A run that is killed and resumed, or spread over other numbers of workers or devices, therefore
+draws the same numbers. The generator is SplitMix64 (Steele, Lea, Flood, "Fast splittable
+pseudorandom number generators", OOPSLA 2014) addressed by counter: torch has no generator that
+can be, and the same integer arithmetic gives the same bits on CPU and GPU.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def _signed(constant: int) -> int:
+    """A 64-bit constant as the int64 with the same bits (torch multiplies modulo 2**64)."""
+    return constant - (1 << 64) if constant >= 1 << 63 else constant
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX1 = _signed(0xBF58476D1CE4E5B9)
+_MIX2 = _signed(0x94D049BB133111EB)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift: torch's own copies the sign bit."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def splitmix64(key: int, counters: Tensor) -> Tensor:
+    """Outputs number `counters` (int64, any shape, from 0) of SplitMix64 seeded with `key`."""
+    x = _signed(key) + (counters + 1) * _GOLDEN
+    x = (x ^ _shift(x, 30)) * _MIX1
+    x = (x ^ _shift(x, 27)) * _MIX2
+    return x ^ _shift(x, 31)
+
+
+def derive(*parts: int | str) -> int:
+    """A 64-bit key from names and numbers; different parts give unrelated keys."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
+
+
+def generator(*parts: int | str) -> torch.Generator:
+    """A CPU generator seeded from names and numbers, for what is drawn once (initial weights)."""
+    return torch.Generator().manual_seed(derive(*parts) >> 1)
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """The random numbers of one batch: each image has its own, by its place in the global batch.
+
+    `positions` is int64 (B,), on the device where the numbers are wanted.
+    """
+
+    seed: int
+    step: int
+    positions: Tensor
+
+    def uniform(self, stream: str, *shape: int) -> Tensor:
+        """float32 (B, *shape) in [0, 1); a stream's name keeps its numbers from the others'."""
+        size = 1
+        for length in shape:
+            size *= length
+        within = torch.arange(size, device=self.positions.device)
+        counters = self.positions[:, None] * size + within  # (B, size)
+        bits = splitmix64(derive(self.seed, stream, self.step), counters)
+        return (_shift(bits, 40).float() / (1 << 24)).reshape(-1, *shape)
+
+    def dropout(self, x: Tensor, probability: float, stream: str = "dropout") -> Tensor:
+        """Zero each value of `x` (B, …) with `probability` and scale the rest to keep the mean."""
+        kept = self.uniform(stream, *x.shape[1:]) >= probability
+        return x * kept / (1 - probability)
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
+    """int64 (size,): the order in which an epoch visits its images."""
+    return torch.randperm(size, generator=generator(seed, "order", epoch))
+
+
+def batch_indices(seed: int, step: int, positions: Tensor, batch_size: int, size: int) -> Tensor:
+    """int64 (B,): which of `size` images stand at `positions` of global batch `step`.
+
+    Epochs follow one another without a gap: a batch may hold the end of one and the start of
+    the next, so every image is seen equally often whatever the batch size.
+    """
+    visits = step * batch_size + positions
+    order = torch.empty_like(visits)
+    for epoch in torch.unique(visits // size).tolist():
+        here = visits // size == epoch
+        order[here] = epoch_order(seed, epoch, size)[visits[here] % size]
+    return order

@@ -1,0 +1,1 @@
+"""Images: datasets name them, the store keeps them decoded."""

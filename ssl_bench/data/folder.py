@@ -1,0 +1,123 @@
+"""`folder:PATH`: one's own images in torchvision's ImageFolder layout, or a flat folder.
+
+    PATH/train/<class>/…  and  PATH/val/<class>/…  (or test/)   for training and evaluation
+    PATH/…                                                      images only, for pretraining
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+from ssl_bench.data.dataset import Dataset, Split, SplitName, fit_square
+from ssl_bench.errors import DataError, UsageError
+
+
+class FolderSplit(Split):
+    """Image files below one root, by path relative to it."""
+
+    def __init__(
+        self, root: Path, files: Sequence[Path], labels: Sequence[int] | None, classes: Sequence[str]
+    ) -> None:
+        self.root = root
+        self.names = [file.relative_to(root).as_posix() for file in files]
+        self.labels = None if labels is None else np.array(labels, dtype=np.int64)
+        self.classes = tuple(classes)
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
+            stat = file.stat()
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{label}\n".encode())
+        self.fingerprint = digest.hexdigest()
+
+    def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
+        """Decode one file; see Split.load."""
+        path = self.root / self.names[index]
+        try:
+            content = path.read_bytes()
+            with Image.open(io.BytesIO(content)) as image:
+                if min(image.size) < smallest:
+                    raise DataError(
+                        f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
+                        "crop: lower --image-size, or pass --skip-bad-images"
+                    )
+                pixels = fit_square(image, size)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{path} cannot be read as an image ({_reason(error)}): "
+                "mend or remove it, or pass --skip-bad-images"
+            ) from error
+        return pixels, hashlib.sha256(content).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "not an image" if text.startswith("cannot identify") else text
+
+
+class FolderDataset(Dataset):
+    """Images in `train/<class>/` and `val/<class>/`, or directly in a folder."""
+
+    def __init__(self, argument: str) -> None:
+        if not argument:
+            raise UsageError("a folder of images is asked for as folder:PATH")
+        self.root = Path(argument).expanduser().resolve()
+        if not self.root.is_dir():
+            raise DataError(f"{argument} is not a folder: give folder:PATH an existing one")
+        self.name = f"folder:{self.root.name}"
+
+    def split(self, name: SplitName) -> Split:
+        """`train` is PATH/train, else all images of PATH; `test` is PATH/val, else PATH/test."""
+        train = self.root / "train"
+        if not train.is_dir():
+            if name == "test":
+                raise DataError(
+                    f"{self.root} has no train/ and val/ folders of classes: a flat folder "
+                    "serves pretraining only"
+                )
+            return self._flat()
+        classes = self._classes(train)
+        if name == "train":
+            return self._labelled(train, classes)
+        for folder in (self.root / "val", self.root / "test"):
+            if folder.is_dir():
+                return self._labelled(folder, classes)
+        raise DataError(f"{self.root} has no val/ (or test/) beside train/: nothing to test on")
+
+    def _classes(self, root: Path) -> list[str]:
+        try:
+            return find_classes(root)[0]
+        except FileNotFoundError as error:
+            raise DataError(f"{root} has no class folders: expected {root}/<class>/…") from error
+
+    def _labelled(self, root: Path, classes: list[str]) -> Split:
+        """Labels count in the order of train's class folders; val may lack some of them."""
+        index = {name: i for i, name in enumerate(classes)}
+        training = root.name == "train"
+        strange = set(self._classes(root)) - set(classes)
+        if strange:
+            raise DataError(f"{root} has class '{min(strange)}', which train/ lacks")
+        try:
+            pairs = make_dataset(str(root), index, IMG_EXTENSIONS, allow_empty=not training)
+        except FileNotFoundError as error:
+            empty = next(name for name in classes if not _images(root / name))
+            raise DataError(
+                f"{root / empty} has no images ({', '.join(IMG_EXTENSIONS)}): fill or remove it"
+            ) from error
+        if not pairs:
+            raise DataError(f"{root} has no images ({', '.join(IMG_EXTENSIONS)})")
+        files = [Path(path) for path, _ in pairs]
+        return FolderSplit(root, files, [label for _, label in pairs], classes)
+
+    def _flat(self) -> Split:
+        files = _images(self.root)
+        if not files:
+            raise DataError(f"{self.root} has no images ({', '.join(IMG_EXTENSIONS)})")
+        return FolderSplit(self.root, files, None, ())
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)

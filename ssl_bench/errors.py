@@ -1,0 +1,31 @@
+"""The two ways in which a command fails with one line: a wrong request, or wrong data.
+
+Everything else is a defect of ours and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """A failure that its one-line message explains and offers a remedy for."""
+
+    exit_code = 1
+
+
+class UsageError(BenchError):
+    """The request cannot be met as it was put: a typo, an unknown name, options that exclude."""
+
+    exit_code = 2
+
+
+class DataError(BenchError):
+    """Files, weights or numbers are not what they should be."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not known, with the nearest known ones."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
+    return UsageError(f"unknown {kind} '{name}'; {hint}")

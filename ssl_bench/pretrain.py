@@ -1,0 +1,167 @@
+"""The job from images to encoder: train a pretext, or take its starting weights, and record it."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_bench import catalogue
+from ssl_bench.counter import Randomness
+from ssl_bench.data.store import ImageStore, open_store
+from ssl_bench.encoders import (
+    EncoderSpec,
+    Normalization,
+    build_encoder,
+    initialize,
+    save_encoder,
+    weights_digest,
+)
+from ssl_bench.errors import DataError
+from ssl_bench.progress import say
+from ssl_bench.records import Record, Run
+from ssl_bench.runtime import Runtime, resolve_precision
+from ssl_bench.task import EncoderConfig, Pretext, Previewable, Trainable, TrainConfig
+from ssl_bench.train import train
+
+SHOWN = 8  # images in a preview
+
+
+def build_pretext(
+    method: str, config: EncoderConfig, normalization: Normalization
+) -> tuple[Pretext, EncoderSpec]:
+    """A pretext around an encoder with the starting weights of (seed, init, arch, width).
+
+    Every method gets the same ones: the random row of a table is where the others began.
+    """
+    spec = EncoderSpec(
+        arch=config.arch,
+        image_size=config.image_size,
+        width=config.width,
+        normalization=normalization,
+    )
+    torch.manual_seed(config.seed)  # for what a library's model draws in its constructor
+    encoder = build_encoder(spec)
+    initialize(encoder, config.init, config.seed, "encoder")
+    return catalogue.pretext(method)(config, encoder, normalization), spec
+
+
+def pretrain(
+    method: str,
+    config: EncoderConfig,
+    data: str,
+    workspace: Path,
+    runtime: Runtime,
+    *,
+    preview: bool = False,
+    skip_bad_images: bool = False,
+) -> Record:
+    """The record of `method` with these settings: read if it exists, else made or continued."""
+    if isinstance(config, TrainConfig):
+        config = config.model_copy(update={"precision": resolve_precision(config.precision)})
+    dataset = catalogue.dataset(data)
+    store = open_store(
+        dataset, "train", config.image_size,
+        skip_bad_images=skip_bad_images, workers=runtime.workers,
+    )  # fmt: skip
+    identity = {
+        "kind": "pretrain",
+        "method": method,
+        "version": catalogue.pretext(method).version,
+        "config": config.model_dump(mode="json"),
+        "data": store.index.digest,
+    }
+    run = Run(workspace, "pretrain", method, identity)
+    if run.record is None:
+        precision = config.precision if isinstance(config, TrainConfig) else "32"
+        fabric = runtime.fabric(resolve_precision(precision))
+        if fabric.is_global_zero:
+            with run.working() as folder:
+                if run.record is None:  # unless another process made it while this one waited
+                    _make(run, folder, method, config, dataset.name, store, runtime)
+        else:
+            _make(run, run.folder, method, config, dataset.name, store, runtime)
+        fabric.barrier()
+    record = run.record
+    assert record is not None
+    if preview:
+        _preview(run, record, method, config, store)
+    return record
+
+
+def _make(
+    run: Run,
+    folder: Path,
+    method: str,
+    config: EncoderConfig,
+    data_name: str,
+    store: ImageStore,
+    runtime: Runtime,
+) -> None:
+    started = time.monotonic()
+    pretext, spec = build_pretext(method, config, store.normalization)
+    start = weights_digest(pretext.encoder.state_dict())
+    details: dict[str, Any] = {"skipped_images": store.index.skipped, "images": len(store)}
+    metrics: dict[str, float] = {}
+    device = "cpu"
+    if isinstance(pretext, Trainable) and isinstance(config, TrainConfig):
+        report = train(
+            pretext, store, config, config.seed, runtime, folder, title=f"{method} seed {config.seed}"
+        )
+        fabric = runtime.fabric(resolve_precision(config.precision))
+        if not fabric.is_global_zero:
+            return
+        device = str(fabric.device)
+        metrics = dict(report.last)
+        details["training"] = {
+            "images_per_second": round(report.images_per_second, 1),
+            "data_wait": round(report.data_wait, 4),
+            "resumed_at": report.resumed_at,
+            "devices": fabric.world_size,
+        }
+    pretext.cpu()
+    digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
+    if isinstance(pretext, Trainable) and digest == start:
+        say(f"warning: training {method} left the encoder at its starting weights")
+    details["encoder"] = {"spec": spec.model_dump(mode="json"), "digest": digest, "start": start}
+    others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}
+    if others:
+        _save_rest(others, folder)
+    run.finish(
+        method=method, data=data_name, metrics=metrics, details=details,
+        started=started, device=device,
+    )  # fmt: skip
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _save_rest(state: dict[str, torch.Tensor], folder: Path) -> None:
+    """The parts beside the encoder, for previews and inpainting later."""
+    from safetensors.torch import save_file
+
+    save_file({name: t.detach().contiguous() for name, t in state.items()}, folder / "rest.safetensors")
+
+
+def _preview(
+    run: Run, record: Record, method: str, config: EncoderConfig, store: ImageStore
+) -> None:
+    """Draw `preview.png` from the finished weights."""
+    from safetensors.torch import load_file
+
+    from ssl_bench.figures import picture_grid
+
+    pretext, _ = build_pretext(method, config, store.normalization)
+    if not isinstance(pretext, Previewable):
+        say(f"{method} has nothing to preview")
+        return
+    state = load_file(run.folder / "rest.safetensors")
+    encoder = load_file(run.folder / "encoder.safetensors")
+    state |= {f"encoder.{name}": tensor for name, tensor in encoder.items()}
+    pretext.load_state_dict(state)
+    pretext.eval()
+    chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
+    images = torch.from_numpy(store.pixels[chosen.numpy()]).permute(0, 3, 1, 2)
+    rows = pretext.preview(images, Randomness(config.seed, 0, torch.arange(len(chosen))))
+    path = run.folder / "preview.png"
+    picture_grid(rows, path, f"{method}, {record.data}, {json.dumps(record.identity['config'].get('steps'))} steps")
+    say(f"preview: {path}")

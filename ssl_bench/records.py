@@ -1,0 +1,245 @@
+"""Records: every number with all that made it, and the workspace that holds them.
+
+A run is a folder `<kind>/<name>-<key>` in the workspace. Its key is a digest of its identity: all
+that determines the number. `record.json` is written last and at once, so a folder with one is a
+finished run, and a folder without one is work to be continued.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ssl_bench.errors import DataError, UsageError, unknown
+
+Kind = Literal["pretrain", "evaluation"]
+SCHEMA = 1
+PACKAGES = ("ssl-bench", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn")
+
+
+class Provenance(BaseModel):
+    """How, when and on what a run was made; none of it is part of the key."""
+
+    command: str
+    finished: datetime
+    seconds: float
+    peak_memory_mb: int
+    device: str
+    python: str
+    packages: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+class Record(BaseModel):
+    """One finished run. `key` is the digest of `identity`.
+
+    identity    all that determines the result: configuration, versions, digests of data and weights
+    method      the pretext that made the encoder, or the encoder's reference
+    data        the dataset's printed name
+    metrics     the numbers, in the units that their names say
+    details     what explains them: selection split, losing points, speed, skipped images
+    files       SHA-256 of each file beside the record
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    schema_version: int = SCHEMA
+    kind: Kind
+    key: str
+    identity: dict[str, Any]
+    method: str
+    data: str
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    files: dict[str, str]
+    provenance: Provenance
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of what determines a result."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Run:
+    """A run's folder, finished or not."""
+
+    def __init__(self, workspace: Path, kind: Kind, name: str, identity: Mapping[str, Any]) -> None:
+        self.kind: Kind = kind
+        self.identity = dict(identity)
+        self.key = key_of(identity)
+        slug = "".join(c if c.isalnum() or c in "-." else "-" for c in name)
+        self.folder = workspace / kind / f"{slug}-{self.key[:12]}"
+
+    @property
+    def record(self) -> Record | None:
+        """The record if the run is finished; DataError if it is damaged."""
+        path = self.folder / "record.json"
+        return read_record(path) if path.exists() else None
+
+    @contextmanager
+    def working(self) -> Iterator[Path]:
+        """The folder, made and locked: a second process waits for the first to finish."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / ".lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise DataError(
+                f"cannot write to {self.folder}: {error.strerror}; choose another --workspace"
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.folder
+
+    def finish(
+        self,
+        *,
+        method: str,
+        data: str,
+        metrics: Mapping[str, float],
+        details: Mapping[str, Any],
+        started: float,
+        device: str,
+    ) -> Record:
+        """Write the record, last and at once. `started` is of time.monotonic()."""
+        files = {
+            path.relative_to(self.folder).as_posix(): file_digest(path)
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.suffix in (".safetensors", ".npz", ".png")
+        }
+        record = Record(
+            kind=self.kind,
+            key=self.key,
+            identity=self.identity,
+            method=method,
+            data=data,
+            metrics=dict(metrics),
+            details=dict(details),
+            files=files,
+            provenance=_provenance(started, device),
+        )
+        write_atomically(self.folder / "record.json", record.model_dump_json(indent=2) + "\n")
+        return record
+
+
+def _provenance(started: float, device: str) -> Provenance:
+    commit, dirty = _git()
+    return Provenance(
+        command=shlex.join(["bench", *sys.argv[1:]]),
+        finished=datetime.now(UTC),
+        seconds=round(time.monotonic() - started, 2),
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        device=device,
+        python=platform.python_version(),
+        packages=_packages(),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+
+
+@cache
+def _packages() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def _git() -> tuple[str | None, bool | None]:
+    """Commit of ssl-bench's own checkout, and whether tracked files differ from it."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all, also after a power cut."""
+    scratch = path.with_name(f".{path.name}.writing")
+    try:
+        with open(scratch, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """One row per test image in each array; compressed, no pickles."""
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_record(path: Path) -> Record:
+    """Read and check one record; DataError names a damaged or foreign one."""
+    remedy = f"remove the folder {path.parent} and run again; other runs are not touched"
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({error.error_count()} errors): {remedy}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if record.key != key_of(record.identity):
+        raise DataError(f"{path}: its key does not fit its identity: {remedy}")
+    return record
+
+
+def read_records(workspace: Path, kind: Kind | None = None) -> list[Record]:
+    """All finished runs, oldest first. DataError at the first damaged one."""
+    kinds = [kind] if kind else ["pretrain", "evaluation"]
+    paths = [path for k in kinds for path in sorted((workspace / k).glob("*/record.json"))]
+    return sorted((read_record(path) for path in paths), key=lambda r: r.provenance.finished)
+
+
+def folder_of(workspace: Path, record: Record) -> Path:
+    """The folder that holds a record of this workspace."""
+    found = list((workspace / record.kind).glob(f"*-{record.key[:12]}"))
+    if not found:
+        raise DataError(f"run {record.key[:12]} is not in {workspace}")
+    return found[0]
+
+
+def find_run(workspace: Path, reference: str) -> Record:
+    """The pretraining run that `method` (the newest) or `method@key` names."""
+    method, _, key = reference.partition("@")
+    runs = read_records(workspace, "pretrain")
+    fitting = [r for r in runs if r.method == method and r.key.startswith(key)]
+    if not fitting and key and any(r.method == method for r in runs):
+        raise UsageError(f"no run of {method} in {workspace} has a key that begins with '{key}'")
+    if not fitting:
+        error = unknown("encoder", reference, {r.method for r in runs})
+        raise UsageError(f"{error}; `bench pretrain METHOD` makes one in {workspace}")
+    return fitting[-1]

@@ -1,0 +1,54 @@
+"""How a run is carried out: devices, processes, checkpoints. Nothing in here changes a result."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+Precision = Literal["auto", "32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`devices` is a number or `auto` (all GPUs, else one CPU process, or what a launcher set)."""
+
+    workers: int = 2
+    devices: str = "auto"
+    checkpoint_seconds: float = 300
+    checkpoint_steps: int | None = None
+
+    def fabric(self, precision: Literal["32", "bf16"] = "32") -> Fabric:
+        """Lightning Fabric, launched: torchrun and SLURM are recognised by it."""
+        return _launch(self.devices, precision)
+
+
+def resolve_precision(precision: Precision) -> Literal["32", "bf16"]:
+    """`auto` is bf16 (autocast) where there is CUDA, else 32 bit."""
+    if precision != "auto":
+        return precision
+    return "bf16" if torch.cuda.is_available() else "32"
+
+
+@cache
+def _launch(devices: str, precision: str) -> Fabric:
+    on_cuda = torch.cuda.is_available()
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
+    count = (torch.cuda.device_count() if on_cuda else launched) if devices == "auto" else devices
+    fabric = Fabric(
+        accelerator="cuda" if on_cuda else "cpu",
+        devices=int(count),
+        num_nodes=int(os.environ.get("SLURM_NNODES", os.environ.get("GROUP_WORLD_SIZE", "1"))),
+        strategy="auto" if int(count) == 1 and launched == 1 else "ddp",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and writes, whatever launched it."""
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK")
+    return int(rank or 0) == 0

@@ -1,0 +1,312 @@
+"""Tables, made from records only: methods down, evaluations across, intervals in every cell.
+
+A cell is the mean ± 95 % interval with n. With two seeds or more the interval is Student's over
+the seeds; with one it is Wilson's over the test images, marked with an asterisk. Below the table
+stand the differences to the baselines, paired by seed: equal seeds share their starting weights,
+splits and label draws.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_bench.errors import DataError
+from ssl_bench.records import Record, read_record, write_atomically
+from ssl_bench.statistics import mean_interval, paired_difference
+
+BASELINES = ("random", "autoencoder")
+HIDDEN = {"seed", "precision"}  # settings that never tell rows or columns apart
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: `half` is the interval's half-width, over `over`."""
+
+    mean: float
+    half: float
+    n: int
+    over: str  # "seeds" or "images"
+
+    def text(self, plus_minus: str = "±") -> str:
+        mark = "*" if self.over == "images" else ""
+        return f"{self.mean:.1f} {plus_minus} {self.half:.1f}{mark}"
+
+
+Seeded = dict[tuple[int, int], float]  # (pretraining seed, evaluation seed) -> metric
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and columns in order, and the values by seed of each cell."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Mapping[tuple[str, str], Seeded]
+    images: Mapping[tuple[str, str], float]  # half-width over the test images, of the last record
+    footnotes: Sequence[str]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "Table":
+        """The table of all these evaluations; records of the same cell are its seeds."""
+        rows, columns = _row_names(records), _column_names(records)
+        values: dict[tuple[str, str], Seeded] = defaultdict(dict)
+        images: dict[tuple[str, str], float] = {}
+        for record, row, column in zip(records, rows, columns, strict=True):
+            metric = _metric(record)
+            seeds = (_pretraining(record).get("seed", 0), record.identity["config"]["seed"])
+            values[row, column][seeds] = record.metrics[metric]
+            if f"{metric}_low" in record.metrics:
+                span = record.metrics[f"{metric}_high"] - record.metrics[f"{metric}_low"]
+                images[row, column] = span / 2
+        ordered = sorted(set(rows), key=lambda r: (_rank(r), rows.index(r)))
+        return cls(
+            ordered, _column_order(records, columns), dict(values), images, _footnotes(records)
+        )
+
+    def cell(self, row: str, column: str) -> Cell | None:
+        """None where nothing was measured."""
+        values = self.values.get((row, column))
+        if not values:
+            return None
+        mean, half = mean_interval(list(values.values()))
+        if len(values) > 1:
+            return Cell(mean, half, len(values), "seeds")
+        return Cell(mean, self.images.get((row, column), math.nan), 1, "images")
+
+    def difference(self, row: str, baseline: str, column: str) -> tuple[Cell, int] | None:
+        """Mean paired difference over the seeds that both have; None below two of them."""
+        a, b = self.values.get((row, column), {}), self.values.get((baseline, column), {})
+        shared = sorted(a.keys() & b.keys())
+        if len(shared) < 2:
+            return None
+        mean, half = paired_difference([a[s] for s in shared], [b[s] for s in shared])
+        return Cell(mean, half, len(shared), "seeds"), len(shared)
+
+    def differences(self) -> list[tuple[str, list[tuple[Cell, int] | None]]]:
+        """Each trained row against each baseline present, over all columns."""
+        lines = []
+        for baseline in BASELINES:
+            for row in self.rows:
+                if row in BASELINES[: BASELINES.index(baseline) + 1] or baseline not in self.rows:
+                    continue
+                cells = [self.difference(row, baseline, column) for column in self.columns]
+                if any(cells):
+                    lines.append((f"{row} − {baseline}", cells))
+        return lines
+
+    # ---- forms
+
+    def markdown(self) -> str:
+        """GitHub Markdown: the table, the paired differences, what the marks mean."""
+        body = [["method", *self.columns]]
+        body += [[row, *(_text(self.cell(row, c)) for c in self.columns)] for row in self.rows]
+        parts = [_pipes(body)]
+        differences = self.differences()
+        if differences:
+            lines = [["difference", *self.columns]]
+            lines += [[name, *(_signed(d) for d in cells)] for name, cells in differences]
+            parts.append(_pipes(lines))
+        return "\n\n".join([*parts, "\n".join(self.legend())])
+
+    def legend(self) -> list[str]:
+        """What a reader must know to believe the numbers."""
+        cells = [self.cell(r, c) for r in self.rows for c in self.columns]
+        seeds = sorted({c.n for c in cells if c and c.over == "seeds"})
+        lines = ["Percent. Cells: mean ± 95 % interval."]
+        if seeds:
+            counts = " or ".join(map(str, seeds))
+            lines[0] += f" Over seeds: Student's t, n = {counts}."
+        if any(c and c.over == "images" for c in cells):
+            lines[0] += " *One seed: Wilson's interval over the test images."
+        if self.differences():
+            lines.append(
+                "Differences are paired by seed; **bold**: the 95 % interval leaves out zero "
+                "(not corrected for the number of comparisons)."
+            )
+        return [*lines, *self.footnotes]
+
+    def frame(self) -> pd.DataFrame:
+        """One line per cell: method, column, mean, half_width, n, over."""
+        lines = []
+        for row in self.rows:
+            for column in self.columns:
+                cell = self.cell(row, column)
+                if cell:
+                    lines.append((row, column, cell.mean, cell.half, cell.n, cell.over))
+        names = ["method", "evaluation", "mean", "half_width", "n", "interval_over"]
+        return pd.DataFrame(lines, columns=names)
+
+    def csv(self) -> str:
+        """The frame as CSV, at full precision."""
+        return self.frame().to_csv(index=False).rstrip("\n")
+
+    def latex(self) -> str:
+        """A booktabs table."""
+        lines = [r"\begin{tabular}{l" + "r" * len(self.columns) + "}", r"\toprule"]
+        lines.append(" & ".join(["method", *map(_tex, self.columns)]) + r" \\")
+        lines.append(r"\midrule")
+        for row in self.rows:
+            cells = [self.cell(row, c) for c in self.columns]
+            texts = [f"${c.text(chr(92) + 'pm')}$" if c else "--" for c in cells]
+            lines.append(" & ".join([_tex(row), *texts]) + r" \\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write table.md, table.csv and table.tex; returns their paths."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write to {folder}: {error.strerror}") from error
+        forms: dict[str, Callable[[], str]] = {
+            "md": self.markdown, "csv": self.csv, "tex": self.latex,
+        }  # fmt: skip
+        paths = []
+        for suffix, form in forms.items():
+            paths.append(folder / f"table.{suffix}")
+            write_atomically(paths[-1], form() + "\n")
+        return paths
+
+
+def _text(cell: Cell | None) -> str:
+    return cell.text() if cell else "–"
+
+
+def _signed(difference: tuple[Cell, int] | None) -> str:
+    if difference is None:
+        return "–"
+    cell = difference[0]
+    text = f"{cell.mean:+.1f} ± {cell.half:.1f}".replace("-", "−")
+    return f"**{text}**" if abs(cell.mean) > cell.half else text
+
+
+def _pipes(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    padded = [
+        "| "
+        + " | ".join(
+            text.ljust(w) if i == 0 else text.rjust(w)
+            for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        )
+        + " |"
+        for line in lines
+    ]
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:]), ""])
+    return "\n".join([padded[0], rule, *padded[1:]])
+
+
+def _tex(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, "\\" + character)
+    return text.replace("−", "--")
+
+
+# ---- names of rows and columns
+
+
+def _pretraining(record: Record) -> Mapping[str, Any]:
+    return record.details.get("pretraining") or {}
+
+
+def _metric(record: Record) -> str:
+    """The metric that tables show, as the evaluation named it."""
+    return record.details["metric"]
+
+
+def _rank(row: str) -> int:
+    """Baselines first, as in the paper's tables."""
+    name = row.split(" ")[0]
+    return BASELINES.index(name) if name in BASELINES else len(BASELINES)
+
+
+def _varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Settings with more than one value among these configurations."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    configs = list(configs)
+    for config in configs:
+        for name, value in config.items():
+            seen[name].add(repr(value))
+    return {name for name, values in seen.items() if len(values) > 1} - HIDDEN
+
+
+def _row_names(records: Sequence[Record]) -> list[str]:
+    """The method, with the pretraining settings that tell runs of one method apart."""
+    configs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    sources: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        configs[record.method].append(_pretraining(record))
+        sources[record.method].add(str(record.details.get("pretraining_data")))
+    names = []
+    for record in records:
+        varying = sorted(_varying(configs[record.method]))
+        settings = _pretraining(record)
+        marks = [f"{name}={settings[name]}" for name in varying if name in settings]
+        if len(sources[record.method]) > 1:
+            marks.append(f"on {record.details.get('pretraining_data')}")
+        names.append(" ".join([record.method, *marks]))
+    return names
+
+
+def _column_names(records: Sequence[Record]) -> list[str]:
+    """Protocol with its deviations, layer, and the data where they differ."""
+    several = len({r.data for r in records}) > 1
+    names = []
+    for record in records:
+        protocol = record.details["protocol"]
+        data = f" on {record.data}" if several else ""
+        names.append(f"{protocol} {record.identity['layer']}{data}")
+    return names
+
+
+def _column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
+    """By protocol in order of appearance, then by layer from the image upwards."""
+    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
+    protocols = list(dict.fromkeys(r.identity["protocol"] for r in records))
+
+    def place(name: str) -> tuple[int, int, int]:
+        record = records[names.index(name)]
+        layer = record.identity["layer"]
+        depth = layers.index(layer) if layer in layers else len(layers)
+        return protocols.index(record.identity["protocol"]), depth, names.index(name)
+
+    return sorted(dict.fromkeys(names), key=place)
+
+
+def _footnotes(records: Sequence[Record]) -> list[str]:
+    """What every row has in common: data, number of test images, skipped ones."""
+    notes = []
+    for data in dict.fromkeys(r.data for r in records):
+        of = [r for r in records if r.data == data]
+        counts = "/".join(str(n) for n in sorted({r.details["test_images"] for r in of}))
+        skipped = sum(len(r.details["skipped_images"]) for r in of[:1])
+        left = f", {skipped} bad images skipped" if skipped else ""
+        notes.append(f"Data: {data}, {counts} test images{left}.")
+    return notes
+
+
+# ---- listings
+
+
+def run_lines(workspace: Path) -> list[str]:
+    """One line per finished run; a damaged record is named instead of hiding the others."""
+    lines = [f"{'finished':17} {'kind':11} {'run':58} {'seconds':>8}  result"]
+    found = []
+    for path in workspace.glob("*/*/record.json"):
+        try:
+            found.append(read_record(path))
+        except DataError as error:
+            lines.append(f"damaged: {error}")
+    for record in sorted(found, key=lambda r: r.provenance.finished):
+        if record.kind == "pretrain":
+            name = f"{record.method}@{record.key[:12]} on {record.data}"
+        else:
+            name = f"{record.identity['protocol']} {record.identity['layer']} of {record.method}"
+        first = next(iter(record.metrics.items()), None)
+        result = f"{first[0]} {first[1]:.4g}" if first else ""
+        when = f"{record.provenance.finished:%Y-%m-%d %H:%M}"
+        lines.append(f"{when:17} {record.kind:11} {name:58} {record.provenance.seconds:8.1f}  {result}")
+    return lines

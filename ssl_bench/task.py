@@ -1,0 +1,180 @@
+"""The two contracts: a Pretext trains an encoder without labels, an Evaluation measures one.
+
+A new one is a class in a file of its own and an entry point (`ssl_bench.pretext`,
+`ssl_bench.eval`); nothing else has to change. docs/extend.md walks through both.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ssl_bench.counter import Randomness
+from ssl_bench.data.store import ImageStore
+from ssl_bench.encoders import Encoder, EncoderSpec, Init, Normalization
+from ssl_bench.runtime import Precision, Runtime
+
+Schedule = Literal["constant", "cosine"]
+
+
+class Config(BaseModel):
+    """Settings that determine a number: frozen, typed, a phrase per field, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(Config):
+    """What every pretext shares: the encoder and its starting weights."""
+
+    arch: str = Field("alexnet", description="encoder: alexnet, timm:NAME or torchvision:NAME")
+    image_size: int = Field(227, ge=32, description="side of the network's input, px")
+    width: float = Field(1.0, gt=0, le=4, description="factor on alexnet's channel counts")
+    init: Init = Field("gaussian", description="starting weights: N(0, 0.01²) or scaled by fan-in")
+    seed: int = Field(0, ge=0, description="seed of weights, order, crops, masks and dropout")
+
+
+class TrainConfig(Config):
+    """What every training shares: `train` runs by it."""
+
+    steps: int = Field(ge=1, description="updates")
+    batch_size: int = Field(ge=1, description="images per update over all devices")
+    lr: float = Field(gt=0, description="learning rate at the start")
+    schedule: Schedule = Field("constant", description="the learning rate's course")
+    precision: Precision = Field("auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit")
+
+
+class PretextConfig(EncoderConfig, TrainConfig):
+    """The settings of a trained pretext; a method adds its own by a subclass."""
+
+    steps: int = Field(100_000, ge=1, description="updates")
+    batch_size: int = Field(128, ge=1, description="images per update over all devices")
+    lr: float = Field(1e-4, gt=0, description="learning rate at the start")
+
+
+class Pretext(nn.Module, ABC):
+    """A way to get an encoder without labels.
+
+    The encoder comes with its starting weights, the same for every method with equal settings.
+    A method that trains is also `Trainable`; one that has pictures to show is `Previewable`.
+    Child modules are moved, wrapped for several devices and saved by the loop: call each as a
+    whole in `train_step`, so that its gradients are averaged over the devices.
+    """
+
+    Config: ClassVar[type[EncoderConfig]]
+    version: ClassVar[int]  # raised when a change makes other weights of the same settings
+
+    def __init__(self, config: Any, encoder: Encoder, normalization: Normalization) -> None:
+        super().__init__()
+        self.config, self.normalization = config, normalization
+        self.encoder = encoder
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a task is told of the step it is in.
+
+    `index` counts from 0; `indices` int64 (B,) says which image of the store each row is, so a
+    supervised task finds its targets; `random` draws per-image numbers.
+    """
+
+    index: int
+    indices: Tensor
+    random: Randomness
+    backward: Callable[[Tensor], None] = field(repr=False)
+
+    def update(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """One update of one optimiser's parameters along the gradient of `loss`."""
+        optimizer.zero_grad(set_to_none=True)
+        self.backward(loss)
+        optimizer.step()
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the loop trains: a module that owns its optimisers and its one update."""
+
+    def optimizers(self) -> list[Optimizer]:
+        """All optimisers, in a fixed order: the loop saves them and schedules their rates."""
+        ...
+
+    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
+        """One update on raw images, uint8 (B, 3, R, R); returns scalars to log, detached.
+
+        Calls `step.update(optimizer, loss)` once for each optimiser it wants to advance.
+        """
+        ...
+
+
+@runtime_checkable
+class Previewable(Protocol):
+    """A pretext that can show what it does."""
+
+    def preview(self, images: Tensor, random: Randomness) -> Mapping[str, Tensor]:
+        """Rows of pictures by title, each float (B, 3, S, S) in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder under evaluation: on the CPU, with weights that evaluations must not change."""
+
+    encoder: Encoder
+    spec: EncoderSpec
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found at one layer.
+
+    `metrics` are in the units their names say (top1 in percent); `predictions` hold one row per
+    test image, in the store's order; `selection` says what was chosen, on which split, and every
+    point that lost.
+    """
+
+    metrics: Mapping[str, float]
+    predictions: Mapping[str, np.ndarray]
+    selection: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Evaluation(ABC):
+    """A harness that turns an encoder and labelled images into numbers.
+
+    `protocol` is the name and version of the canonical settings, which are the defaults of
+    `Config`; a setting that differs is printed behind the name. `metric` is the one that tables
+    show.
+    """
+
+    Config: ClassVar[type["EvaluationConfig"]]
+    protocol: ClassVar[str]
+    metric: ClassVar[str]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def evaluate(
+        self, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime, folder: Path
+    ) -> Mapping[str, Outcome]:
+        """One Outcome for each of `subject.layers`. `folder` is for checkpoints of long work."""
+
+
+class EvaluationConfig(Config):
+    """What every evaluation shares."""
+
+    seed: int = Field(0, ge=0, description="seed of splits, draws and fresh weights")
+
+    def deviations(self) -> Sequence[str]:
+        """`name=value` of each setting that differs from the protocol's; the seed never counts."""
+        fields = type(self).model_fields
+        return [
+            f"{name}={getattr(self, name)}"
+            for name in fields
+            if name != "seed" and getattr(self, name) != fields[name].default
+        ]

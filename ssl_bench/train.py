@@ -1,0 +1,334 @@
+"""The one training loop, for pretexts and for evaluations that train.
+
+It owns data, devices, precision, schedule, checkpoints, progress and logging; what is learnt
+belongs to the task. Every random number is a function of (seed, step, position in the global
+batch): a run killed at any moment and started again ends with the same weights.
+"""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ssl_bench.counter import Randomness, batch_indices, derive
+from ssl_bench.data.store import ImageStore
+from ssl_bench.errors import BenchError, DataError, UsageError
+from ssl_bench.progress import progress, say
+from ssl_bench.runtime import Runtime, resolve_precision
+from ssl_bench.task import Step, TrainConfig
+
+LOG_LINES = 200  # about so many lines a run
+
+
+class Interrupted(BenchError):
+    """Stopped by Ctrl-C or SIGTERM with a checkpoint written; the same command continues."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a finished training says of itself."""
+
+    images_per_second: float
+    data_wait: float  # share of the time, 0 to 1
+    resumed_at: int
+    last: Mapping[str, float]
+
+
+class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """This process's part of each global batch, as a function of the step's number."""
+
+    def __init__(
+        self, store: ImageStore, subset: Tensor, seed: int, batch_size: int, positions: Tensor
+    ) -> None:
+        self.store, self.subset, self.positions = store, subset, positions
+        self.seed, self.batch_size = seed, batch_size
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        visits = batch_indices(self.seed, step, self.positions, self.batch_size, len(self.subset))
+        indices = self.subset[visits]
+        pixels = np.asarray(self.store.pixels[indices.numpy()])  # (B, R, R, 3)
+        return torch.from_numpy(pixels), indices
+
+
+def train(
+    task: Any,
+    store: ImageStore,
+    config: TrainConfig,
+    seed: int,
+    runtime: Runtime,
+    folder: Path,
+    *,
+    subset: np.ndarray | None = None,
+    title: str = "training",
+) -> Report:
+    """Train `task` (a Trainable nn.Module) on images of `store`, or on those in `subset`.
+
+    `folder` receives `checkpoint.pt` and `log.jsonl`; a run that finds a checkpoint there goes on
+    from it. Raises UsageError for a batch that devices cannot share, DataError for a loss that is
+    not finite, Interrupted on Ctrl-C.
+    """
+    fabric = runtime.fabric(resolve_precision(config.precision))
+    if config.batch_size % fabric.world_size:
+        raise UsageError(
+            f"--batch-size {config.batch_size} is not a multiple of the {fabric.world_size} devices"
+        )
+    share = config.batch_size // fabric.world_size
+    positions = torch.arange(share) + share * fabric.global_rank
+    every = np.arange(len(store)) if subset is None else subset
+    batches = Batches(store, torch.as_tensor(every), seed, config.batch_size, positions)
+    _wrap_children(task, fabric)
+    task.train()
+    run = _Run(task, fabric, config, seed, runtime, folder)
+    started_at = run.resume()
+    run.loop(batches, positions.to(fabric.device), title)
+    report = run.report(started_at)
+    _unwrap_children(task)
+    return report
+
+
+class _Run:
+    """One training from its first or resumed step to its last."""
+
+    def __init__(
+        self, task: Any, fabric: Fabric, config: TrainConfig, seed: int, runtime: Runtime,
+        folder: Path,
+    ) -> None:
+        self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
+        self.runtime, self.folder = runtime, folder
+        self.optimizers: list[Optimizer] = task.optimizers()
+        self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.step = 0
+        self.pending: list[tuple[int, Mapping[str, Tensor]]] = []
+        self.last: dict[str, float] = {}
+        self.seconds, self.waited, self.done = 0.0, 0.0, 0
+        self.saved_at = time.monotonic()
+        self.tensorboard = _tensorboard(folder) if fabric.is_global_zero else None
+
+    def loop(self, batches: Batches, positions: Tensor, title: str) -> None:
+        steps = range(self.step, self.config.steps)
+        loader = torch.utils.data.DataLoader(
+            batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.runtime.workers,
+            worker_init_fn=_calm,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        shown: Any = iter(loader)
+        if self.fabric.is_global_zero:
+            shown = progress(shown, title, self.config.steps, self.step)
+        interval = max(1, self.config.steps // LOG_LINES)
+        with _stop_request() as stop:
+            since = time.monotonic()
+            for pixels, indices in shown:
+                arrived = time.monotonic()
+                self._advance(pixels, indices, positions)
+                if self.fabric.device.type == "cpu" or self.step % interval == 0:
+                    self._check()
+                now = time.monotonic()
+                self.waited += arrived - since
+                self.seconds += now - since
+                self.done += 1
+                if self.step % interval == 0 or self.step == self.config.steps:
+                    self._check()
+                    self._log()
+                if self._agreed(bool(stop)):
+                    self._check()
+                    self.save()
+                    raise Interrupted(
+                        f"stopped after step {self.step} of {self.config.steps}; "
+                        "the same command continues from there"
+                    )
+                if self._due():
+                    self._check()
+                    self.save()
+                since = time.monotonic()
+
+    def _advance(self, pixels: Tensor, indices: Tensor, positions: Tensor) -> None:
+        """One step: everything random in it follows from its number and the positions."""
+        device = self.fabric.device
+        factor = _factor(self.config.schedule, self.step / self.config.steps)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        # For modules that draw from torch's own generator, such as nn.Dropout.
+        torch.manual_seed(derive(self.seed, "torch", self.step, int(positions[0])) >> 1)
+        step = Step(
+            index=self.step,
+            indices=indices.to(device, non_blocking=True),
+            random=Randomness(self.seed, self.step, positions),
+            backward=self.fabric.backward,
+        )
+        images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, R, R)
+        self.pending.append((self.step, self.task.train_step(images, step)))
+        self.step += 1
+
+    def _check(self) -> None:
+        """Bring the pending values over; DataError at the first step that is not finite."""
+        for step, values in self.pending:
+            self.last = {name: float(value) for name, value in values.items()}
+            for name, value in self.last.items():
+                if not math.isfinite(value):
+                    kept = "the last checkpoint is kept; " if self._checkpoint.exists() else ""
+                    raise DataError(
+                        f"{name} is {value} at step {step}: training stopped, {kept}"
+                        "lower --lr or try --init fan-in"
+                    )
+        self.pending.clear()
+
+    def _log(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        line = {
+            "step": self.step,
+            **self.last,
+            "images_per_second": round(self._speed(), 1),
+            "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
+        }
+        with open(self.folder / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.tensorboard:
+            for name, value in line.items():
+                self.tensorboard.add_scalar(name, value, self.step)
+
+    def _speed(self) -> float:
+        return self.done * self.config.batch_size / max(self.seconds, 1e-9)
+
+    def report(self, started_at: int) -> Report:
+        wait = self.waited / max(self.seconds, 1e-9)
+        return Report(self._speed(), wait, started_at, dict(self.last))
+
+    # ---- checkpoints
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def _due(self) -> bool:
+        steps = self.runtime.checkpoint_steps
+        if self.step == self.config.steps:
+            return False
+        if steps is not None:
+            return self.step % steps == 0
+        return time.monotonic() - self.saved_at >= self.runtime.checkpoint_seconds
+
+    def save(self) -> None:
+        """Write the state beside the old one, then put it in its place at once."""
+        self.saved_at = time.monotonic()
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "step": self.step,
+            "task": self.task.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        scratch = self._checkpoint.with_suffix(".writing")
+        with open(scratch, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self._checkpoint)
+
+    def resume(self) -> int:
+        """Load the checkpoint if there is one; returns the step it stands at."""
+        if self._checkpoint.exists():
+            try:
+                state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+                self.task.load_state_dict(state["task"])
+                for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                    optimizer.load_state_dict(saved)
+                self.step = int(state["step"])
+            except Exception as error:  # whatever torch meets in a damaged file
+                raise DataError(
+                    f"{self._checkpoint} is damaged ({type(error).__name__}): "
+                    "remove it to start this run anew"
+                ) from error
+            if self.fabric.is_global_zero:
+                say(f"continuing at step {self.step} of {self.config.steps}")
+        if self.fabric.is_global_zero:
+            _trim_log(self.folder / "log.jsonl", self.step)
+        return self.step
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all of them must do so at the same step."""
+        if self.fabric.world_size == 1:
+            return stop
+        flag = torch.tensor(float(stop), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(flag, reduce_op="sum") > 0)
+
+
+def _factor(schedule: str, done: float) -> float:
+    """What the learning rate is multiplied by after the share `done` (0 to 1) of all steps."""
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0
+
+
+def _wrap_children(task: nn.Module, fabric: Fabric) -> None:
+    for name, child in task.named_children():
+        if any(p.requires_grad for p in child.parameters()):
+            child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            setattr(task, name, fabric.setup_module(child))
+        else:
+            child.to(fabric.device)
+
+
+def _unwrap_children(task: nn.Module) -> None:
+    for name, child in task.named_children():
+        setattr(task, name, getattr(child, "_original_module", child))
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint: these steps are done again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept))
+
+
+def _calm(_worker: int) -> None:
+    """Ctrl-C reaches the workers too: it is for the main process to act on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+@contextmanager
+def _stop_request() -> Iterator[list[int]]:
+    """A list that fills when the process is asked to stop, instead of stopping anywhere."""
+    asked: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if asked:  # the second Ctrl-C means it
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
