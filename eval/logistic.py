@@ -90,11 +90,14 @@ def _principal_axes(x: Tensor) -> Tensor | None:
     count, size = x.shape
     if min(count, size) > TURN_BELOW:
         return None
-    if size <= count:
-        return torch.linalg.eigh(x.T @ x)[1]
-    values, left = torch.linalg.eigh(x @ x.T)
-    kept = values > 1e-6 * values[-1]  # the rest is float32's noise
-    return x.T @ (left[:, kept] / values[kept] ** 0.5)
+    # In double precision: in single, LAPACK does not always converge on rows with dead features.
+    gram = x.T @ x if size <= count else x @ x.T
+    values, vectors = torch.linalg.eigh(gram.double())
+    kept = values > 1e-6 * values[-1]  # the rest is noise of the product
+    axes = vectors[:, kept]
+    if size > count:
+        axes = x.T @ (axes / values[kept] ** 0.5).to(x.dtype)
+    return axes.to(x.dtype)
 
 
 class _Problem:

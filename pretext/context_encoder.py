@@ -103,6 +103,8 @@ def reconstruction_layers(
     decoder = up_convolutions(channels, side, config.width)
     initialize(convolution, config.init, config.seed, "convolution")
     initialize(decoder, config.init, config.seed, "decoder")
+    if config.init == "fan-in":  # the output has no ReLU behind it: begin near the mean colour
+        decoder[-1].weight.data *= 0.1
     return channelwise, convolution, decoder
 
 

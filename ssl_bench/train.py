@@ -90,10 +90,11 @@ def train(
     positions = torch.arange(share) + share * fabric.global_rank
     every = np.arange(len(store)) if subset is None else subset
     batches = Batches(store, torch.as_tensor(every), seed, config.batch_size, positions)
+    saved = _load_checkpoint(folder / "checkpoint.pt", task)
     _wrap_children(task, fabric)
     task.train()
     run = _Run(task, fabric, config, seed, runtime, folder)
-    started_at = run.resume()
+    started_at = run.resume(saved)
     run.loop(batches, positions.to(fabric.device), title)
     report = run.report(started_at)
     _unwrap_children(task)
@@ -243,20 +244,15 @@ class _Run:
             os.fsync(file.fileno())
         scratch.replace(self._checkpoint)
 
-    def resume(self) -> int:
-        """Load the checkpoint if there is one; returns the step it stands at."""
-        if self._checkpoint.exists():
+    def resume(self, saved: Mapping[str, Any] | None) -> int:
+        """Take up optimisers and step from a checkpoint; returns the step it stands at."""
+        if saved is not None:
             try:
-                state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-                self.task.load_state_dict(state["task"])
-                for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                    optimizer.load_state_dict(saved)
-                self.step = int(state["step"])
-            except Exception as error:  # whatever torch meets in a damaged file
-                raise DataError(
-                    f"{self._checkpoint} is damaged ({type(error).__name__}): "
-                    "remove it to start this run anew"
-                ) from error
+                for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                    optimizer.load_state_dict(state)
+                self.step = int(saved["step"])
+            except (KeyError, ValueError, TypeError) as error:
+                raise _damaged(self._checkpoint, error) from error
             if self.fabric.is_global_zero:
                 say(f"continuing at step {self.step} of {self.config.steps}")
         if self.fabric.is_global_zero:
@@ -269,6 +265,24 @@ class _Run:
             return stop
         flag = torch.tensor(float(stop), device=self.fabric.device)
         return bool(self.fabric.all_reduce(flag, reduce_op="sum") > 0)
+
+
+def _load_checkpoint(path: Path, task: nn.Module) -> Mapping[str, Any] | None:
+    """Load the task's weights from a checkpoint, if there is one; returns all it holds."""
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        task.load_state_dict(saved["task"])
+    except Exception as error:  # whatever torch meets in a damaged file
+        raise _damaged(path, error) from error
+    return saved
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is damaged ({type(error).__name__}): remove it to start this run anew"
+    )
 
 
 def _factor(schedule: str, done: float) -> float:

@@ -1,0 +1,197 @@
+"""The loop: the same seed gives the same weights, whatever interrupts or feeds it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_bench import catalogue
+from ssl_bench.data.store import open_store
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.pretrain import build_pretext
+from ssl_bench.records import read_records
+from ssl_bench.runtime import Runtime
+from ssl_bench.encoders import weights_digest
+from ssl_bench.train import Interrupted, train
+
+DATA = "scenes:train=24,test=4"
+TOY = {"image_size": 64, "width": 0.1, "init": "fan-in", "steps": 6, "batch_size": 8, "lr": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def store():
+    return open_store(catalogue.dataset(DATA), "train", 64, workers=0)
+
+
+def toy(store, **settings):
+    config = catalogue.pretext("context-encoder").Config(**{**TOY, **settings})
+    return build_pretext("context-encoder", config, store.normalization)[0], config
+
+
+def trained(store, folder, runtime=None, **settings):
+    """Digest of all weights after training."""
+    folder.mkdir(exist_ok=True)
+    pretext, config = toy(store, **settings)
+    train(pretext, store, config, config.seed, runtime or Runtime(workers=0), folder)
+    return weights_digest(pretext.state_dict())
+
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(store, tmp_path):
+    first = trained(store, tmp_path / "a")
+    assert trained(store, tmp_path / "b") == first
+    assert trained(store, tmp_path / "c", seed=1) != first
+
+
+def test_the_number_of_workers_changes_nothing(store, tmp_path):
+    digests = {trained(store, tmp_path / str(n), Runtime(workers=n)) for n in (0, 1, 2)}
+    assert len(digests) == 1
+
+
+def test_an_interrupted_run_continues_to_the_same_weights(store, tmp_path):
+    whole = trained(store, tmp_path / "whole")
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    pretext, config = toy(store)
+    plain = pretext.train_step
+
+    def interrupted(images, step):
+        if step.index == 3:
+            signal.raise_signal(signal.SIGINT)
+        return plain(images, step)
+
+    pretext.train_step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="stopped after step 4 of 6"):
+        train(pretext, store, config, config.seed, Runtime(workers=0), folder)
+    assert trained(store, folder) == whole
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_was_logged_after_the_checkpoint_is_not_logged_twice(store, tmp_path):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    pretext, config = toy(store)
+    plain = pretext.train_step
+
+    def dying(images, step):
+        if step.index == 5:
+            raise RuntimeError("power cut")
+        return plain(images, step)
+
+    pretext.train_step = dying  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(pretext, store, config, 0, Runtime(workers=0, checkpoint_steps=2), folder)
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 4
+    assert trained(store, folder) == trained(store, tmp_path / "whole")
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(store, tmp_path):
+    pretext, config = toy(store)
+    plain = pretext.train_step
+
+    def exploding(images, step):
+        values = dict(plain(images, step))
+        return {**values, "loss": values["loss"] * float("nan")} if step.index == 3 else values
+
+    pretext.train_step = exploding  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="loss is nan at step 3"):
+        train(pretext, store, config, 0, Runtime(workers=0, checkpoint_steps=1), tmp_path)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 3
+    assert all(bool(t.isfinite().all()) for t in saved["task"].values())
+
+
+def test_the_cosine_course_ends_near_zero_and_the_constant_one_stays(store, tmp_path):
+    for schedule, last in (("constant", 1.0), ("cosine", 0.067)):
+        pretext, config = toy(store, schedule=schedule)
+        rates = []
+        plain = pretext.train_step
+
+        def noting(images, step, plain=plain, pretext=pretext, rates=rates):
+            rates.append(pretext.adam.param_groups[0]["lr"] / 1e-3)
+            return plain(images, step)
+
+        pretext.train_step = noting  # type: ignore[method-assign]
+        (tmp_path / schedule).mkdir()
+        train(pretext, store, config, 0, Runtime(workers=0), tmp_path / schedule)
+        assert rates[0] == 1
+        assert rates[-1] == pytest.approx(last, abs=1e-3)
+
+
+def _command(workspace, *more):
+    options = {
+        "--data": DATA, "--image-size": 64, "--width": 0.1, "--init": "fan-in", "--steps": 30,
+        "--batch-size": 8, "--lr": 0.001, "--workers": 1, "--checkpoint-every": 3,
+        "--workspace": workspace,
+    }  # fmt: skip
+    words = [str(w) for pair in options.items() for w in pair]
+    bench = Path(sys.executable).with_name("bench")
+    return [str(bench), "pretrain", "context-encoder", *words, *map(str, more)]
+
+
+def _weights(workspace):
+    (record,) = read_records(workspace, "pretrain")
+    return record.details["encoder"]["digest"]
+
+
+def test_runs_killed_at_any_moment_end_with_the_same_weights(tmp_path):
+    subprocess.run(_command(tmp_path / "whole"), check=True, capture_output=True)
+    checkpoints = 0
+    for attempt in range(3):  # SIGKILL at other moments, then to the end
+        process = subprocess.Popen(
+            _command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        seen = time.monotonic()
+        pattern = "pretrain/*/checkpoint.pt"
+        while process.poll() is None and time.monotonic() - seen < 60:
+            found = list((tmp_path / "killed").glob(pattern))
+            if found and found[0].stat().st_mtime_ns != checkpoints:
+                checkpoints = found[0].stat().st_mtime_ns
+                time.sleep(0.03 * attempt)
+                break
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert checkpoints, "no run was killed after a checkpoint"
+    subprocess.run(_command(tmp_path / "killed"), check=True, capture_output=True)
+    assert _weights(tmp_path / "killed") == _weights(tmp_path / "whole")
+
+
+def test_two_processes_see_what_one_sees(tmp_path):
+    """Data parallel on the CPU: equal up to the order in which gradients are summed."""
+    weights = []
+    for devices in (1, 2):
+        command = _command(tmp_path / str(devices), "--devices", devices)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        from safetensors.torch import load_file
+
+        (path,) = (tmp_path / str(devices)).glob("pretrain/*/encoder.safetensors")
+        weights.append(load_file(path))
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor, weights[1][name], atol=2e-4), name
+    records = [read_records(tmp_path / d)[0] for d in ("1", "2")]
+    assert records[0].key == records[1].key
+    assert records[1].details["training"]["devices"] == 2
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(store, tmp_path):
+    class Two:
+        world_size = 2
+
+    class Pair(Runtime):
+        def fabric(self, precision="32"):  # type: ignore[override]
+            return Two()
+
+    pretext, config = toy(store, batch_size=5)
+    with pytest.raises(UsageError, match="--batch-size 5 is not a multiple of the 2 devices"):
+        train(pretext, store, config, 0, Pair(), tmp_path)
