@@ -137,8 +137,8 @@ class FineTune(Evaluation):
         device = next(network.parameters()).device
         predicted = []
         for start in range(0, len(test), SCORED):
-            pixels = torch.from_numpy(np.asarray(test.pixels[start : start + SCORED])).to(device)
-            images = center_crop(pixels.permute(0, 3, 1, 2), subject.spec.image_size)
+            pixels = test.images(slice(start, start + SCORED)).to(device)
+            images = center_crop(pixels, subject.spec.image_size)
             logits = network(subject.spec.normalization.apply(images))
             predicted.append(logits.argmax(1).cpu().numpy())
         return np.concatenate(predicted)

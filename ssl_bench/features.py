@@ -47,8 +47,8 @@ def extract(
     found: dict[str, np.ndarray] = {}
     starts = range(0, len(store), BATCH)
     for start in progress(starts, title, len(starts)):
-        pixels = torch.from_numpy(np.asarray(store.pixels[start : start + BATCH])).to(device)
-        images = center_crop(pixels.permute(0, 3, 1, 2), subject.spec.image_size)
+        pixels = store.images(slice(start, start + BATCH)).to(device)
+        images = center_crop(pixels, subject.spec.image_size)
         maps = encoder(subject.spec.normalization.apply(images), subject.layers)
         for layer, tensor in maps.items():
             rows = pool(tensor, dimensions).float().cpu().numpy()

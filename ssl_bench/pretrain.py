@@ -160,7 +160,7 @@ def _preview(
     pretext.load_state_dict(state)
     pretext.eval()
     chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
-    images = torch.from_numpy(store.pixels[chosen.numpy()]).permute(0, 3, 1, 2)
+    images = store.images(chosen.numpy())
     rows = pretext.preview(images, Randomness(config.seed, 0, torch.arange(len(chosen))))
     path = run.folder / "preview.png"
     picture_grid(rows, path, f"{method}, {record.data}, {json.dumps(record.identity['config'].get('steps'))} steps")

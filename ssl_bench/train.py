@@ -60,8 +60,7 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         visits = batch_indices(self.seed, step, self.positions, self.batch_size, len(self.subset))
         indices = self.subset[visits]
-        pixels = np.asarray(self.store.pixels[indices.numpy()])  # (B, R, R, 3)
-        return torch.from_numpy(pixels), indices
+        return self.store.images(indices.numpy()), indices
 
 
 def train(
@@ -174,7 +173,7 @@ class _Run:
             random=Randomness(self.seed, self.step, positions),
             backward=self.fabric.backward,
         )
-        images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, R, R)
+        images = pixels.to(device, non_blocking=True)  # (B, 3, R, R)
         self.pending.append((self.step, self.task.train_step(images, step)))
         self.step += 1
 

@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, the real command line in process, small photographs."""
+"""What all tests share: a cache of their own, the command line in process, small photographs."""
 
 import os
 import sys

@@ -1,9 +1,10 @@
-"""`folder:PATH` and the decoded store: layouts, decoding, digests, and what an interruption leaves."""
+"""`folder:PATH` and the decoded store: layouts, decoding, digests, what interruptions leave."""
 
 import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def opened(
     return open_store(dataset, split, size, skip_bad_images=skip_bad_images, workers=0)
 
 
-def save(image: Image.Image, path: Path, **options: object) -> Path:
+def save(image: Image.Image, path: Path, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
     return path
@@ -45,7 +46,8 @@ def save(image: Image.Image, path: Path, **options: object) -> Path:
 
 
 def test_train_and_val(tiny_photos: Path) -> None:
-    for split, folder in (("train", "train"), ("test", "val")):
+    folders: dict[SplitName, str] = {"train": "train", "test": "val"}
+    for split, folder in folders.items():
         store = opened(tiny_photos, split)
         count = COUNTS[folder]
         assert store.index.classes == CLASSES
@@ -214,12 +216,8 @@ def test_stored_size_is_caffe_s() -> None:
     assert stored_size(227) == 256
 
 
-# Third-party talk about damaged TIFFs; the error that follows is ours.
-@pytest.mark.filterwarnings("ignore:.*Truncated File Read")
-@pytest.mark.filterwarnings("ignore:.*[Tt]runcated")
-@pytest.mark.filterwarnings("ignore:.*[Cc]orrupt")
-@pytest.mark.filterwarnings("ignore:.*Metadata Warning")
-@pytest.mark.filterwarnings("ignore:.*possible decompression bomb")
+# Pillow warns of some damage before it fails; the error that follows is ours.
+@pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "ppm", "pgm", "tif", "webp"])
 def test_no_damage_gets_past_the_decoder(tmp_path: Path, suffix: str) -> None:
     """A cut or a wrong byte anywhere gives an image or a DataError that names the file."""
@@ -230,8 +228,8 @@ def test_no_damage_gets_past_the_decoder(tmp_path: Path, suffix: str) -> None:
     photo.save(buffer, kinds.get(suffix, suffix))
     whole = buffer.getvalue()
     random = np.random.default_rng(0)
-    damaged = [whole[:length] for length in np.linspace(0, len(whole) - 1, 60).astype(int)]
-    for _ in range(200):
+    damaged = [whole[:length] for length in np.linspace(0, len(whole) - 1, 40).astype(int)]
+    for _ in range(100):
         content = bytearray(whole)
         # Half of the wrong bytes are in the header, where more depends on them.
         limit = len(whole) if random.random() < 0.5 else 200
@@ -241,18 +239,15 @@ def test_no_damage_gets_past_the_decoder(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"damaged.{suffix}"
     path.touch()
     split = FolderSplit(tmp_path, [path], None, ())
-    named = 0
+    messages = []
     for content in damaged:
         path.write_bytes(content)
         try:
-            pixels, _ = split.load(0, 36, 16)
+            assert split.load(0, 36, 16)[0].shape == (36, 36, 3)
         except DataError as error:
-            assert str(path) in str(error)
-            assert "\n" not in str(error)
-            named += 1
-        else:
-            assert pixels.shape == (36, 36, 3)
-    assert named >= 10
+            messages.append(str(error))
+    assert len(messages) >= 10
+    assert all(str(path) in message and "\n" not in message for message in messages)
 
 
 def test_skipped_images_leave_the_others_in_place(tiny_photos: Path) -> None:
@@ -288,12 +283,8 @@ def test_names_in_an_old_encoding(tiny_photos: Path) -> None:
         os.rename(folder + b"/0.jpg", folder + b"/caf\xe9.jpg")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    try:
-        store = opened(tiny_photos)
-    except DataError as error:
-        assert "caf" in str(error)  # refused by name: fine too
-    else:
-        assert len(store) == 3 * COUNTS["train"]
+    store = opened(tiny_photos, skip_bad_images=True)  # read, or refused by name
+    assert len(store) + len(store.index.skipped) == 3 * COUNTS["train"]
 
 
 # ---- digests
@@ -346,7 +337,7 @@ def test_edit_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
 def test_two_folders_alike_from_outside(tmp_path: Path) -> None:
     """Archives that set all times to one moment give equal names, sizes and times."""
     for seed, name in enumerate(("first", "second")):
-        os.utime(save(draw_photo(seed), tmp_path / name / "image.bmp"), (1_000_000_000,) * 2)
+        os.utime(save(draw_photo(seed), tmp_path / name / "image.bmp"), (10**9, 10**9))
     first, second = opened(tmp_path / "first"), opened(tmp_path / "second")
     assert first.index.digest != second.index.digest
     assert not np.array_equal(first.pixels, second.pixels)
@@ -355,9 +346,7 @@ def test_two_folders_alike_from_outside(tmp_path: Path) -> None:
 # ---- the store
 
 
-def test_second_opening_decodes_nothing(
-    tiny_photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_opening_decodes_nothing(tiny_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(tiny_photos)
 
     def refuse(*_: object) -> None:
@@ -430,11 +419,11 @@ def test_damaged_store_is_named(tiny_photos: Path, name: str) -> None:
 def test_real_photographs_decode_like_torchvision_s(photos: Path) -> None:
     dataset = catalogue.dataset(f"folder:{photos}")
     split = dataset.split("train")
-    root = photos / "train" if (photos / "train").is_dir() else photos
+    assert isinstance(split, FolderSplit)
     count = len(split.names)
     for i in np.linspace(0, count - 1, min(16, count)).astype(int):
         pixels, _ = split.load(int(i), 128, 1)
-        with Image.open(root / split.names[i]) as image:
+        with Image.open(split.root / split.names[int(i)]) as image:
             expected = oracle(image.convert("RGB"), 128)
         # A pixel of shift where the margin is odd: most of a photograph stays as it was.
         assert np.abs(pixels.astype(int) - expected.astype(int)).mean() < 20

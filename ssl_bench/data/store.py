@@ -18,7 +18,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydantic import BaseModel
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName
 from ssl_bench.encoders import Normalization
@@ -59,6 +62,10 @@ class ImageStore:
         return np.memmap(
             self.folder / "images.bin", np.uint8, mode="r", shape=(len(self), size, size, 3)
         )
+
+    def images(self, which: slice | np.ndarray) -> Tensor:
+        """uint8 (B, 3, R, R), a copy, channels last in memory."""
+        return torch.from_numpy(np.array(self.pixels[which])).permute(0, 3, 1, 2)
 
     @property
     def labels(self) -> np.ndarray:
@@ -137,8 +144,6 @@ class _Loading:
 def _decode(
     source: Split, size: int, smallest: int, workers: int
 ) -> Iterator[tuple[np.ndarray, str] | DataError]:
-    from torch.utils.data import DataLoader
-
     loading = _Loading(source, size, smallest)
     batches = DataLoader(loading, batch_size=32, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
     for batch in batches:

@@ -1,0 +1,132 @@
+"""The probe on real features: above raw pixels, blind to the test labels, at chance when it must."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from eval.linear_probe import LinearProbe, LinearProbeConfig
+from ssl_bench import catalogue
+from ssl_bench.data.store import Index, ImageStore, open_store
+from ssl_bench.encoders import EncoderSpec, build_encoder, initialize, weights_digest
+from ssl_bench.errors import DataError
+from ssl_bench.features import extract, pool, pooled_side
+from ssl_bench.runtime import Runtime
+from ssl_bench.task import Subject
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def stores():
+    data = catalogue.dataset("scenes:train=1200,test=600")
+    return [open_store(data, split, SIZE, workers=0) for split in ("train", "test")]
+
+
+def subject(store, layers, width=0.5):
+    spec = EncoderSpec(
+        arch="alexnet", image_size=SIZE, width=width, normalization=store.normalization
+    )
+    encoder = build_encoder(spec)
+    initialize(encoder, "fan-in", 0, "encoder")
+    return Subject(encoder, spec, layers)
+
+
+def test_every_layer_is_pooled_to_the_fields_grid():
+    sides = {96: 55, 256: 27, 384: 13}
+    assert [pooled_side(c, s, 9600) for c, s in sides.items()] == [10, 6, 5]
+    assert pooled_side(256, 3, 9600) == 3  # never beyond the map
+    maps = torch.arange(2 * 4 * 6 * 6.0).view(2, 4, 6, 6)
+    by_hand = maps.view(2, 4, 3, 2, 3, 2).mean((3, 5)).flatten(1)
+    assert torch.allclose(pool(maps, 36), by_hand)
+
+
+def test_one_pass_gives_what_each_layer_alone_gives(stores):
+    train = stores[0]
+    both = extract(subject(train, ("conv2", "conv4")), train, 500)
+    alone = extract(subject(train, ("conv4",)), train, 500)
+    assert np.array_equal(both["conv4"], alone["conv4"])
+
+
+def test_features_follow_the_stores_order_and_freeze_the_encoder(stores):
+    train = stores[0]
+    tested = subject(train, ("conv1",))
+    before = weights_digest(tested.encoder.state_dict())
+    rows = extract(tested, train, 500)["conv1"]
+    image = train.images(np.array([777]))[..., 6:102, 6:102]  # centre of 108
+    with torch.no_grad():
+        maps = tested.encoder(tested.spec.normalization.apply(image), ["conv1"])["conv1"]
+    assert np.allclose(rows[777], pool(maps, 500)[0].numpy(), atol=1e-4)
+    assert not tested.encoder.training
+    assert weights_digest(tested.encoder.state_dict()) == before
+
+
+def test_raw_pixels_stay_far_below_the_encoders_features(stores, tmp_path):
+    """The set is not solved by colour and position: even untrained convolutions see more."""
+    train, test = stores
+    tiny = [s.images(slice(None)).float()[..., ::4, ::4].flatten(1).numpy() for s in stores]
+    scaler = StandardScaler().fit(tiny[0])
+    raw = max(
+        LogisticRegression(C=c, max_iter=200, tol=1e-2)
+        .fit(scaler.transform(tiny[0]), train.labels)
+        .score(scaler.transform(tiny[1]), test.labels)
+        for c in (1e-4, 1e-2)
+    )
+    probe = LinearProbe(LinearProbeConfig())
+    outcome = probe.evaluate(subject(train, ("conv3",)), train, test, Runtime(0), tmp_path)
+    assert 100 * raw < 15
+    assert outcome["conv3"].metrics["top1"] > 100 * raw + 3
+
+
+def test_test_labels_do_not_reach_the_predictions(stores, tmp_path):
+    """Other test labels: the same predictions and the same choice."""
+    train, test = stores
+    swapped = test.index.model_copy(update={"labels": test.index.labels[::-1]})
+    probe = LinearProbe(LinearProbeConfig(strengths=4))
+    tested = subject(train, ("pool5",), width=0.25)
+    first, second = (
+        probe.evaluate(tested, train, ImageStore(test.folder, index), Runtime(0), tmp_path)["pool5"]
+        for index in (test.index, swapped)
+    )
+    assert np.array_equal(first.predictions["predicted"], second.predictions["predicted"])
+    assert first.selection["chosen"] == second.selection["chosen"]
+
+
+def test_shuffled_training_labels_fall_to_chance(stores, tmp_path):
+    train, test = stores
+    labels = np.random.default_rng(0).permutation(train.labels).tolist()
+    shuffled = ImageStore(train.folder, train.index.model_copy(update={"labels": labels}))
+    probe = LinearProbe(LinearProbeConfig(strengths=4))
+    tested = subject(train, ("conv3",), width=0.25)
+    found = probe.evaluate(tested, shuffled, test, Runtime(0), tmp_path)["conv3"].metrics
+    assert 5 < found["top1"] < 15  # chance is 10; ±3.7 is three standard errors of 600 images
+
+
+def test_features_that_are_not_finite_name_the_layer(stores, tmp_path):
+    train, test = stores
+    tested = subject(train, ("conv2",), width=0.25)
+    with torch.no_grad():
+        tested.encoder.conv2[2].bias[0] = float("nan")  # type: ignore[index,union-attr]
+    with pytest.raises(DataError, match="layer conv2 gives values that are not finite"):
+        LinearProbe(LinearProbeConfig()).evaluate(tested, train, test, Runtime(0), tmp_path)
+
+
+def test_constant_features_name_the_layer(stores, tmp_path):
+    train, test = stores
+    tested = subject(train, ("conv2",), width=0.25)
+    with torch.no_grad():
+        for parameter in tested.encoder.parameters():
+            parameter.zero_()
+    with pytest.raises(DataError, match="layer conv2: all features are constant"):
+        LinearProbe(LinearProbeConfig()).evaluate(tested, train, test, Runtime(0), tmp_path)
+
+
+def test_one_class_is_refused(stores, tmp_path):
+    train, test = stores
+    same = train.index.model_copy(update={"labels": [0] * len(train)})
+    only: Index = same
+    with pytest.raises(DataError, match="hold 1 class"):
+        LinearProbe(LinearProbeConfig()).evaluate(
+            subject(train, ("conv2",)), ImageStore(train.folder, only), test, Runtime(0), tmp_path
+        )

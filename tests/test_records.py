@@ -1,0 +1,107 @@
+"""Records: keys follow everything that determines a number; a record is whole or not there."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.records import (
+    Run,
+    find_run,
+    key_of,
+    read_record,
+    read_records,
+    write_predictions,
+)
+
+
+def finished(workspace, method="random", seed=0, started=0.0, **identity):
+    run = Run(workspace, "pretrain", method, {"method": method, "seed": seed, **identity})
+    with run.working() as folder:
+        (folder / "encoder.safetensors").write_bytes(b"weights")
+        return run, run.finish(
+            method=method, data="scenes", metrics={"loss": 0.5}, details={},
+            started=started, device="cpu",
+        )  # fmt: skip
+
+
+def test_the_key_does_not_depend_on_the_order_of_settings():
+    assert key_of({"a": 1, "b": {"c": 2, "d": 3}}) == key_of({"b": {"d": 3, "c": 2}, "a": 1})
+
+
+@pytest.mark.parametrize("changed", [{"a": 2, "b": "x"}, {"a": 1, "b": "y"}, {"a": 1}, {"a": 1.5}])
+def test_any_other_setting_is_another_key(changed):
+    assert key_of(changed) != key_of({"a": 1, "b": "x"})
+
+
+def test_a_run_is_finished_exactly_when_its_record_is_there(tmp_path):
+    run, record = finished(tmp_path)
+    assert run.record == record
+    assert json.loads((run.folder / "record.json").read_text())["key"] == run.key
+    assert run.folder.name == f"random-{run.key[:12]}"
+    (run.folder / "record.json").unlink()
+    assert run.record is None
+
+
+def test_a_record_says_what_made_it(tmp_path):
+    _, record = finished(tmp_path)
+    made = record.provenance
+    assert made.packages["torch"]
+    assert made.seconds >= 0
+    assert made.peak_memory_mb > 10
+    assert made.command.startswith("bench")
+    assert record.files["encoder.safetensors"] == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_torn_write_leaves_no_record(tmp_path, monkeypatch):
+    run = Run(tmp_path, "pretrain", "random", {"seed": 0})
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with run.working(), pytest.raises(DataError, match="No space left"):
+        run.finish(method="random", data="d", metrics={}, details={}, started=0, device="cpu")
+    assert run.record is None
+
+
+@pytest.mark.parametrize("harm", [lambda t: t[: len(t) // 2], lambda t: "", lambda t: "[]"])
+def test_a_damaged_record_is_named_with_the_remedy(tmp_path, harm):
+    run, _ = finished(tmp_path)
+    path = run.folder / "record.json"
+    path.write_text(harm(path.read_text()))
+    with pytest.raises(DataError, match=rf"{run.folder.name}/record.json is damaged.*remove the"):
+        read_record(path)
+
+
+def test_an_identity_edited_by_hand_is_noticed(tmp_path):
+    run, _ = finished(tmp_path)
+    path = run.folder / "record.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(DataError, match="its key does not fit its identity"):
+        read_record(path)
+
+
+def test_references_find_the_newest_or_the_key(tmp_path):
+    _, first = finished(tmp_path, seed=0)
+    _, second = finished(tmp_path, seed=1)
+    finished(tmp_path, method="autoencoder")
+    assert find_run(tmp_path, "random") == second
+    assert find_run(tmp_path, f"random@{first.key[:4]}") == first
+    with pytest.raises(UsageError, match="did you mean random"):
+        find_run(tmp_path, "randon")
+    with pytest.raises(UsageError, match="no run of random .* begins with 'zzzz'"):
+        find_run(tmp_path, "random@zzzz")
+
+
+def test_records_come_oldest_first(tmp_path):
+    made = [finished(tmp_path, seed=s)[1] for s in range(3)]
+    assert read_records(tmp_path) == made
+
+
+def test_predictions_are_plain_arrays(tmp_path):
+    write_predictions(tmp_path / "p.npz", {"label": np.arange(3), "predicted": np.ones(3)})
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as read:
+        assert read["label"].tolist() == [0, 1, 2]
