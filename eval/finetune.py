@@ -25,8 +25,16 @@ from ssl_bench.data.store import ImageStore
 from ssl_bench.encoders import Encoder
 from ssl_bench.features import pool
 from ssl_bench.metrics import top1
-from ssl_bench.runtime import Runtime, resolve_precision
-from ssl_bench.task import Evaluation, EvaluationConfig, Outcome, Step, Subject, TrainConfig
+from ssl_bench.runtime import Runtime
+from ssl_bench.task import (
+    Evaluation,
+    EvaluationConfig,
+    Outcome,
+    Schedule,
+    Step,
+    Subject,
+    TrainConfig,
+)
 from ssl_bench.train import train as run_loop
 
 SCORED = 128  # test images per forward pass
@@ -35,12 +43,12 @@ SCORED = 128  # test images per forward pass
 class FineTuneConfig(EvaluationConfig, TrainConfig):
     """The settings of `finetune/linear-head@1`."""
 
-    labels: int = Field(20, ge=0, description="labelled images per class; 0: all of train")
-    steps: int = Field(200, ge=1, description="updates")
-    batch_size: int = Field(64, ge=1, description="images per update")
-    lr: float = Field(1e-3, gt=0, description="Adam's learning rate at the start")
-    schedule: str = Field("cosine", description="the learning rate's course")  # type: ignore[assignment]
-    dimensions: int = Field(9600, ge=1, description="most numbers the head sees")
+    labels: int = Field(default=20, ge=0, description="labelled images per class; 0: all of train")
+    steps: int = Field(default=200, ge=1, description="updates")
+    batch_size: int = Field(default=64, ge=1, description="images per update")
+    lr: float = Field(default=1e-3, gt=0, le=1e30, description="Adam's learning rate at the start")
+    schedule: Schedule = Field(default="cosine", description="the learning rate's course")
+    dimensions: int = Field(default=9600, ge=1, description="most numbers the head sees")
 
 
 class Classifier(nn.Module):
@@ -106,7 +114,11 @@ class FineTune(Evaluation):
     ) -> Outcome:
         config, labels = self.config, train.labels
         count = config.labels or None
-        chosen = few_labels(labels, count, config.seed) if count else np.arange(len(labels))
+        chosen = (
+            few_labels(labels, count, config.seed, train.index.classes)
+            if count
+            else np.arange(len(labels))
+        )
         classes = int(labels.max()) + 1
         network = Classifier(deepcopy(subject.encoder), layer, classes, config.dimensions)
         size = subject.spec.image_size

@@ -29,9 +29,13 @@ from ssl_bench.task import Evaluation, EvaluationConfig, Outcome, Subject
 class LinearProbeConfig(EvaluationConfig):
     """The settings of `linear/logreg@1`."""
 
-    dimensions: int = Field(9600, ge=1, description="most numbers a layer is pooled to")
-    strengths: int = Field(13, ge=2, description="strengths tried: λ from 1e-6 to 1, log-spaced")
-    held_out: float = Field(0.2, gt=0, lt=1, description="share of train that chooses the strength")
+    dimensions: int = Field(default=9600, ge=1, description="most numbers a layer is pooled to")
+    strengths: int = Field(
+        default=13, ge=2, description="strengths tried: λ from 1e-6 to 1, log-spaced"
+    )
+    held_out: float = Field(
+        default=0.2, gt=0, lt=1, description="share of train that chooses the strength"
+    )
 
 
 class LinearProbe(Evaluation):

@@ -25,17 +25,26 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     try:
         fitted, held = next(splitter.split(np.zeros(len(labels)), labels))
     except ValueError as error:
-        raise DataError(f"cannot hold out {share:.0%} of {len(labels)} images: {error}") from error
+        smallest = int(np.bincount(labels)[np.unique(labels)].min())
+        raise DataError(
+            f"cannot hold out {share:.0%} of {len(labels)} images, {smallest} in the smallest of "
+            f"{len(np.unique(labels))} classes: add images, or raise --held-out"
+        ) from error
     return np.sort(fitted), np.sort(held)
 
 
-def few_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+def few_labels(
+    labels: np.ndarray, per_class: int, seed: int, classes: tuple[str, ...]
+) -> np.ndarray:
     """Indices of `per_class` random images of each class. UsageError if a class has fewer."""
     random = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):
         images = np.flatnonzero(labels == label)
         if len(images) < per_class:
-            raise UsageError(f"--labels {per_class}: a class has only {len(images)} images")
+            raise UsageError(
+                f"--labels {per_class}: class '{classes[label]}' has only {len(images)} images; "
+                "ask for fewer, or 0 for all of train"
+            )
         chosen.append(random.choice(images, per_class, replace=False))
     return np.sort(np.concatenate(chosen))

@@ -13,6 +13,7 @@ from random weights, and most of it is in the middle layers.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -31,10 +32,14 @@ class ContextEncoderConfig(PretextConfig):
     """The settings of the context encoder; the paper's at 227 px by default."""
 
     mask: MaskKind = Field(
-        "random-region", description="what is dropped: central, random-block or random-region"
+        default="random-region",
+        description="what is dropped: central, random-block or random-region",
     )
     lr: float = Field(
-        1e-4, gt=0, description="Adam's rate; the paper's 1e-4, or 1e-3 with the central mask"
+        default=1e-4,
+        gt=0,
+        le=1e30,
+        description="Adam's rate; the paper's 1e-4, or 1e-3 with the central mask",
     )
 
     @model_validator(mode="before")
@@ -73,7 +78,7 @@ def up_convolutions(channels: int, side: int, width: float) -> nn.Sequential:
     sizes = [channels, *(max(1, round(c * width)) for c in (128, 64, 64, 32)), 3]
     padding = 0 if side >= 6 else 1
     layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, after in pairwise(sizes):
         layers += [nn.ConvTranspose2d(before, after, 5, 2, 2, padding), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -104,7 +109,8 @@ def reconstruction_layers(
     initialize(convolution, config.init, config.seed, "convolution")
     initialize(decoder, config.init, config.seed, "decoder")
     if config.init == "fan-in":  # the output has no ReLU behind it: begin near the mean colour
-        decoder[-1].weight.data *= 0.1
+        with torch.no_grad():
+            decoder[-1].get_parameter("weight").mul_(0.1)
     return channelwise, convolution, decoder
 
 
@@ -144,9 +150,7 @@ class ContextEncoder(Pretext):
 
     def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
         """Masked L2 (paper, eq. 1): ‖M ⊙ (x − F((1 − M) ⊙ x))‖² over the dropped pixels."""
-        x = self.normalization.apply(
-            random_crop_flip(images, self.config.image_size, step.random)
-        )
+        x = self.normalization.apply(random_crop_flip(images, self.config.image_size, step.random))
         mask = draw_masks(self.config.mask, x.shape[-1], step.random)  # (B, 1, S, S)
         output = reconstruct(self, x * (1 - mask), step.random)
         loss = masked_l2(x, output, mask)

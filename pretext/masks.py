@@ -68,7 +68,9 @@ def random_region(size: int, random: Randomness) -> Tensor:
     shift = (u[:, 1:3] - 0.5) * 2 * (1 - half * 2**0.5)
     theta = torch.cat([turn * half, shift[:, :, None]], 2)  # (B, 2, 3)
     where = F.affine_grid(theta, [len(u), 1, size, size], align_corners=False)
-    plane = F.grid_sample(noise, where, mode="bicubic", padding_mode="reflection", align_corners=False)
+    plane = F.grid_sample(
+        noise, where, mode="bicubic", padding_mode="reflection", align_corners=False
+    )
     flat = plane.flatten(1)  # (B, S²)
     rank = (share * flat.shape[1]).long()  # so many lowest values are dropped
     level = flat.sort(1).values.gather(1, rank[:, None])

@@ -19,7 +19,8 @@ def main() -> None:
     """Run `bench`; a BenchError becomes one line and its exit code, unless `--debug`."""
     try:
         catalogue.check_layout()
-        code = cli.main(standalone_mode=False)
+        words = [word for word in sys.argv[1:] if word != "--debug"]  # anywhere in the line
+        code = cli.main(words, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -67,7 +68,9 @@ class _Methods(_Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Pretexts"):
-            formatter.write_dl([(n, catalogue.summary("pretext", n)) for n in self.list_commands(ctx)])
+            formatter.write_dl(
+                [(n, catalogue.summary("pretext", n)) for n in self.list_commands(ctx)]
+            )
 
 
 class _Bench(_Group):
@@ -92,7 +95,7 @@ class _Bench(_Group):
 
 @click.group(cls=_Bench, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ssl-bench", prog_name="bench")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, help="Show tracebacks; may stand anywhere.")
 def cli(debug: bool) -> None:
     """A benchmark for self-supervised visual features.
 
@@ -107,12 +110,22 @@ def cli(debug: bool) -> None:
 
 # ---- options
 
+_workspace = click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Folder that holds runs and records.",
+)
+_out = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for table.md, table.csv and table.tex."
+)
+
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that computes."""
     options = [
-        click.option("--workspace", type=click.Path(path_type=Path), default="runs",
-                     show_default=True, help="Folder that holds runs and records."),
+        _workspace,
         click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
                      help="Processes that decode and gather images."),
         click.option("--devices", default="auto", show_default=True,
@@ -134,7 +147,9 @@ def _runtime(workers: int, devices: str, checkpoint_every: str) -> "Runtime":
         raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
     number = checkpoint_every.removesuffix("s")
     if not number.isdigit() or int(number) < 1:
-        raise UsageError(f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'")
+        raise UsageError(
+            f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'"
+        )
     if checkpoint_every.endswith("s"):
         return Runtime(workers, devices, checkpoint_seconds=int(number))
     return Runtime(workers, devices, checkpoint_steps=int(number))
@@ -151,7 +166,9 @@ def _config_options(config: Any, hidden: frozenset[str] = frozenset()) -> list[c
             kind = click.Choice(get_args(kind))
         text = f"{field.description}. [default: {field.default}]"
         options.append(
-            click.Option(["--" + name.replace("_", "-")], type=kind, help=text[0].upper() + text[1:])
+            click.Option(
+                ["--" + name.replace("_", "-")], type=kind, help=text[0].upper() + text[1:]
+            )
         )
     return options
 
@@ -164,9 +181,13 @@ def _settings(config: Any, values: Mapping[str, Any]) -> Any:
     try:
         return config(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-        raise UsageError(f"{option}: {first['msg']}") from error
+        raise _invalid(error) from error
+
+
+def _invalid(error: Any) -> UsageError:
+    first = error.errors()[0]
+    option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+    return UsageError(f"{option}: {first['msg']}, not {first['input']}")
 
 
 # ---- pretext → encoder
@@ -180,7 +201,9 @@ def pretrain() -> None:
 def _pretrain_command(method: str) -> click.Command:
     config = catalogue.pretext(method).Config
 
-    @click.option("--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH.")
+    @click.option(
+        "--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH."
+    )
     @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
     @_shared
     def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
@@ -213,7 +236,8 @@ def _show_run(record: Any, workspace: Path) -> None:
     speed = f", {training['images_per_second']:.0f} images/s" if training else ""
     wait = f", {training['data_wait']:.1%} waiting for data" if training else ""
     skipped = record.details["skipped_images"]
-    left = f", {len(skipped)} bad images skipped" if skipped else ""
+    plural = "s" if len(skipped) != 1 else ""
+    left = f", {len(skipped)} bad image{plural} skipped" if skipped else ""
     click.echo(f"{record.method}@{record.key[:12]} on {record.data}{loss}{speed}{wait}{left}")
     click.echo(f"  {folder_of(workspace, record)}")
 
@@ -229,10 +253,16 @@ def _evaluation_command(name: str) -> click.Command:
                   "several times; default: the newest run of every method.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last.")  # fmt: skip
-    @click.option("--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH.")
+    @click.option(
+        "--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH."
+    )
     @_shared
     def command(
-        encoders: tuple[str, ...], layers: tuple[str, ...], data: str, workspace: Path, **options: Any
+        encoders: tuple[str, ...],
+        layers: tuple[str, ...],
+        data: str,
+        workspace: Path,
+        **options: Any,
     ) -> None:
         from ssl_bench.evaluate import evaluate, newest_of_each
         from ssl_bench.tables import Table
@@ -258,8 +288,7 @@ def _evaluation_command(name: str) -> click.Command:
 
 
 @cli.command()
-@click.option("--workspace", type=click.Path(path_type=Path), default="runs", show_default=True,
-              help="Folder that holds runs and records.")  # fmt: skip
+@_workspace
 def runs(workspace: Path) -> None:
     """List the finished runs of a workspace, oldest first."""
     from ssl_bench.tables import run_lines
@@ -269,11 +298,16 @@ def runs(workspace: Path) -> None:
 
 
 @cli.command()
-@click.option("--workspace", type=click.Path(path_type=Path), default="runs", show_default=True,
-              help="Folder that holds runs and records.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["markdown", "csv", "latex"]),
-              default="markdown", show_default=True, help="What the table is written as.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for table.md, .csv and .tex.")
+@_workspace
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "latex"]),
+    default="markdown",
+    show_default=True,
+    help="What the table is written as.",
+)
+@_out
 def table(workspace: Path, form: str, out: Path | None) -> None:
     """Print the table of all evaluations in a workspace."""
     from ssl_bench.records import read_records
@@ -291,7 +325,7 @@ def table(workspace: Path, form: str, out: Path | None) -> None:
 
 @cli.command()
 @click.argument("suite")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for table.md, .csv and .tex.")
+@_out
 @_shared
 def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
@@ -312,7 +346,12 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(name: str, image_size: int | None, width: float | None, as_json: bool) -> None:
     """Print layers, output shapes and parameters by part of a pretext or an encoder."""
+    from pydantic import ValidationError
+
     from ssl_bench.inspection import describe, inspect_network
 
-    found = inspect_network(name, image_size=image_size, width=width)
+    try:
+        found = inspect_network(name, image_size=image_size, width=width)
+    except ValidationError as error:
+        raise _invalid(error) from error
     click.echo(json.dumps(found, indent=2) if as_json else describe(found))

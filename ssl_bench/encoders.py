@@ -11,16 +11,17 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_bench.counter import generator
 from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.records import written_at_once
 
 Init = Literal["gaussian", "fan-in"]
 
@@ -53,8 +54,8 @@ class EncoderSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     arch: str
-    image_size: int
-    width: float = 1.0
+    image_size: int = Field(ge=32)
+    width: float = Field(default=1.0, gt=0, le=4)
     normalization: Normalization
 
 
@@ -129,8 +130,8 @@ class TimmEncoder(Encoder):
         super().__init__()
         if not timm.is_model(name):
             raise unknown("timm model", name, timm.list_models())
-        sized = {"img_size": image_size} if "vit" in name or "swin" in name else {}
-        self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
+        sized: dict[str, Any] = {"img_size": image_size} if "vit" in name or "swin" in name else {}
+        self.model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
         self.layers = tuple(info["module"] for info in self.model.feature_info)
 
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -160,7 +161,9 @@ class TorchvisionEncoder(Encoder):
         nodes = get_graph_node_names(self.model)[1]
         parts = [n for n, _ in self.model.named_children() if n not in ("fc", "classifier")]
         if "features" in parts:  # AlexNet, VGG, EfficientNet …: one Sequential holds the trunk
-            parts = [f"features.{n}" for n, _ in self.model.get_submodule("features").named_children()]
+            parts = [
+                f"features.{n}" for n, _ in self.model.get_submodule("features").named_children()
+            ]
         last = {p: [n for n in nodes if n == p or n.startswith(p + ".")] for p in parts}
         self.layers = tuple(p for p in parts if last[p] and "pool" not in p.removeprefix("max"))
         self._node = {p: last[p][-1] for p in self.layers}
@@ -177,20 +180,41 @@ class TorchvisionEncoder(Encoder):
         return self._built[wanted].train(self.training)(images)
 
 
-def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:
-    """The encoder that `spec` names, on the CPU. Raises UsageError for an unknown one."""
+def check_spec(spec: EncoderSpec) -> None:
+    """Raise UsageError for an encoder that cannot be built; nothing is built."""
     library, _, name = spec.arch.partition(":")
     if spec.arch == "alexnet":
         if spec.image_size < 64:
             raise UsageError(f"alexnet takes images of at least 64 px, not {spec.image_size}")
-        return AlexNet(spec.width)
-    if spec.width != 1 and library in ("timm", "torchvision"):
+        return
+    if library not in ("timm", "torchvision") or not name:
+        raise unknown("architecture", spec.arch, ["alexnet", "timm:NAME", "torchvision:NAME"])
+    if spec.width != 1:
         raise UsageError(f"--width scales alexnet only, not {spec.arch}")
-    if library == "timm" and name:
+    models = _models(library)
+    if name not in models:
+        raise unknown(f"{library} model", name, models)
+
+
+def _models(library: str) -> list[str]:
+    if library == "timm":
+        import timm
+
+        return timm.list_models()
+    from torchvision.models import list_models
+
+    return list_models()
+
+
+def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:
+    """The encoder that `spec` names, on the CPU. Raises UsageError for an unknown one."""
+    check_spec(spec)
+    library, _, name = spec.arch.partition(":")
+    if library == "timm":
         return TimmEncoder(name, spec.image_size, pretrained)
-    if library == "torchvision" and name:
+    if library == "torchvision":
         return TorchvisionEncoder(name, pretrained)
-    raise unknown("architecture", spec.arch, ["alexnet", "timm:NAME", "torchvision:NAME"])
+    return AlexNet(spec.width)
 
 
 def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
@@ -226,9 +250,12 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 def save_encoder(encoder: nn.Module, spec: EncoderSpec, path: Path) -> str:
     """Write the weights with their spec in the header; returns their digest."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()
+    }
     digest = weights_digest(state)
-    save_file(state, path, {"encoder": spec.model_dump_json(), "digest": digest})
+    with written_at_once(path) as scratch:
+        save_file(state, scratch, {"encoder": spec.model_dump_json(), "digest": digest})
     return digest
 
 
@@ -239,7 +266,10 @@ def load_encoder(path: Path) -> tuple[Encoder, EncoderSpec]:
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is not a readable safetensors file ({error})") from error
+        raise DataError(
+            f"{path} is not a readable safetensors file ({error}): copy it anew, or remove its "
+            "folder and pretrain again"
+        ) from error
     if "encoder" not in header:
         raise DataError(f"{path} has no 'encoder' entry in its header: not saved by ssl-bench")
     try:

@@ -33,6 +33,8 @@ class Reference:
             self.encoder, self.spec = _pretrained(text)
         elif text.endswith(".safetensors") or "/" in text:
             path = Path(text).expanduser()
+            if path.is_dir():  # a run's folder, as `bench pretrain` prints it
+                path = path / "encoder.safetensors"
             if not path.exists():
                 raise UsageError(f"there is no weights file {text}")
             self.name = path.stem if path.stem != "encoder" else path.parent.name
@@ -48,7 +50,11 @@ class Reference:
                 f"the weights of {text} are not those that its record names: "
                 f"remove {folder_of(workspace, self.run)} and pretrain again"
             )
-        if self.run and self.run.method != "random" and self.digest == self.run.details["encoder"]["start"]:
+        if (
+            self.run
+            and self.run.method != "random"
+            and self.digest == self.run.details["encoder"]["start"]
+        ):
             say(f"warning: {text} equals its random initialisation")
 
     @property
@@ -73,7 +79,7 @@ def _pretrained(text: str) -> tuple[Any, EncoderSpec]:
 
             own = timm.get_pretrained_cfg(text.removeprefix("timm:"))
             if own is not None and own.input_size[1] == own.input_size[2]:
-                norm = Normalization(mean=own.mean, std=own.std)
+                norm = Normalization.model_validate({"mean": own.mean, "std": own.std})
                 spec = EncoderSpec(arch=text, image_size=own.input_size[1], normalization=norm)
         return build_encoder(spec, pretrained=True), spec
     except (OSError, RuntimeError) as error:
@@ -105,7 +111,7 @@ def evaluate(
     *,
     skip_bad_images: bool = False,
 ) -> list[Record]:
-    """One record per layer (`all`: every layer; none: the last), read where it exists; the rest in one go."""
+    """One record per layer (`all`: every one; none: the last); missing ones are made in one go."""
     dataset = catalogue.dataset(data)
     encoder = Reference(reference, workspace)
     asked = tuple(dict.fromkeys(layers)) or encoder.encoder.layers[-1:]
@@ -113,9 +119,7 @@ def evaluate(
     encoder.encoder.check_layers(wanted)
     size = encoder.spec.image_size
     train, test = (
-        open_store(
-            dataset, split, size, skip_bad_images=skip_bad_images, workers=runtime.workers
-        )
+        open_store(dataset, split, size, skip_bad_images=skip_bad_images, workers=runtime.workers)
         for split in ("train", "test")
     )
     runs = {layer: _run(workspace, evaluation, encoder, layer, train, test) for layer in wanted}
@@ -131,7 +135,16 @@ def evaluate(
             folder = runs[missing[0]].folder
             outcomes = evaluation.evaluate(subject, train, test, runtime, folder)
             for layer in missing:
-                _finish(runs[layer], evaluation, encoder, dataset.name, test, outcomes[layer], started)
+                _finish(
+                    runs[layer],
+                    evaluation,
+                    encoder,
+                    dataset.name,
+                    train,
+                    test,
+                    outcomes[layer],
+                    started,
+                )
     records = [runs[layer].record for layer in wanted]
     return [record for record in records if record is not None]
 
@@ -161,6 +174,7 @@ def _finish(
     evaluation: Evaluation,
     encoder: Reference,
     data_name: str,
+    train: ImageStore,
     test: ImageStore,
     outcome: Outcome,
     started: float,
@@ -175,6 +189,7 @@ def _finish(
         "selection": dict(outcome.selection),
         "test_images": len(test),
         "skipped_images": test.index.skipped,
+        "skipped_training_images": train.index.skipped,
         "pretraining": encoder.run.identity["config"] if encoder.run else None,
         "pretraining_data": encoder.run.data if encoder.run else None,
     }

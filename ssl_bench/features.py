@@ -1,7 +1,5 @@
 """Features of several layers of many images in one pass of a frozen encoder."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,7 +32,7 @@ def pool(maps: Tensor, dimensions: int) -> Tensor:
 @torch.no_grad()
 def extract(
     subject: Subject, store: ImageStore, dimensions: int, title: str = "features"
-) -> Mapping[str, np.ndarray]:
+) -> dict[str, np.ndarray]:
     """float32 (N, D) per layer, in the store's order, from central crops.
 
     Frozen in fact: eval mode, no gradient, and the weights' digest is compared before and after.

@@ -33,7 +33,9 @@ def inspect_network(
         encoder = network.encoder
     elif name == "alexnet" or ":" in name:
         size = image_size or (227 if name == "alexnet" else 224)
-        spec = EncoderSpec(arch=name, image_size=size, width=width or 1.0, normalization=HALF)
+        spec = EncoderSpec(
+            arch=name, image_size=size, width=1.0 if width is None else width, normalization=HALF
+        )
         network = nn.Module()
         network.encoder = encoder = build_encoder(spec)
     else:

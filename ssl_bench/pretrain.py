@@ -14,18 +14,30 @@ from ssl_bench.encoders import (
     EncoderSpec,
     Normalization,
     build_encoder,
+    check_spec,
     initialize,
     save_encoder,
     weights_digest,
 )
-from ssl_bench.errors import DataError
 from ssl_bench.progress import say
-from ssl_bench.records import Record, Run
+from ssl_bench.records import Record, Run, written_at_once
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.task import EncoderConfig, Pretext, Previewable, Trainable, TrainConfig
 from ssl_bench.train import train
 
 SHOWN = 8  # images in a preview
+
+
+PLAIN = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def spec_of(config: EncoderConfig, normalization: Normalization) -> EncoderSpec:
+    return EncoderSpec(
+        arch=config.arch,
+        image_size=config.image_size,
+        width=config.width,
+        normalization=normalization,
+    )
 
 
 def build_pretext(
@@ -35,12 +47,7 @@ def build_pretext(
 
     Every method gets the same ones: the random row of a table is where the others began.
     """
-    spec = EncoderSpec(
-        arch=config.arch,
-        image_size=config.image_size,
-        width=config.width,
-        normalization=normalization,
-    )
+    spec = spec_of(config, normalization)
     torch.manual_seed(config.seed)  # for what a library's model draws in its constructor
     encoder = build_encoder(spec)
     initialize(encoder, config.init, config.seed, "encoder")
@@ -61,6 +68,7 @@ def pretrain(
     if isinstance(config, TrainConfig):
         config = config.model_copy(update={"precision": resolve_precision(config.precision)})
     dataset = catalogue.dataset(data)
+    check_spec(spec_of(config, PLAIN))  # before images are decoded
     store = open_store(
         dataset, "train", config.image_size,
         skip_bad_images=skip_bad_images, workers=runtime.workers,
@@ -107,7 +115,13 @@ def _make(
     device = "cpu"
     if isinstance(pretext, Trainable) and isinstance(config, TrainConfig):
         report = train(
-            pretext, store, config, config.seed, runtime, folder, title=f"{method} seed {config.seed}"
+            pretext,
+            store,
+            config,
+            config.seed,
+            runtime,
+            folder,
+            title=f"{method} seed {config.seed}",
         )
         fabric = runtime.fabric(resolve_precision(config.precision))
         if not fabric.is_global_zero:
@@ -139,7 +153,8 @@ def _save_rest(state: dict[str, torch.Tensor], folder: Path) -> None:
     """The parts beside the encoder, for previews and inpainting later."""
     from safetensors.torch import save_file
 
-    save_file({name: t.detach().contiguous() for name, t in state.items()}, folder / "rest.safetensors")
+    with written_at_once(folder / "rest.safetensors") as scratch:
+        save_file({name: t.detach().contiguous() for name, t in state.items()}, scratch)
 
 
 def _preview(
@@ -163,5 +178,9 @@ def _preview(
     images = store.images(chosen.numpy())
     rows = pretext.preview(images, Randomness(config.seed, 0, torch.arange(len(chosen))))
     path = run.folder / "preview.png"
-    picture_grid(rows, path, f"{method}, {record.data}, {json.dumps(record.identity['config'].get('steps'))} steps")
+    picture_grid(
+        rows,
+        path,
+        f"{method}, {record.data}, {json.dumps(record.identity['config'].get('steps'))} steps",
+    )
     say(f"preview: {path}")

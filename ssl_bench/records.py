@@ -25,12 +25,21 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
 from ssl_bench.errors import DataError, UsageError, unknown
 
 Kind = Literal["pretrain", "evaluation"]
 SCHEMA = 1
-PACKAGES = ("ssl-bench", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn")
+PACKAGES = (
+    "ssl-bench",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning-fabric",
+    "numpy",
+    "scikit-learn",
+)
 
 
 class Provenance(BaseModel):
@@ -178,17 +187,32 @@ def _git() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all, also after a power cut."""
+@contextmanager
+def written_at_once(path: Path) -> Iterator[Path]:
+    """A scratch file to write: in the end it takes the place of `path`, whole, or is gone.
+
+    Libraries hide a full disk behind errors of their own; all of them become a DataError.
+    """
     scratch = path.with_name(f".{path.name}.writing")
     try:
-        with open(scratch, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield scratch
+        with open(scratch, "rb") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise DataError(
+            f"cannot write {path}: {reason}; make room or choose another --workspace"
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all, also after a power cut."""
+    with written_at_once(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def file_digest(path: Path) -> str:
@@ -199,7 +223,7 @@ def file_digest(path: Path) -> str:
 
 def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """One row per test image in each array; compressed, no pickles."""
-    with open(path, "wb") as file:
+    with written_at_once(path) as scratch, open(scratch, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -238,7 +262,10 @@ def find_run(workspace: Path, reference: str) -> Record:
     runs = read_records(workspace, "pretrain")
     fitting = [r for r in runs if r.method == method and r.key.startswith(key)]
     if not fitting and key and any(r.method == method for r in runs):
-        raise UsageError(f"no run of {method} in {workspace} has a key that begins with '{key}'")
+        raise UsageError(
+            f"no run of {method} in {workspace} has a key that begins with '{key}'; "
+            "`bench runs` lists them"
+        )
     if not fitting:
         error = unknown("encoder", reference, {r.method for r in runs})
         raise UsageError(f"{error}; `bench pretrain METHOD` makes one in {workspace}")

@@ -1,19 +1,19 @@
 """Suites: a TOML file that says which runs make a table; what is missing is done.
 
-    name = "quickstart"
-    data = "scenes"                     # evaluated on, and pretrained on unless a run says
-    seeds = [0, 1, 2]                   # every run is made once per seed
+name = "quickstart"
+data = "scenes"                     # evaluated on, and pretrained on unless a run says
+seeds = [0, 1, 2]                   # every run is made once per seed
 
-    [encoder]                           # settings that every pretext shares
-    image_size = 96
+[encoder]                           # settings that every pretext shares
+image_size = 96
 
-    [[pretrain]]
-    method = "context-encoder"
-    steps = 400                         # and any other setting of the method
+[[pretrain]]
+method = "context-encoder"
+steps = 400                         # and any other setting of the method
 
-    [[evaluate]]
-    evaluation = "linear-probe"
-    layers = ["conv3", "pool5"]
+[[evaluate]]
+evaluation = "linear-probe"
+layers = ["conv3", "pool5"]
 """
 
 import tomllib
@@ -64,7 +64,9 @@ class Suite(BaseModel):
 def shipped() -> list[str]:
     """Names of the suites that come with the package."""
     folder = resources.files("ssl_bench") / "suites"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
 
 
 def read_suite(reference: str) -> Suite:
@@ -74,6 +76,8 @@ def read_suite(reference: str) -> Suite:
             text = Path(reference).read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot read the suite {reference}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the suite {reference} is not UTF-8: save it as such") from error
     elif reference in shipped():
         text = (resources.files("ssl_bench") / "suites" / f"{reference}.toml").read_text("utf-8")
     else:
@@ -85,13 +89,40 @@ def read_suite(reference: str) -> Suite:
                 pretrain_config(suite, entry, seed)
             for evaluation in suite.evaluate:
                 evaluation_config(evaluation, seed)
+        _check_names(suite)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"suite {reference}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"suite {reference}: {where}: {first['msg']}") from error
+        raise UsageError(f"suite {reference}: {_mistake(error)}") from error
     return suite
+
+
+def _check_names(suite: Suite) -> None:
+    """UsageError for an unknown layer or dataset: found at once, not after the first training."""
+    from ssl_bench.encoders import build_encoder
+    from ssl_bench.pretrain import PLAIN, spec_of
+
+    for data in {suite.data, *(e.data or suite.data for e in (*suite.pretrain, *suite.evaluate))}:
+        catalogue.dataset(data)
+    for entry in suite.pretrain:
+        encoder = build_encoder(spec_of(pretrain_config(suite, entry, suite.seeds[0]), PLAIN))
+        for evaluation in suite.evaluate:
+            encoder.check_layers(layer for layer in evaluation.layers if layer != "all")
+
+
+def _mistake(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}"
+    known = next(m for m in _models() if m.__name__ == error.title).model_fields
+    return str(unknown("key", where, known))
+
+
+def _models() -> list[type[BaseModel]]:
+    """Whatever a suite file's keys can belong to."""
+    pretexts = [catalogue.pretext(name).Config for name in catalogue.names("pretext")]
+    return [Suite, *pretexts, *(catalogue.evaluation(n).Config for n in catalogue.names("eval"))]
 
 
 def pretrain_config(suite: Suite, entry: PretrainEntry, seed: int) -> Any:

@@ -308,5 +308,7 @@ def run_lines(workspace: Path) -> list[str]:
         first = next(iter(record.metrics.items()), None)
         result = f"{first[0]} {first[1]:.4g}" if first else ""
         when = f"{record.provenance.finished:%Y-%m-%d %H:%M}"
-        lines.append(f"{when:17} {record.kind:11} {name:58} {record.provenance.seconds:8.1f}  {result}")
+        lines.append(
+            f"{when:17} {record.kind:11} {name:58} {record.provenance.seconds:8.1f}  {result}"
+        )
     return lines

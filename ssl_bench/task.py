@@ -32,11 +32,17 @@ class Config(BaseModel):
 class EncoderConfig(Config):
     """What every pretext shares: the encoder and its starting weights."""
 
-    arch: str = Field("alexnet", description="encoder: alexnet, timm:NAME or torchvision:NAME")
-    image_size: int = Field(227, ge=32, description="side of the network's input, px")
-    width: float = Field(1.0, gt=0, le=4, description="factor on alexnet's channel counts")
-    init: Init = Field("gaussian", description="starting weights: N(0, 0.01²) or scaled by fan-in")
-    seed: int = Field(0, ge=0, description="seed of weights, order, crops, masks and dropout")
+    arch: str = Field(
+        default="alexnet", description="encoder: alexnet, timm:NAME or torchvision:NAME"
+    )
+    image_size: int = Field(default=227, ge=32, description="side of the network's input, px")
+    width: float = Field(default=1.0, gt=0, le=4, description="factor on alexnet's channel counts")
+    init: Init = Field(
+        default="gaussian", description="starting weights: N(0, 0.01²) or scaled by fan-in"
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="seed of weights, order, crops, masks and dropout"
+    )
 
 
 class TrainConfig(Config):
@@ -44,17 +50,19 @@ class TrainConfig(Config):
 
     steps: int = Field(ge=1, description="updates")
     batch_size: int = Field(ge=1, description="images per update over all devices")
-    lr: float = Field(gt=0, description="learning rate at the start")
-    schedule: Schedule = Field("constant", description="the learning rate's course")
-    precision: Precision = Field("auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit")
+    lr: float = Field(gt=0, le=1e30, description="learning rate at the start")
+    schedule: Schedule = Field(default="constant", description="the learning rate's course")
+    precision: Precision = Field(
+        default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
+    )
 
 
 class PretextConfig(EncoderConfig, TrainConfig):
     """The settings of a trained pretext; a method adds its own by a subclass."""
 
-    steps: int = Field(100_000, ge=1, description="updates")
-    batch_size: int = Field(128, ge=1, description="images per update over all devices")
-    lr: float = Field(1e-4, gt=0, description="learning rate at the start")
+    steps: int = Field(default=100_000, ge=1, description="updates")
+    batch_size: int = Field(default=128, ge=1, description="images per update over all devices")
+    lr: float = Field(default=1e-4, gt=0, le=1e30, description="learning rate at the start")
 
 
 class Pretext(nn.Module, ABC):
@@ -168,7 +176,9 @@ class Evaluation(ABC):
 class EvaluationConfig(Config):
     """What every evaluation shares."""
 
-    seed: int = Field(0, ge=0, description="seed of splits, draws and fresh weights")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="seed of splits, draws and fresh weights"
+    )
 
     def deviations(self) -> Sequence[str]:
         """`name=value` of each setting that differs from the protocol's; the seed never counts."""

@@ -7,14 +7,13 @@ batch): a run killed at any moment and started again ends with the same weights.
 
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from ssl_bench.counter import Randomness, batch_indices, derive
 from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.progress import progress, say
+from ssl_bench.records import written_at_once
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.task import Step, TrainConfig
 
@@ -104,7 +104,12 @@ class _Run:
     """One training from its first or resumed step to its last."""
 
     def __init__(
-        self, task: Any, fabric: Fabric, config: TrainConfig, seed: int, runtime: Runtime,
+        self,
+        task: Any,
+        fabric: Fabric,
+        config: TrainConfig,
+        seed: int,
+        runtime: Runtime,
         folder: Path,
     ) -> None:
         self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
@@ -146,6 +151,8 @@ class _Run:
                 if self.step % interval == 0 or self.step == self.config.steps:
                     self._check()
                     self._log()
+                if self.step == self.config.steps:
+                    self._check_weights()
                 if self._agreed(bool(stop)):
                     self._check()
                     self.save()
@@ -174,8 +181,9 @@ class _Run:
             backward=self.fabric.backward,
         )
         images = pixels.to(device, non_blocking=True)  # (B, 3, R, R)
-        self.pending.append((self.step, self.task.train_step(images, step)))
+        values = self.task.train_step(images, step)
         self.step += 1
+        self.pending.append((self.step, values))
 
     def _check(self) -> None:
         """Bring the pending values over; DataError at the first step that is not finite."""
@@ -183,12 +191,18 @@ class _Run:
             self.last = {name: float(value) for name, value in values.items()}
             for name, value in self.last.items():
                 if not math.isfinite(value):
-                    kept = "the last checkpoint is kept; " if self._checkpoint.exists() else ""
-                    raise DataError(
-                        f"{name} is {value} at step {step}: training stopped, {kept}"
-                        "lower --lr or try --init fan-in"
-                    )
+                    raise DataError(self._diverged(name, value, step))
         self.pending.clear()
+
+    def _check_weights(self) -> None:
+        """DataError unless all weights are finite: the last update shows in no loss yet."""
+        for name, tensor in self.task.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise DataError(self._diverged(name, "not finite", self.step))
+
+    def _diverged(self, name: str, value: object, step: int) -> str:
+        kept = "the last checkpoint is kept; " if self._checkpoint.exists() else ""
+        return f"{name} is {value} at step {step}: training stopped, {kept}lower --lr"
 
     def _log(self) -> None:
         if not self.fabric.is_global_zero:
@@ -199,8 +213,14 @@ class _Run:
             "images_per_second": round(self._speed(), 1),
             "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
         }
-        with open(self.folder / "log.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.folder / "log.jsonl"
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # a write's error does not name its file
+            raise DataError(
+                f"cannot write {path}: {error.strerror}; make room or choose another --workspace"
+            ) from error
         if self.tensorboard:
             for name, value in line.items():
                 self.tensorboard.add_scalar(name, value, self.step)
@@ -228,6 +248,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the state beside the old one, then put it in its place at once."""
+        self._check_weights()
         self.saved_at = time.monotonic()
         if not self.fabric.is_global_zero:
             return
@@ -236,12 +257,8 @@ class _Run:
             "task": self.task.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
-        scratch = self._checkpoint.with_suffix(".writing")
-        with open(scratch, "wb") as file:
+        with written_at_once(self._checkpoint) as scratch, open(scratch, "wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._checkpoint)
 
     def resume(self, saved: Mapping[str, Any] | None) -> int:
         """Take up optimisers and step from a checkpoint; returns the step it stands at."""
@@ -263,7 +280,8 @@ class _Run:
         if self.fabric.world_size == 1:
             return stop
         flag = torch.tensor(float(stop), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(flag, reduce_op="sum") > 0)
+        total = self.fabric.all_reduce(flag, reduce_op="sum")
+        return float(cast(Tensor, total)) > 0
 
 
 def _load_checkpoint(path: Path, task: nn.Module) -> Mapping[str, Any] | None:

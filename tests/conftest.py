@@ -50,7 +50,8 @@ def bench(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
             main()
         code = stopped.value.code
         assert isinstance(code, int)
-        return Result(code, *capfd.readouterr())
+        said = capfd.readouterr()
+        return Result(code, said.out, said.err)
 
     return run
 

@@ -422,7 +422,7 @@ def weights_spoilt_at(step: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("rate", ["1e30", "1e37"])
+@pytest.mark.parametrize("rate", ["1e20", "1e30"])
 def test_loss_that_is_not_finite(bench: Bench, finished: Path, rate: str) -> None:
     before = contents(finished)
     result = bench(
@@ -438,7 +438,7 @@ def test_loss_that_is_not_finite(bench: Bench, finished: Path, rate: str) -> Non
     assert half_written(finished) == []
 
 
-@pytest.mark.parametrize("rate", ["1e38", "1e39", "1e300"])
+@pytest.mark.parametrize("rate", ["1e37", "1e38", "1e39", "1e300"])
 def test_rate_beyond_float32(bench: Bench, workspace: Path, rate: str) -> None:
     """Torch itself refuses such a step: as a request or as a loss, but not with its traceback."""
     result = bench(*PRETRAIN, *SCENES, "--lr", rate, "--workspace", workspace)
@@ -710,22 +710,34 @@ def test_disk_full_at_the_weights(bench: Bench, finished: Path) -> None:
     assert bench(*command).code == 0
 
 
-@pytest.mark.parametrize("command", [(*PRETRAIN, "--seed", "2"), PROBE])
-def test_disk_full_at_the_record(
+@pytest.mark.parametrize("command", [(*PRETRAIN, "--checkpoint-every", "2"), PROBE])
+def test_disk_full_at_any_flush(
     bench: Bench, finished: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
+    """Some file systems tell of a full disk only here; the record is flushed last."""
     before = contents(finished)
+    fsync, left = os.fsync, 0
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fill_up(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)  # where a file system without room may say so first
+    monkeypatch.setattr(os, "fsync", fill_up)
+    failures = []
+    for room in range(10):
+        left = room
         result = bench(*command, *SCENES, "--workspace", finished)
-    fails(result, 1, "record.json", "No space left on device")
-    assert contents(finished) == before
-    assert half_written(finished) == []
-    assert bench(*command, *SCENES, "--workspace", finished).code == 0
+        if result.code == 0:
+            assert "record.json" in failures[-1]
+            return
+        failures.append(result.err.splitlines()[-1])
+        fails(result, 1, str(finished), "No space left on device")
+        assert contents(finished) == before
+        assert half_written(finished) == []
+    pytest.fail("more files are flushed than expected")
 
 
 @pytest.mark.parametrize("command", [(*PRETRAIN, "--steps", "8"), PROBE])
@@ -774,7 +786,7 @@ def test_the_suite_itself_is_sound(bench: Bench, workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "parts"),
     [
-        ("seeds", "sedes", ("sedes", "did you mean seeds?")),
+        ("seeds", "sedes", ("sedes", "did you mean seeds")),
         ("width = 0.1", "widht = 0.1", ("widht", "did you mean width?")),
         ("strengths", "strenghts", ("strenghts", "did you mean strengths?")),
         ('method = "random"', 'method = "random"\nsede = 1', ("sede", "did you mean seed?")),
@@ -782,6 +794,7 @@ def test_the_suite_itself_is_sound(bench: Bench, workspace: Path) -> None:
         ('"linear-probe"', '"linear-prob"', ("'linear-prob'", "did you mean linear-probe?")),
         ('"pool5"', '"pol5"', ("'pol5'", "did you mean pool5?")),
         ('data = "scenes', 'data = "scens', ("'scens'", "did you mean scenes?")),
+        ('"linear-probe"', '"linear-probe"\ndata = "scens"', ("'scens'", "did you mean scenes?")),
         ("image_size = 64", 'image_size = "big"', ("image_size", "integer")),
         ("image_size = 64", 'arch = "alexnt"', ("'alexnt'", "did you mean alexnet?")),
         ("[[evaluate]]", "[[evalute]]", ("evalu",)),

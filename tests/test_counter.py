@@ -1,5 +1,6 @@
 """Counter-based randomness: known outputs, independence of batches, devices and history."""
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -38,11 +39,11 @@ def test_seed_step_and_stream_each_give_other_numbers(other):
 
 def test_numbers_are_uniform_and_uncorrelated_between_neighbours():
     u = Randomness(0, 0, torch.arange(200)).uniform("x", 200)
-    assert 0 <= u.min()
+    assert u.min() >= 0
     assert u.max() < 1
     assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3
     for a, b in ((u[1:], u[:-1]), (u[:, 1:], u[:, :-1])):
-        assert abs(stats.pearsonr(a.flatten().numpy(), b.flatten().numpy()).statistic) < 0.02
+        assert abs(np.corrcoef(a.flatten(), b.flatten())[0, 1]) < 0.02
 
 
 def test_dropout_keeps_the_mean_and_drops_the_share():

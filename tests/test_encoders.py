@@ -1,5 +1,7 @@
 """Encoders: the published figures, the tap contract, and weights that fit or are refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -63,7 +65,7 @@ def test_local_response_normalisation_is_caffes():
 
 
 def test_starting_weights_follow_seed_and_rule():
-    def weights(init, seed):
+    def weights(init, seed) -> Any:
         encoder = AlexNet(0.5)
         torch.manual_seed(torch.randint(0, 10**6, ()).item())  # history must not matter
         initialize(encoder, init, seed, "encoder")
@@ -156,18 +158,20 @@ def test_timm_maps_equal_the_models_own_forward():
 
     torch.manual_seed(0)
     spec = EncoderSpec(arch="timm:resnet18", image_size=64, normalization=HALF)
-    encoder = build_encoder(spec).eval()
-    plain = timm.create_model("resnet18", num_classes=0).eval()
-    plain.load_state_dict(encoder.model.state_dict())  # type: ignore[union-attr]
+    encoder: Any = build_encoder(spec).eval()
+    plain: Any = timm.create_model("resnet18", num_classes=0).eval()
+    plain.load_state_dict(encoder.model.state_dict())
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.allclose(encoder(x, ["layer4"])["layer4"], plain.forward_features(x), atol=1e-5)
+        assert torch.allclose(
+            encoder(x, ["layer4"])["layer4"], plain.forward_features(x), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("arch", ["alexnot", "timm:resnet_18", "torchvision:resnot18"])
 def test_unknown_architectures_name_the_nearest(arch):
     spec = EncoderSpec(arch=arch, image_size=64, normalization=HALF)
-    with pytest.raises(UsageError, match="did you mean|known"):
+    with pytest.raises(UsageError, match=r"did you mean|known"):
         build_encoder(spec)
 
 

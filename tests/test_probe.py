@@ -1,4 +1,4 @@
-"""The probe on real features: above raw pixels, blind to the test labels, at chance when it must."""
+"""The probe on real features: above raw pixels, blind to test labels, at chance when it must."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from eval.linear_probe import LinearProbe, LinearProbeConfig
 from ssl_bench import catalogue
-from ssl_bench.data.store import Index, ImageStore, open_store
+from ssl_bench.data.store import ImageStore, Index, open_store
 from ssl_bench.encoders import EncoderSpec, build_encoder, initialize, weights_digest
 from ssl_bench.errors import DataError
 from ssl_bench.features import extract, pool, pooled_side

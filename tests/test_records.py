@@ -92,7 +92,7 @@ def test_references_find_the_newest_or_the_key(tmp_path):
     assert find_run(tmp_path, f"random@{first.key[:4]}") == first
     with pytest.raises(UsageError, match="did you mean random"):
         find_run(tmp_path, "randon")
-    with pytest.raises(UsageError, match="no run of random .* begins with 'zzzz'"):
+    with pytest.raises(UsageError, match=r"no run of random .* begins with 'zzzz'"):
         find_run(tmp_path, "random@zzzz")
 
 

@@ -50,9 +50,18 @@ class Dataset(ABC):
         """Raises DataError where the dataset has no such split."""
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    """Pillow's RGB, where it is right: it cuts 16-bit grey at 255 and warns of some palettes."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
 def fit_square(image: Image.Image, size: int) -> np.ndarray:
     """Resize the short side to `size` (bilinear, antialiased), crop the centre: (size, size, 3)."""
-    image = image.convert("RGB")
+    image = _rgb(image)
     scale = size / min(image.size)
     if scale != 1:
         width, height = (max(size, round(side * scale)) for side in image.size)

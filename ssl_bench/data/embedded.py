@@ -21,7 +21,9 @@ class ScenesSplit(Split):
         self.seed, self.split = seed, name
         self.names = [f"scenes/{seed}/{name}/{i}" for i in range(count)]
         self.classes = scenes.CLASSES
-        self.labels = np.array([scenes.label_of(seed, name, i) for i in range(count)], dtype=np.int64)
+        self.labels = np.array(
+            [scenes.label_of(seed, name, i) for i in range(count)], dtype=np.int64
+        )
         text = f"scenes {scenes.VERSION} {seed} {name} {count}"
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 

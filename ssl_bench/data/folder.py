@@ -1,7 +1,7 @@
 """`folder:PATH`: one's own images in torchvision's ImageFolder layout, or a flat folder.
 
-    PATH/train/<class>/…  and  PATH/val/<class>/…  (or test/)   for training and evaluation
-    PATH/…                                                      images only, for pretraining
+PATH/train/<class>/…  and  PATH/val/<class>/…  (or test/)   for training and evaluation
+PATH/…                                                      images only, for pretraining
 """
 
 import hashlib
@@ -21,21 +21,34 @@ class FolderSplit(Split):
     """Image files below one root, by path relative to it."""
 
     def __init__(
-        self, root: Path, files: Sequence[Path], labels: Sequence[int] | None, classes: Sequence[str]
+        self,
+        root: Path,
+        files: Sequence[Path],
+        labels: Sequence[int] | None,
+        classes: Sequence[str],
     ) -> None:
         self.root = root
         self.names = [file.relative_to(root).as_posix() for file in files]
         self.labels = None if labels is None else np.array(labels, dtype=np.int64)
         self.classes = tuple(classes)
-        digest = hashlib.sha256(repr(self.classes).encode())
+        digest = hashlib.sha256(repr((str(root), self.classes)).encode())
         for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
-            stat = file.stat()
-            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{label}\n".encode())
+            # The inode's own time too: an edit that puts size and mtime back is seen.
+            stat = file.lstat()
+            text = (name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, label)
+            digest.update(repr(text).encode(errors="backslashreplace"))
         self.fingerprint = digest.hexdigest()
 
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
         """Decode one file; see Split.load."""
         path = self.root / self.names[index]
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            shown = str(path).encode(errors="backslashreplace").decode()
+            raise DataError(
+                f"{shown} has a name that is not UTF-8: rename it, or pass --skip-bad-images"
+            ) from error
         try:
             content = path.read_bytes()
             with Image.open(io.BytesIO(content)) as image:
@@ -120,4 +133,5 @@ class FolderDataset(Dataset):
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
+    found = (f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
+    return sorted(f for f in found if not f.is_dir())

@@ -117,11 +117,17 @@ def open_store(
         try:
             _write(folder, source, size, decoded, skip_bad_images)
         except OSError as error:
-            raise DataError(f"cannot write decoded images to {folder}: {error.strerror}") from error
+            raise DataError(
+                f"cannot write decoded images to {folder}: {error.strerror}; make room, or let "
+                "SSL_BENCH_CACHE name another folder"
+            ) from error
     try:
         index = Index.model_validate_json((folder / "index.json").read_text())
+        whole = (folder / "images.bin").stat().st_size == len(index.names) * index.size**2 * 3
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}/index.json is damaged: remove that folder") from error
+    if not whole:
+        raise DataError(f"{folder}/images.bin is damaged: remove that folder")
     return ImageStore(folder, index)
 
 
@@ -193,6 +199,8 @@ def _write(
 def _refuse(errors: list[str], skip_bad_images: bool, any_good: bool) -> None:
     if errors and not (skip_bad_images and any_good):
         more = f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else ""
+        if skip_bad_images:  # there is nothing left: no advice to do what was done
+            errors[0] = errors[0].removesuffix(", or pass --skip-bad-images")
         raise DataError(errors[0] + more)
 
 
