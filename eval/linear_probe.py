@@ -81,7 +81,9 @@ class LinearProbe(Evaluation):
         accuracy = 100 * (guesses == y[held]).float().mean(1)
         best = int(len(strengths) - 1 - accuracy.flip(0).argmax())  # of equals, the strongest
         standardize = _standardizer(layer, x)
-        final = fit(standardize(x), y, classes, strengths[best : best + 1])
+        chosen = slice(best, best + 1)
+        begin = (models.weights[chosen], models.bias[chosen])
+        final = fit(standardize(x), y, classes, strengths[chosen], begin)
         logits = final.logits(standardize(torch.from_numpy(unseen).to(device)))[0].cpu()
         predicted = logits.argmax(1).numpy()
         selection = {

@@ -67,22 +67,29 @@ def fit(
     labels: Tensor,
     classes: int,
     strengths: Tensor,
-    tolerance: float = 1e-6,
+    start: tuple[Tensor, Tensor] | None = None,
+    tolerance: float = 1e-8,
     max_iterations: int = 500,
 ) -> Fit:
     """Fit all strengths λ (K,) to rows (N, D) float32 and labels int64 (N,).
 
-    Stops when no strength's Newton decrement promises more than `tolerance` of its objective.
+    `start` is weights (K, D, C) and bias (K, C) to begin from, such as a fit to most of these rows;
+    the data are then not turned. A strength is done when its Newton decrement promises no more
+    than `tolerance` of its objective.
     """
     mean = rows.mean(0)
-    axes = _principal_axes(rows - mean)
+    axes = _principal_axes(rows - mean) if start is None else None
     x = rows - mean if axes is None else (rows - mean) @ axes  # (N, R)
+    k, r = len(strengths), x.shape[1]
+    if start is None:
+        w, b = x.new_zeros(k, r, classes), x.new_zeros(k, classes)
+    else:
+        w, b = start[0], start[1] + mean @ start[0]
     w, b, objective, iterations = _minimize(
-        x, labels, classes, strengths, tolerance, max_iterations
+        _Problem(x, labels, classes), strengths, w, b, tolerance, max_iterations
     )
     weights = w if axes is None else torch.einsum("dr,krc->kdc", axes, w)
-    bias = b - mean @ weights
-    return Fit(weights, bias, objective, iterations)
+    return Fit(weights, b - mean @ weights, objective, iterations)
 
 
 def _principal_axes(x: Tensor) -> Tensor | None:
@@ -90,52 +97,58 @@ def _principal_axes(x: Tensor) -> Tensor | None:
     count, size = x.shape
     if min(count, size) > TURN_BELOW:
         return None
-    # In double precision: in single, LAPACK does not always converge on rows with dead features.
-    gram = x.T @ x if size <= count else x @ x.T
-    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = _eigh(x.T @ x if size <= count else x @ x.T)
     kept = values > 1e-6 * values[-1]  # the rest is noise of the product
     axes = vectors[:, kept]
-    if size > count:
-        axes = x.T @ (axes / values[kept] ** 0.5).to(x.dtype)
-    return axes.to(x.dtype)
+    return axes if size <= count else x.T @ (axes / values[kept] ** 0.5)
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Single precision is enough and three times faster, but LAPACK's may fail on dead features."""
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(gram.double())
+    return values.to(gram.dtype), vectors.to(gram.dtype)
 
 
 class _Problem:
-    """The objective for K strengths on rows x (N, R): values and gradients at given logits."""
+    """The data's part of the objective, for K sets of weights at once; x is (N, R)."""
 
-    def __init__(self, x: Tensor, labels: Tensor, classes: int, strengths: Tensor) -> None:
-        self.x, self.labels, self.strengths = x, labels, strengths
+    def __init__(self, x: Tensor, labels: Tensor, classes: int) -> None:
+        self.x, self.classes = x, classes
         self.target = F.one_hot(labels, classes).to(x.dtype)  # (N, C)
-        self.count = len(x)
 
     def products(self, w: Tensor, b: Tensor) -> Tensor:
         """Logits: (K, R, C) and (K, C) -> (N, K, C), in one product over all strengths."""
         k, r, c = w.shape
         return (self.x @ w.permute(1, 0, 2).reshape(r, k * c)).view(-1, k, c) + b
 
-    def value(self, logits: Tensor, w: Tensor) -> Tensor:
+    def value(self, logits: Tensor, w: Tensor, strengths: Tensor) -> Tensor:
         """J of each strength (K,)."""
         fitted = torch.logsumexp(logits, -1) - (logits * self.target[:, None]).sum(-1)  # (N, K)
-        return fitted.mean(0) + self.strengths / 2 * w.square().sum((1, 2))
+        return fitted.mean(0) + strengths / 2 * w.square().sum((1, 2))
 
-    def gradient(self, logits: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(self, logits: Tensor, w: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
         """Of w (K, R, C) and b (K, C)."""
-        error = (torch.softmax(logits, -1) - self.target[:, None]) / self.count  # (N, K, C)
+        error = (torch.softmax(logits, -1) - self.target[:, None]) / len(self.x)  # (N, K, C)
         n, k, c = error.shape
         gw = (self.x.T @ error.view(n, k * c)).view(-1, k, c).permute(1, 0, 2)
-        return gw + self.strengths[:, None, None] * w, error.sum(0)
+        return gw + strengths[:, None, None] * w, error.sum(0)
 
-    def step_length(self, logits: Tensor, along: Tensor, w: Tensor, dw: Tensor) -> Tensor:
+    def step_length(
+        self, logits: Tensor, along: Tensor, w: Tensor, dw: Tensor, strengths: Tensor
+    ) -> Tensor:
         """The minimiser over t >= 0 of J at logits + t·along, (K,), by safeguarded Newton."""
         linear = (along * self.target[:, None]).sum(-1).mean(0)
         wd, dd = (w * dw).sum((1, 2)), dw.square().sum((1, 2))
-        t = torch.ones_like(self.strengths)
+        t = torch.ones_like(strengths)
         low, high = torch.zeros_like(t), torch.full_like(t, torch.inf)
         for _ in range(6):
             p = torch.softmax(logits + t[None, :, None] * along, -1)
             first = (p * along).sum(-1)  # (N, K)
-            slope = first.mean(0) - linear + self.strengths * (wd + t * dd)
-            bend = ((p * along.square()).sum(-1) - first.square()).mean(0) + self.strengths * dd
+            slope = first.mean(0) - linear + strengths * (wd + t * dd)
+            bend = ((p * along.square()).sum(-1) - first.square()).mean(0) + strengths * dd
             low, high = torch.where(slope < 0, t, low), torch.where(slope > 0, t, high)
             guess = t - slope / bend.clamp(min=1e-30)
             middle = torch.where(high.isinf(), 2 * t, (low + high) / 2)
@@ -143,48 +156,62 @@ class _Problem:
         return t
 
 
+Pair = tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor
+]  # steps of w and b, of gradients, their product
+
+
 def _minimize(
-    x: Tensor, labels: Tensor, classes: int, strengths: Tensor, tolerance: float, limit: int
+    problem: _Problem, strengths: Tensor, w: Tensor, b: Tensor, tolerance: float, limit: int
 ) -> tuple[Tensor, Tensor, Tensor, int]:
-    problem = _Problem(x, labels, classes, strengths)
-    k, r = len(strengths), x.shape[1]
-    w, b = x.new_zeros(k, r, classes), x.new_zeros(k, classes)
+    """L-BFGS on every strength at once; those that are done leave the products."""
     # At equal probabilities the Hessian is (δ − 1/C)/C ⊗ covariance: its diagonal, inverted.
-    spread = (1 - 1 / classes) / classes
-    curvature = x.square().mean(0) * spread  # (R,)
-    scale_w = 1 / (curvature[None] + strengths[:, None]).clamp(min=1e-12)[..., None]  # (K, R, 1)
-    scale_b = 1 / spread
+    spread = (1 - 1 / problem.classes) / problem.classes
+    curvature = problem.x.square().mean(0) * spread  # (R,)
+    done_w, done_b, done_value = w.clone(), b.clone(), torch.empty_like(strengths)
+    active = torch.arange(len(strengths), device=w.device)
+    history: list[Pair] = []
     logits = problem.products(w, b)
-    value = problem.value(logits, w)
-    gw, gb = problem.gradient(logits, w)
-    history: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+    value = problem.value(logits, w, strengths)
+    gw, gb = problem.gradient(logits, w, strengths)
     iteration = 0
-    for iteration in range(1, limit + 1):  # noqa: B007
-        dw, db = _direction(gw, gb, history, scale_w, scale_b)
+    while True:
+        scale = 1 / (curvature[None] + strengths[:, None]).clamp(min=1e-12)[..., None]  # (K, R, 1)
+        dw, db = _direction(gw, gb, history, scale, 1 / spread)
         promised = -((gw * dw).sum((1, 2)) + (gb * db).sum(1))  # (K,), twice the decrease
-        if bool((promised <= 2 * tolerance * value).all()):
-            break
+        going = promised > 2 * tolerance * value
+        if iteration == limit:
+            going[:] = False
+        if not bool(going.all()):
+            done = ~going
+            done_w[active[done]], done_b[active[done]] = w[done], b[done]
+            done_value[active[done]] = value[done]
+            if not bool(going.any()):
+                return done_w, done_b, done_value, iteration
+            active, strengths, value = active[going], strengths[going], value[going]
+            w, b, gw, gb, dw, db = (t[going] for t in (w, b, gw, gb, dw, db))
+            logits = logits[:, going]
+            history = [_kept(pair, going) for pair in history]
+        iteration += 1
         along = problem.products(dw, db)
-        t = problem.step_length(logits, along, w, dw)
-        t = torch.where(promised > 0, t, torch.zeros_like(t))
+        t = problem.step_length(logits, along, w, dw, strengths)
         sw, sb = t[:, None, None] * dw, t[:, None] * db
         w, b, logits = w + sw, b + sb, logits + t[None, :, None] * along
-        new_gw, new_gb = problem.gradient(logits, w)
+        new_gw, new_gb = problem.gradient(logits, w, strengths)
         yw, yb = new_gw - gw, new_gb - gb
         inner = (sw * yw).sum((1, 2)) + (sb * yb).sum(1)
-        history.append((sw, sb, yw, yb, inner))
-        history = history[-MEMORY:]
+        history = [*history[1 - MEMORY :], (sw, sb, yw, yb, inner)]
         gw, gb = new_gw, new_gb
-        value = problem.value(logits, w)
-    return w, b, value, iteration
+        value = problem.value(logits, w, strengths)
+
+
+def _kept(pair: Pair, going: Tensor) -> Pair:
+    sw, sb, yw, yb, inner = (tensor[going] for tensor in pair)
+    return sw, sb, yw, yb, inner
 
 
 def _direction(
-    gw: Tensor,
-    gb: Tensor,
-    history: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]],
-    scale_w: Tensor,
-    scale_b: float,
+    gw: Tensor, gb: Tensor, history: list[Pair], scale_w: Tensor, scale_b: float
 ) -> tuple[Tensor, Tensor]:
     """The two-loop recursion, for every strength at once; pairs of no curvature are left out."""
     qw, qb = gw.clone(), gb.clone()
