@@ -107,7 +107,7 @@ def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Single precision is enough and three times faster, but LAPACK's may fail on dead features."""
     try:
         values, vectors = torch.linalg.eigh(gram)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         values, vectors = torch.linalg.eigh(gram.double())
     return values.to(gram.dtype), vectors.to(gram.dtype)
 

@@ -389,7 +389,7 @@ def test_interruption_leaves_nothing_behind(
         patch.setattr(FolderSplit, "load", stop_at_the_fifth)
         with pytest.raises((KeyboardInterrupt, DataError)):
             opened(tiny_photos)
-    assert list(cache.iterdir()) == []
+    assert [p for p in cache.iterdir() if p.suffix != ".lock"] == []
     assert len(opened(tiny_photos)) == 3 * COUNTS["train"]
 
 
@@ -397,7 +397,7 @@ def test_refused_images_leave_nothing_behind(tiny_photos: Path, cache: Path) -> 
     (tiny_photos / "train" / "bee" / "2.jpg").write_text("no image")
     with pytest.raises(DataError):
         opened(tiny_photos)
-    assert list(cache.iterdir()) == []
+    assert [p for p in cache.iterdir() if p.suffix != ".lock"] == []
 
 
 @pytest.mark.parametrize("name", ["index.json", "images.bin"])

@@ -194,7 +194,7 @@ def draw_object(
     matrix = half * rotation(turn) @ frame * (wide, high)
     base = palette(rng, used, 1)[0]
     shades = base * rng.uniform(0.3, 1, (SLOTS, 1)) + rng.uniform(-0.1, 0.1, (SLOTS, 3))
-    paints = draw_paints(rng, np.clip(shades, 0, 1).astype(np.float32), centre, half)
+    paints = draw_paints(rng, list(np.clip(shades, 0, 1).astype(np.float32)), centre, half)
     parts = [moved(part, matrix, centre) for part in shape(rng)]
     return [Layer(part, paints[part.slot], number) for part in parts]
 

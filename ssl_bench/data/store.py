@@ -7,11 +7,11 @@ A training step then costs a gather instead of JPEG decoding. A store is a folde
     index.json   names, labels, digests, skipped images, per-channel mean and deviation
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,10 +112,16 @@ def open_store(
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{name}"
     if not (folder / "index.json").exists():
-        title = f"decoding {dataset.name} {split}"
-        decoded = progress(_decode(source, size, image_size, workers), title, len(source.names))
         try:
-            _write(folder, source, size, decoded, skip_bad_images)
+            _fill(
+                folder,
+                source,
+                f"{dataset.name} {split}",
+                size,
+                image_size,
+                workers,
+                skip_bad_images,
+            )
         except OSError as error:
             raise DataError(
                 f"cannot write decoded images to {folder}: {error.strerror}; make room, or let "
@@ -156,6 +162,25 @@ def _decode(
         yield from batch
 
 
+def _fill(
+    folder: Path,
+    source: Split,
+    title: str,
+    size: int,
+    smallest: int,
+    workers: int,
+    skip_bad_images: bool,
+) -> None:
+    """Decode once however many processes ask: the others wait, then find the store."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "index.json").exists():
+            decoded = _decode(source, size, smallest, workers)
+            shown = progress(decoded, f"decoding {title}", len(source.names))
+            _write(folder, source, size, shown, skip_bad_images)
+
+
 def _write(
     folder: Path,
     source: Split,
@@ -164,8 +189,9 @@ def _write(
     skip_bad_images: bool,
 ) -> None:
     """Write a store beside its final place, then rename: it is there whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".decoding-", dir=folder.parent))
+    scratch = folder.with_name(f".{folder.name}.decoding")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    scratch.mkdir()
     try:
         kept, digests, errors = [], [], []
         total, squares = np.zeros(3), np.zeros(3)
@@ -186,12 +212,7 @@ def _write(
         std = np.sqrt(np.maximum(squares / len(kept) - mean**2, 1e-6))
         index = _index(source, size, kept, digests, errors, mean, std)
         (scratch / "index.json").write_text(index.model_dump_json())
-        os.chmod(scratch, 0o755)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not (folder / "index.json").exists():  # unless another process was first
-                raise
+        scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
