@@ -128,8 +128,6 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
         _workspace,
         click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
                      help="Processes that decode and gather images."),
-        click.option("--devices", default="auto", show_default=True,
-                     help="Number of processes or GPUs; auto: all GPUs, else one CPU process."),
         click.option("--checkpoint-every", default="300s", show_default=True,
                      help="Steps between checkpoints, or seconds as in 60s."),
         click.option("--skip-bad-images", is_flag=True,
@@ -140,7 +138,8 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _runtime(workers: int, devices: str, checkpoint_every: str) -> "Runtime":
+def _runtime(workers: int, checkpoint_every: str, devices: str = "1", **_: Any) -> "Runtime":
+    """Evaluations and suites run in one process; only `pretrain` spreads over devices."""
     from ssl_bench.runtime import Runtime
 
     if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
@@ -204,6 +203,12 @@ def _pretrain_command(method: str) -> click.Command:
     @click.option(
         "--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH."
     )
+    @click.option(
+        "--devices",
+        default="auto",
+        show_default=True,
+        help="Number of processes or GPUs; auto: all GPUs, else one CPU process.",
+    )
     @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
     @_shared
     def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
@@ -214,7 +219,7 @@ def _pretrain_command(method: str) -> click.Command:
             _settings(config, options),
             data,
             workspace,
-            _runtime(options["workers"], options["devices"], options["checkpoint_every"]),
+            _runtime(**options),
             preview=preview,
             skip_bad_images=options["skip_bad_images"],
         )
@@ -268,7 +273,7 @@ def _evaluation_command(name: str) -> click.Command:
         from ssl_bench.tables import Table
 
         harness = evaluation(_settings(evaluation.Config, options))
-        runtime = _runtime(options["workers"], options["devices"], options["checkpoint_every"])
+        runtime = _runtime(**options)
         records = [
             record
             for reference in encoders or newest_of_each(workspace)
@@ -331,7 +336,7 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
     from ssl_bench.suite import read_suite, run_suite
 
-    runtime = _runtime(options["workers"], options["devices"], options["checkpoint_every"])
+    runtime = _runtime(**options)
     made = run_suite(read_suite(suite), workspace, runtime, options["skip_bad_images"])
     click.echo(made.markdown())
     if out:

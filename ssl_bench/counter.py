@@ -8,6 +8,7 @@ can be, and the same integer arithmetic gives the same bits on CPU and GPU.
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -74,6 +75,7 @@ class Randomness:
         return x * kept / (1 - probability)
 
 
+@lru_cache(maxsize=2)  # a batch needs one epoch's order or two
 def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
     """int64 (size,): the order in which an epoch visits its images."""
     return torch.randperm(size, generator=generator(seed, "order", epoch))

@@ -19,7 +19,7 @@ from ssl_bench.records import (
     read_records,
     write_predictions,
 )
-from ssl_bench.runtime import Runtime
+from ssl_bench.runtime import Runtime, device_name
 from ssl_bench.task import Evaluation, Outcome, Subject
 
 
@@ -199,6 +199,6 @@ def _finish(
         metrics=outcome.metrics,
         details=details,
         started=started,
-        device="cpu",
+        device=device_name(),
     )
     (run.folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from ssl_bench.encoders import (
 )
 from ssl_bench.progress import say
 from ssl_bench.records import Record, Run, written_at_once
-from ssl_bench.runtime import Runtime, resolve_precision
+from ssl_bench.runtime import Runtime, device_name, resolve_precision
 from ssl_bench.task import EncoderConfig, Pretext, Previewable, Trainable, TrainConfig
 from ssl_bench.train import train
 
@@ -112,7 +112,6 @@ def _make(
     start = weights_digest(pretext.encoder.state_dict())
     details: dict[str, Any] = {"skipped_images": store.index.skipped, "images": len(store)}
     metrics: dict[str, float] = {}
-    device = "cpu"
     if isinstance(pretext, Trainable) and isinstance(config, TrainConfig):
         report = train(
             pretext,
@@ -126,7 +125,6 @@ def _make(
         fabric = runtime.fabric(resolve_precision(config.precision))
         if not fabric.is_global_zero:
             return
-        device = str(fabric.device)
         metrics = dict(report.last)
         details["training"] = {
             "images_per_second": round(report.images_per_second, 1),
@@ -144,7 +142,7 @@ def _make(
         _save_rest(others, folder)
     run.finish(
         method=method, data=data_name, metrics=metrics, details=details,
-        started=started, device=device,
+        started=started, device=device_name(),
     )  # fmt: skip
     (folder / "checkpoint.pt").unlink(missing_ok=True)
 

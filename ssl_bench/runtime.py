@@ -48,6 +48,13 @@ def _launch(devices: str, precision: str) -> Fabric:
     return fabric
 
 
+def device_name() -> str:
+    """The hardware that does the arithmetic, for the record."""
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return f"cpu: {torch.get_num_threads()} threads"
+
+
 def is_main_process() -> bool:
     """Whether this process is the one that prints and writes, whatever launched it."""
     rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK")

@@ -93,6 +93,14 @@ def test_inspect_takes_encoders_too(bench):
     assert found["taps"]["layer4"] == [512, 2, 2]
 
 
+@pytest.mark.parametrize("arch", ["timm:resnet18", "torchvision:resnet18"])
+def test_other_architectures_train_and_are_probed(call, arch):
+    small = ["--arch", arch, "--image-size", 64, "--init", "fan-in"]
+    call("pretrain", "context-encoder", *small, "--steps", 2, "--batch-size", 4, *DATA)
+    out = call("linear-probe", "--layer", "layer4", *DATA, "--strengths", 3, "--workers", 0).out
+    assert "linear/logreg@1 strengths=3 layer4" in out
+
+
 SUITE = """
 name = "toy"
 data = "scenes:train=60,test=30"

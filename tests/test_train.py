@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ssl_bench import catalogue
 from ssl_bench.data.store import open_store
@@ -127,6 +129,23 @@ def test_the_cosine_course_ends_near_zero_and_the_constant_one_stays(store, tmp_
         assert rates[-1] == pytest.approx(last, abs=1e-3)
 
 
+def test_what_is_logged_goes_to_tensorboard_when_it_is_installed(store, tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+    stand_in = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    trained(store, tmp_path / "run")
+    assert {name for name, _ in written} >= {"loss", "images_per_second", "data_wait"}
+    assert max(step for _, step in written) == 6
+
+
 def _command(workspace, *more):
     options = {
         "--data": DATA, "--image-size": 64, "--width": 0.1, "--init": "fan-in", "--steps": 30,
@@ -136,6 +155,12 @@ def _command(workspace, *more):
     words = [str(w) for pair in options.items() for w in pair]
     bench = Path(sys.executable).with_name("bench")
     return [str(bench), "pretrain", "context-encoder", *words, *map(str, more)]
+
+
+def _torchrun(command):
+    """The same command, started by torchrun in two processes."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    return [*run, "--master-port", "29517", "-m", "ssl_bench", *command[1:]]
 
 
 def _weights(workspace):
@@ -168,20 +193,23 @@ def test_runs_killed_at_any_moment_end_with_the_same_weights(tmp_path):
 
 def test_two_processes_see_what_one_sees(tmp_path):
     """Data parallel on the CPU: equal up to the order in which gradients are summed."""
-    weights = []
-    for devices in (1, 2):
-        command = _command(tmp_path / str(devices), "--devices", devices)
+    commands = {
+        "one": _command(tmp_path / "one", "--devices", 1),
+        "two": _command(tmp_path / "two", "--devices", 2),
+        "torchrun": _torchrun(_command(tmp_path / "torchrun")),
+    }
+    weights, records = {}, {}
+    for name, command in commands.items():
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, capture_output=True, env=environment)
-        from safetensors.torch import load_file
-
-        (path,) = (tmp_path / str(devices)).glob("pretrain/*/encoder.safetensors")
-        weights.append(load_file(path))
-    for name, tensor in weights[0].items():
-        assert torch.allclose(tensor, weights[1][name], atol=2e-4), name
-    records = [read_records(tmp_path / d)[0] for d in ("1", "2")]
-    assert records[0].key == records[1].key
-    assert records[1].details["training"]["devices"] == 2
+        (path,) = (tmp_path / name).glob("pretrain/*/encoder.safetensors")
+        weights[name] = load_file(path)
+        (records[name],) = read_records(tmp_path / name)
+    for name in ("two", "torchrun"):
+        for layer, tensor in weights["one"].items():
+            assert torch.allclose(tensor, weights[name][layer], atol=2e-4), (name, layer)
+        assert records[name].key == records["one"].key
+        assert records[name].details["training"]["devices"] == 2
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(store, tmp_path):
