@@ -8,7 +8,7 @@ best step. Test images are scored once, on central crops.
     bench finetune --layer pool5 --labels 20 --data folder:photos
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -94,14 +94,17 @@ class FineTune(Evaluation):
     metric = "top1"
 
     def evaluate(
-        self, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime, folder: Path
-    ) -> Mapping[str, Outcome]:
+        self,
+        subject: Subject,
+        train: ImageStore,
+        test: ImageStore,
+        runtime: Runtime,
+        folders: Mapping[str, Path],
+    ) -> Iterator[tuple[str, Outcome]]:
         """Each layer is a training of its own, from the subject's weights."""
         check_labels(train.labels, test.labels, train.index.classes)
-        return {
-            layer: self._tune(subject, layer, train, test, runtime, folder)
-            for layer in subject.layers
-        }
+        for layer in subject.layers:
+            yield layer, self._tune(subject, layer, train, test, runtime, folders[layer])
 
     def _tune(
         self,

@@ -8,12 +8,14 @@ images; the classifier is then fitted again on all of them. The test images are 
     bench linear-probe --layer conv4 --layer pool5 --data folder:photos
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from eval.logistic import Standardizer, fit
 from eval.splits import check_labels, held_out
@@ -46,46 +48,48 @@ class LinearProbe(Evaluation):
     metric = "top1"
 
     def evaluate(
-        self, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime, folder: Path
-    ) -> Mapping[str, Outcome]:
+        self,
+        subject: Subject,
+        train: ImageStore,
+        test: ImageStore,
+        runtime: Runtime,
+        folders: Mapping[str, Path],
+    ) -> Iterator[tuple[str, Outcome]]:
         """One forward pass over all images serves every layer."""
         check_labels(train.labels, test.labels, train.index.classes)
+        parts = held_out(train.labels, self.config.held_out, self.config.seed)
         dimensions = self.config.dimensions
         seen = extract(subject, train, dimensions, "features of train")
         unseen = extract(subject, test, dimensions, "features of test")
-        layers = progress(subject.layers, "probes", len(subject.layers))
-        return {
-            layer: self._probe(layer, seen.pop(layer), train.labels, unseen.pop(layer), test.labels)
-            for layer in layers
-        }
-
-    def _probe(
-        self,
-        layer: str,
-        seen: np.ndarray,
-        train_labels: np.ndarray,
-        unseen: np.ndarray,
-        test_labels: np.ndarray,
-    ) -> Outcome:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        x, y = torch.from_numpy(seen).to(device), torch.from_numpy(train_labels).to(device)
-        classes = int(y.max()) + 1
-        fitted, held = (
-            torch.from_numpy(part).to(device)
-            for part in held_out(train_labels, self.config.held_out, self.config.seed)
-        )
-        strengths = torch.logspace(-6, 0, self.config.strengths, device=device)
-        standardize = _standardizer(layer, x[fitted])
-        models = fit(standardize(x[fitted]), y[fitted], classes, strengths)
-        guesses = models.logits(standardize(x[held])).argmax(-1)  # (K, N)
-        accuracy = 100 * (guesses == y[held]).float().mean(1)
+        labels = torch.from_numpy(train.labels).to(device)
+        for layer in progress(subject.layers, "probes", len(subject.layers)):
+            rows = torch.from_numpy(seen.pop(layer)).to(device)
+            classifier, selection = self._fit(layer, rows, labels, parts)
+            logits = classifier(torch.from_numpy(unseen.pop(layer)).to(device))
+            predicted = logits.argmax(1).cpu().numpy()
+            predictions = {"label": test.labels, "predicted": predicted}
+            yield layer, Outcome(top1(test.labels, predicted), predictions, selection)
+
+    def _fit(
+        self, layer: str, rows: Tensor, labels: Tensor, parts: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+        """Choose the strength on `parts` (fitted, held out) of train, then fit on all of it.
+
+        Returns what gives (N, D) features their logits (N, C), and how the strength was chosen.
+        """
+        classes = int(labels.max()) + 1
+        fitted, held = (torch.from_numpy(part).to(rows.device) for part in parts)
+        strengths = torch.logspace(-6, 0, self.config.strengths, device=rows.device)
+        standardize = _standardizer(layer, rows[fitted])
+        models = fit(standardize(rows[fitted]), labels[fitted], classes, strengths)
+        guesses = models.logits(standardize(rows[held])).argmax(-1)  # (K, N)
+        accuracy = 100 * (guesses == labels[held]).float().mean(1)
         best = int(len(strengths) - 1 - accuracy.flip(0).argmax())  # of equals, the strongest
-        standardize = _standardizer(layer, x)
         chosen = slice(best, best + 1)
         begin = (models.weights[chosen], models.bias[chosen])
-        final = fit(standardize(x), y, classes, strengths[chosen], begin)
-        logits = final.logits(standardize(torch.from_numpy(unseen).to(device)))[0].cpu()
-        predicted = logits.argmax(1).numpy()
+        standardize = _standardizer(layer, rows)
+        final = fit(standardize(rows), labels, classes, strengths[chosen], begin)
         selection = {
             "split": f"{self.config.held_out:.0%} of train, stratified",
             "criterion": "top1",
@@ -96,13 +100,12 @@ class LinearProbe(Evaluation):
             ],
             "at_edge": best in (0, len(strengths) - 1),
             "iterations": [models.iterations, final.iterations],
-            "dimensions": x.shape[1],
+            "dimensions": rows.shape[1],
         }
-        predictions = {"label": test_labels, "predicted": predicted.astype(np.int64)}
-        return Outcome(top1(test_labels, predicted), predictions, selection)
+        return lambda x: final.logits(standardize(x))[0], selection
 
 
-def _standardizer(layer: str, rows: torch.Tensor) -> Standardizer:
+def _standardizer(layer: str, rows: Tensor) -> Standardizer:
     try:
         return Standardizer.fit(rows)
     except ValueError as error:

@@ -130,20 +130,13 @@ def evaluate(
         # Another process may have made some while this one waited.
         missing = [layer for layer in missing if runs[layer].record is None]
         if missing:
-            started = time.monotonic()
             subject = Subject(encoder.encoder, encoder.spec, tuple(missing))
-            folder = runs[missing[0]].folder
-            outcomes = evaluation.evaluate(subject, train, test, runtime, folder)
-            for layer in missing:
+            folders = {layer: runs[layer].folder for layer in missing}
+            started = time.monotonic()
+            outcomes = evaluation.evaluate(subject, train, test, runtime, folders)
+            for layer, outcome in outcomes:  # recorded at once: a kill loses one layer at most
                 _finish(
-                    runs[layer],
-                    evaluation,
-                    encoder,
-                    dataset.name,
-                    train,
-                    test,
-                    outcomes[layer],
-                    started,
+                    runs[layer], evaluation, encoder, dataset.name, train, test, outcome, started
                 )
     records = [runs[layer].record for layer in wanted]
     return [record for record in records if record is not None]

@@ -5,7 +5,7 @@ A new one is a class in a file of its own and an entry point (`ssl_bench.pretext
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -168,9 +168,17 @@ class Evaluation(ABC):
 
     @abstractmethod
     def evaluate(
-        self, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime, folder: Path
-    ) -> Mapping[str, Outcome]:
-        """One Outcome for each of `subject.layers`. `folder` is for checkpoints of long work."""
+        self,
+        subject: Subject,
+        train: ImageStore,
+        test: ImageStore,
+        runtime: Runtime,
+        folders: Mapping[str, Path],
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Yield each of `subject.layers` with its Outcome, as soon as it is known.
+
+        What is yielded is recorded at once. `folders` has one per layer, for checkpoints.
+        """
 
 
 class EvaluationConfig(Config):

@@ -24,6 +24,12 @@ def stores():
     return [open_store(data, split, SIZE, workers=0) for split in ("train", "test")]
 
 
+def probed(config, tested, train, test, folder):
+    """{layer: Outcome} of a linear probe."""
+    folders = dict.fromkeys(tested.layers, folder)
+    return dict(LinearProbe(config).evaluate(tested, train, test, Runtime(0), folders))
+
+
 def subject(store, layers, width=0.5):
     spec = EncoderSpec(
         arch="alexnet", image_size=SIZE, width=width, normalization=store.normalization
@@ -73,8 +79,8 @@ def test_raw_pixels_stay_far_below_the_encoders_features(stores, tmp_path):
         .score(scaler.transform(tiny[1]), test.labels)
         for c in (1e-4, 1e-2)
     )
-    probe = LinearProbe(LinearProbeConfig())
-    outcome = probe.evaluate(subject(train, ("conv3",)), train, test, Runtime(0), tmp_path)
+    config = LinearProbeConfig()
+    outcome = probed(config, subject(train, ("conv3",)), train, test, tmp_path)
     assert 100 * raw < 15
     assert outcome["conv3"].metrics["top1"] > 100 * raw + 3
 
@@ -83,10 +89,10 @@ def test_test_labels_do_not_reach_the_predictions(stores, tmp_path):
     """Other test labels: the same predictions and the same choice."""
     train, test = stores
     swapped = test.index.model_copy(update={"labels": test.index.labels[::-1]})
-    probe = LinearProbe(LinearProbeConfig(strengths=4))
+    config = LinearProbeConfig(strengths=4)
     tested = subject(train, ("pool5",), width=0.25)
     first, second = (
-        probe.evaluate(tested, train, ImageStore(test.folder, index), Runtime(0), tmp_path)["pool5"]
+        probed(config, tested, train, ImageStore(test.folder, index), tmp_path)["pool5"]
         for index in (test.index, swapped)
     )
     assert np.array_equal(first.predictions["predicted"], second.predictions["predicted"])
@@ -97,9 +103,9 @@ def test_shuffled_training_labels_fall_to_chance(stores, tmp_path):
     train, test = stores
     labels = np.random.default_rng(0).permutation(train.labels).tolist()
     shuffled = ImageStore(train.folder, train.index.model_copy(update={"labels": labels}))
-    probe = LinearProbe(LinearProbeConfig(strengths=4))
+    config = LinearProbeConfig(strengths=4)
     tested = subject(train, ("conv3",), width=0.25)
-    found = probe.evaluate(tested, shuffled, test, Runtime(0), tmp_path)["conv3"].metrics
+    found = probed(config, tested, shuffled, test, tmp_path)["conv3"].metrics
     assert 5 < found["top1"] < 15  # chance is 10; ±3.7 is three standard errors of 600 images
 
 
@@ -109,7 +115,7 @@ def test_features_that_are_not_finite_name_the_layer(stores, tmp_path):
     with torch.no_grad():
         tested.encoder.conv2[2].bias[0] = float("nan")  # type: ignore[index,union-attr]
     with pytest.raises(DataError, match="layer conv2 gives values that are not finite"):
-        LinearProbe(LinearProbeConfig()).evaluate(tested, train, test, Runtime(0), tmp_path)
+        probed(LinearProbeConfig(), tested, train, test, tmp_path)
 
 
 def test_constant_features_name_the_layer(stores, tmp_path):
@@ -119,7 +125,7 @@ def test_constant_features_name_the_layer(stores, tmp_path):
         for parameter in tested.encoder.parameters():
             parameter.zero_()
     with pytest.raises(DataError, match="layer conv2: all features are constant"):
-        LinearProbe(LinearProbeConfig()).evaluate(tested, train, test, Runtime(0), tmp_path)
+        probed(LinearProbeConfig(), tested, train, test, tmp_path)
 
 
 def test_one_class_is_refused(stores, tmp_path):
@@ -127,6 +133,10 @@ def test_one_class_is_refused(stores, tmp_path):
     same = train.index.model_copy(update={"labels": [0] * len(train)})
     only: Index = same
     with pytest.raises(DataError, match="hold 1 class"):
-        LinearProbe(LinearProbeConfig()).evaluate(
-            subject(train, ("conv2",)), ImageStore(train.folder, only), test, Runtime(0), tmp_path
+        probed(
+            LinearProbeConfig(),
+            subject(train, ("conv2",)),
+            ImageStore(train.folder, only),
+            test,
+            tmp_path,
         )
