@@ -1,5 +1,7 @@
 """The probe on real features: above raw pixels, blind to test labels, at chance when it must."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def stores():
     return [open_store(data, split, SIZE, workers=0) for split in ("train", "test")]
 
 
-def probed(config, tested, train, test, folder):
+def probed(config, tested, train, test, folder: Path):
     """{layer: Outcome} of a linear probe."""
     folders = dict.fromkeys(tested.layers, folder)
     return dict(LinearProbe(config).evaluate(tested, train, test, Runtime(0), folders))
