@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ class Cell:
     n: int
     over: str  # "seeds" or "images"
 
-    def text(self, plus_minus: str = "±") -> str:
+    def text(self, plus_minus: str = "±", with_n: bool = False) -> str:
         mark = "*" if self.over == "images" else ""
-        return f"{self.mean:.1f} {plus_minus} {self.half:.1f}{mark}"
+        count = f" (n = {self.n})" if with_n else ""
+        return f"{self.mean:.1f} {plus_minus} {self.half:.1f}{mark}{count}"
 
 
 Seeded = dict[tuple[int, int], float]  # (pretraining seed, evaluation seed) -> metric
@@ -104,7 +106,11 @@ class Table:
     def markdown(self) -> str:
         """GitHub Markdown: the table, the paired differences, what the marks mean."""
         body = [["method", *self.columns]]
-        body += [[row, *(_text(self.cell(row, c)) for c in self.columns)] for row in self.rows]
+        counts = {c.n for r in self.rows for c in map(partial(self.cell, r), self.columns) if c}
+        body += [
+            [row, *(_text(self.cell(row, c), len(counts) > 1) for c in self.columns)]
+            for row in self.rows
+        ]
         parts = [_pipes(body)]
         differences = self.differences()
         if differences:
@@ -172,8 +178,8 @@ class Table:
         return paths
 
 
-def _text(cell: Cell | None) -> str:
-    return cell.text() if cell else "–"
+def _text(cell: Cell | None, with_n: bool) -> str:
+    return cell.text(with_n=with_n) if cell else "–"
 
 
 def _signed(difference: tuple[Cell, int] | None) -> str:
