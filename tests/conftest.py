@@ -91,3 +91,17 @@ def photos() -> Path:
     if not folder.is_dir():
         pytest.skip(f"SSL_BENCH_DATA is {given}, which is not a folder")
     return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def finished(workspace: Path, bench: Bench) -> Path:
+    """A workspace with one finished run, and photographs' sizes in its encoder."""
+    command = ("pretrain", "random", "--image-size", 64, "--width", 0.1, "--workers", 0)
+    command += ("--data", "scenes:train=60,test=20")
+    assert bench(*command, "--workspace", workspace).code == 0
+    return workspace
