@@ -21,7 +21,7 @@ from ssl_bench.encoders import (
 )
 from ssl_bench.progress import say
 from ssl_bench.records import Record, Run, written_at_once
-from ssl_bench.runtime import Runtime, device_name, resolve_precision
+from ssl_bench.runtime import Runtime, device_name, is_main_process, resolve_precision
 from ssl_bench.task import EncoderConfig, Pretext, Previewable, Trainable, TrainConfig
 from ssl_bench.train import train
 
@@ -93,7 +93,7 @@ def pretrain(
         fabric.barrier()
     record = run.record
     assert record is not None
-    if preview:
+    if preview and is_main_process():
         _preview(run, record, method, config, store)
     return record
 

@@ -92,7 +92,7 @@ def train(
     saved = _load_checkpoint(folder / "checkpoint.pt", task)
     _wrap_children(task, fabric)
     task.train()
-    run = _Run(task, fabric, config, seed, runtime, folder)
+    run = _Run(task, fabric, config, seed, runtime, folder, share * fabric.global_rank)
     started_at = run.resume(saved)
     run.loop(batches, positions.to(fabric.device), title)
     report = run.report(started_at)
@@ -111,9 +111,11 @@ class _Run:
         seed: int,
         runtime: Runtime,
         folder: Path,
+        first: int,
     ) -> None:
         self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
         self.runtime, self.folder = runtime, folder
+        self.first = first  # this process's first position in the global batch
         self.optimizers: list[Optimizer] = task.optimizers()
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.step = 0
@@ -173,7 +175,7 @@ class _Run:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         # For modules that draw from torch's own generator, such as nn.Dropout.
-        torch.manual_seed(derive(self.seed, "torch", self.step, int(positions[0])) >> 1)
+        torch.manual_seed(derive(self.seed, "torch", self.step, self.first) >> 1)
         step = Step(
             index=self.step,
             indices=indices.to(device, non_blocking=True),
@@ -256,6 +258,8 @@ class _Run:
             "step": self.step,
             "task": self.task.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
+            "last": self.last,
+            "clock": [self.seconds, self.waited, self.done],
         }
         with written_at_once(self._checkpoint) as scratch, open(scratch, "wb") as file:
             torch.save(state, file)
@@ -266,7 +270,8 @@ class _Run:
             try:
                 for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                     optimizer.load_state_dict(state)
-                self.step = int(saved["step"])
+                self.step, self.last = int(saved["step"]), dict(saved["last"])
+                self.seconds, self.waited, self.done = saved["clock"]
             except (KeyError, ValueError, TypeError) as error:
                 raise _damaged(self._checkpoint, error) from error
             if self.fabric.is_global_zero:
