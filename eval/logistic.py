@@ -12,6 +12,7 @@ product at all. Where min(N, D) is small the data are first turned to their prin
 which J is nearly separable, so a diagonal preconditioner is nearly Newton's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MEMORY = 10  # pairs that L-BFGS remembers
+DOUBLE_BELOW = 2048  # two seconds; above, single precision is three times faster
 TURN_BELOW = 10_000  # the eigendecomposition then costs less than the iterations it saves
 
 
@@ -78,8 +80,8 @@ def fit(
     than `tolerance` of its objective.
     """
     mean = rows.mean(0)
-    axes = _principal_axes(rows - mean) if start is None else None
-    x = rows - mean if axes is None else (rows - mean) @ axes  # (N, R)
+    turned = _turn(rows - mean) if start is None else None
+    x, back = turned or (rows - mean, lambda w: w)  # (N, R)
     k, r = len(strengths), x.shape[1]
     if start is None:
         w, b = x.new_zeros(k, r, classes), x.new_zeros(k, classes)
@@ -88,28 +90,43 @@ def fit(
     w, b, objective, iterations = _minimize(
         _Problem(x, labels, classes), strengths, w, b, tolerance, max_iterations
     )
-    weights = w if axes is None else torch.einsum("dr,krc->kdc", axes, w)
+    weights = back(w)
     return Fit(weights, b - mean @ weights, objective, iterations)
 
 
-def _principal_axes(x: Tensor) -> Tensor | None:
-    """(D, R): orthonormal axes that span the rows of centred (N, D); None where too costly."""
+Turned = tuple[Tensor, Callable[[Tensor], Tensor]]
+
+
+def _turn(x: Tensor) -> Turned | None:
+    """Centred rows (N, D) in their principal axes (N, R), and what takes weights back to (K, D, C).
+
+    With X = U S Vᵀ, the rows become U S and weights w become V w = Xᵀ U S⁻¹ w, so for N < D neither
+    V nor a product with it is needed. None where the decomposition would cost too much.
+    """
     count, size = x.shape
     if min(count, size) > TURN_BELOW:
         return None
-    values, vectors = _eigh(x.T @ x if size <= count else x @ x.T)
+    values, vectors = _eigh(_gram(x.T if size <= count else x))
     kept = values > 1e-6 * values[-1]  # the rest is noise of the product
-    axes = vectors[:, kept]
-    return axes if size <= count else x.T @ (axes / values[kept] ** 0.5)
+    scale, vectors = values[kept] ** 0.5, vectors[:, kept]
+    if size <= count:
+        return x @ vectors, lambda w: vectors @ w
+    return vectors * scale, lambda w: x.T @ ((vectors / scale) @ w)
+
+
+def _gram(x: Tensor) -> Tensor:
+    """x xᵀ, in double precision where the decomposition will be."""
+    wide = x.double() if len(x) <= DOUBLE_BELOW else x
+    return wide @ wide.T
 
 
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Single precision is enough and three times faster, but LAPACK's may fail on dead features."""
+    """Eigenvalues and vectors; LAPACK's single precision may fail on dead features."""
     try:
         values, vectors = torch.linalg.eigh(gram)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         values, vectors = torch.linalg.eigh(gram.double())
-    return values.to(gram.dtype), vectors.to(gram.dtype)
+    return values.float(), vectors.float()
 
 
 class _Problem:
