@@ -185,6 +185,8 @@ def _finish(
         "skipped_training_images": train.index.skipped,
         "pretraining": encoder.run.identity["config"] if encoder.run else None,
         "pretraining_data": encoder.run.data if encoder.run else None,
+        "pretraining_digest": encoder.run.identity["data"] if encoder.run else None,
+        "train_images": len(train),
     }
     run.finish(
         method=encoder.name,

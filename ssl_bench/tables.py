@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ssl_bench.errors import DataError
-from ssl_bench.records import Record, read_record, write_atomically
+from ssl_bench.records import Record, key_of, read_record, write_atomically
 from ssl_bench.statistics import mean_interval, paired_difference
 
 BASELINES = ("random", "autoencoder")
@@ -243,29 +243,47 @@ def _row_names(records: Sequence[Record]) -> list[str]:
     """The method, with the pretraining settings that tell runs of one method apart."""
     configs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     sources: dict[str, set[str]] = defaultdict(set)
-    for record in records:
+    marked = _told_apart(
+        [(str(r.details["pretraining_data"]), r.details.get("pretraining_digest")) for r in records]
+    )
+    for record, source in zip(records, marked, strict=True):
         configs[record.method].append(_pretraining(record))
-        sources[record.method].add(str(record.details.get("pretraining_data")))
+        sources[record.method].add(source)
     names = []
-    for record in records:
+    for record, source in zip(records, marked, strict=True):
         varying = sorted(_varying(configs[record.method]))
         settings = _pretraining(record)
         marks = [f"{name}={settings[name]}" for name in varying if name in settings]
         if len(sources[record.method]) > 1:
-            marks.append(f"on {record.details.get('pretraining_data')}")
+            marks.append(f"on {source}")
         names.append(" ".join([record.method, *marks]))
     return names
 
 
 def _column_names(records: Sequence[Record]) -> list[str]:
     """Protocol with its deviations, layer, and the data where they differ."""
-    several = len({r.data for r in records}) > 1
-    names = []
-    for record in records:
-        protocol = record.details["protocol"]
-        data = f" on {record.data}" if several else ""
-        names.append(f"{protocol} {record.identity['layer']}{data}")
-    return names
+    data = _data_names(records)
+    several = len(set(data)) > 1
+    return [
+        f"{r.details['protocol']} {r.identity['layer']}" + (f" on {name}" if several else "")
+        for r, name in zip(records, data, strict=True)
+    ]
+
+
+def _data_names(records: Sequence[Record]) -> list[str]:
+    """The data set of each record, told apart by content where a name stands for several."""
+    return _told_apart([(r.data, "".join(r.identity["data"].values())) for r in records])
+
+
+def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Each name, with a mark of its digest where other digests go by the same name."""
+    digests: dict[str, set[str | None]] = defaultdict(set)
+    for name, digest in named:
+        digests[name].add(digest)
+    return [
+        f"{name} [{key_of({'data': digest})[:4]}]" if len(digests[name]) > 1 else name
+        for name, digest in named
+    ]
 
 
 def _column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
@@ -285,12 +303,12 @@ def _column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
 def _footnotes(records: Sequence[Record]) -> list[str]:
     """What every row has in common: data, number of test images, skipped ones."""
     notes = []
-    for data in dict.fromkeys(r.data for r in records):
-        of = [r for r in records if r.data == data]
-        counts = "/".join(str(n) for n in sorted({r.details["test_images"] for r in of}))
-        skipped = sum(len(r.details["skipped_images"]) for r in of[:1])
+    names = _data_names(records)
+    for data in dict.fromkeys(names):
+        of = [r for r, name in zip(records, names, strict=True) if name == data]
+        skipped = len(of[0].details["skipped_images"])
         left = f", {skipped} bad images skipped" if skipped else ""
-        notes.append(f"Data: {data}, {counts} test images{left}.")
+        notes.append(f"Data: {data}, {of[0].details['test_images']} test images{left}.")
     return notes
 
 

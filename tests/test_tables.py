@@ -16,7 +16,9 @@ VALUES = {  # method -> top1 of seeds 0, 1, 2
 }
 
 
-def record(method, seed, top1, layer="pool5", settings=None, data="scenes", protocol=None):
+def record(
+    method, seed, top1, layer="pool5", settings=None, data="scenes", protocol=None, digest="d"
+):
     made = Provenance(
         command="bench", finished=datetime.now(UTC), seconds=1, peak_memory_mb=1, device="cpu",
         python="3", packages={}, git_commit=None, git_dirty=None,
@@ -24,7 +26,12 @@ def record(method, seed, top1, layer="pool5", settings=None, data="scenes", prot
     return Record(
         kind="evaluation",
         key="0",
-        identity={"protocol": "linear/logreg@1", "layer": layer, "config": {"seed": seed}},
+        identity={
+            "protocol": "linear/logreg@1",
+            "layer": layer,
+            "config": {"seed": seed},
+            "data": {"train": digest, "test": digest},
+        },
         method=method,
         data=data,
         metrics={"top1": top1, "top1_low": top1 - 2, "top1_high": top1 + 2},
@@ -33,6 +40,7 @@ def record(method, seed, top1, layer="pool5", settings=None, data="scenes", prot
             "protocol": protocol or "linear/logreg@1",
             "pretraining": {"seed": seed, **(settings or {})},
             "pretraining_data": "scenes",
+            "pretraining_digest": digest,
             "test_images": 100,
             "skipped_images": [],
         },
@@ -96,6 +104,13 @@ def test_deviations_and_data_are_part_of_the_column():
         "linear/logreg@1 pool5 on scenes",
         "linear/logreg@1 strengths=3 pool5 on folder:x",
     }
+
+
+def test_data_of_one_name_and_other_content_never_share_a_cell():
+    records = [record("random", 0, 20.0, digest=d) for d in ("a", "b")]
+    table = Table.of(records)
+    assert len(table.rows) == len(table.columns) == 2
+    assert all("scenes [" in name for name in (*table.rows, *table.columns))
 
 
 def test_csv_holds_every_cell_at_full_precision():

@@ -11,7 +11,7 @@ from ssl_bench.data import scenes
 from ssl_bench.data.dataset import Dataset, Split, SplitName
 from ssl_bench.errors import UsageError, unknown
 
-SIZES = {"train": 4000, "test": 2000, "seed": 0}
+DEFAULTS = {"train": 2000, "test": 2000, "seed": 0}
 
 
 class ScenesSplit(Split):
@@ -38,15 +38,16 @@ class ScenesDataset(Dataset):
     """Procedural scenes of ten object classes."""
 
     def __init__(self, argument: str) -> None:
-        self.sizes = dict(SIZES)
+        self.sizes = dict(DEFAULTS)
         for item in filter(None, argument.split(",")):
             key, _, value = item.partition("=")
-            if key not in SIZES:
-                raise unknown("option of scenes", key, SIZES)
+            if key not in DEFAULTS:
+                raise unknown("option of scenes", key, DEFAULTS)
             if not value.isdigit() or (key != "seed" and value == "0"):
                 raise UsageError(f"scenes:{key}= takes a whole number, not '{value}'")
             self.sizes[key] = int(value)
-        self.name = "scenes"
+        other = [f"{k}={v}" for k, v in self.sizes.items() if v != DEFAULTS[k]]
+        self.name = ":".join(["scenes", *filter(None, [",".join(other)])])
 
     def split(self, name: SplitName) -> Split:
         """`train` or `test`; the two never share a scene."""
