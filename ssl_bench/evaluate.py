@@ -19,8 +19,8 @@ from ssl_bench.records import (
     read_records,
     write_predictions,
 )
-from ssl_bench.runtime import Runtime, device_name
-from ssl_bench.task import Evaluation, Outcome, Subject
+from ssl_bench.runtime import Runtime, device_name, resolve_precision
+from ssl_bench.task import Evaluation, Outcome, Subject, TrainConfig
 
 
 class Reference:
@@ -112,6 +112,10 @@ def evaluate(
     skip_bad_images: bool = False,
 ) -> list[Record]:
     """One record per layer (`all`: every one; none: the last); missing ones are made in one go."""
+    if isinstance(evaluation.config, TrainConfig):  # what is computed with is part of the key
+        precision = resolve_precision(evaluation.config.precision)
+        settings = evaluation.config.model_copy(update={"precision": precision})
+        evaluation = type(evaluation)(settings)
     dataset = catalogue.dataset(data)
     encoder = Reference(reference, workspace)
     asked = tuple(dict.fromkeys(layers)) or encoder.encoder.layers[-1:]

@@ -111,3 +111,9 @@ def test_a_stopped_fine_tuning_continues_to_the_same_predictions(stores, tmp_pat
     assert steps == [0, 1, 2, 3, 4, 5]
     assert np.array_equal(again.predictions["predicted"], whole.predictions["predicted"])
     assert again.selection["final_loss"] == whole.selection["final_loss"]
+
+
+def test_deviations_are_named_and_the_arithmetic_is_one_of_them():
+    assert FineTuneConfig(precision="32", seed=3).deviations() == []
+    other = FineTuneConfig(labels=5, precision="bf16").deviations()
+    assert sorted(other) == ["labels=5", "precision=bf16"]
