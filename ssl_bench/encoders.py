@@ -128,8 +128,6 @@ class TimmEncoder(Encoder):
         import timm
 
         super().__init__()
-        if not timm.is_model(name):
-            raise unknown("timm model", name, timm.list_models())
         sized: dict[str, Any] = {"img_size": image_size} if "vit" in name or "swin" in name else {}
         self.model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
         self.layers = tuple(info["module"] for info in self.model.feature_info)
@@ -148,15 +146,13 @@ class TorchvisionEncoder(Encoder):
     """Any torchvision classification network: the parts of its trunk are the layers."""
 
     def __init__(self, name: str, pretrained: bool) -> None:
-        from torchvision.models import get_model, list_models
+        from torchvision.models import get_model
         from torchvision.models.feature_extraction import (
             create_feature_extractor,
             get_graph_node_names,
         )
 
         super().__init__()
-        if name not in list_models():
-            raise unknown("torchvision model", name, list_models())
         self.model = get_model(name, weights="DEFAULT" if pretrained else None).eval()
         nodes = get_graph_node_names(self.model)[1]
         parts = [n for n, _ in self.model.named_children() if n not in ("fc", "classifier")]
@@ -165,7 +161,7 @@ class TorchvisionEncoder(Encoder):
                 f"features.{n}" for n, _ in self.model.get_submodule("features").named_children()
             ]
         last = {p: [n for n in nodes if n == p or n.startswith(p + ".")] for p in parts}
-        self.layers = tuple(p for p in parts if last[p] and "pool" not in p.removeprefix("max"))
+        self.layers = tuple(p for p in parts if last[p] and "pool" not in p)
         self._node = {p: last[p][-1] for p in self.layers}
         self._extract = create_feature_extractor
         self._built: dict[tuple[str, ...], nn.Module] = {}
