@@ -282,7 +282,7 @@ def _evaluation_command(name: str) -> click.Command:
                 skip_bad_images=options["skip_bad_images"],
             )
         ]  # fmt: skip
-        click.echo(Table.of(records).markdown())
+        click.echo(Table.of(records, workspace).markdown())
 
     made = click.command(name, help=catalogue.summary("eval", name))(command)
     made.params = [*made.params[:3], *_config_options(evaluation.Config), *made.params[3:]]
@@ -321,7 +321,7 @@ def table(workspace: Path, form: str, out: Path | None) -> None:
     records = read_records(workspace, "evaluation")
     if not records:
         raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
-    made = Table.of(records)
+    made = Table.of(records, workspace)
     click.echo(getattr(made, form)())
     if out:
         for path in made.write(out):

@@ -21,6 +21,15 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(half)
 
 
+def paired_over_images(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Mean of a − b over the same images and the half-width of its 95 % normal interval.
+
+    For hits and misses this is the interval that belongs to McNemar's test (Agresti, Categorical
+    Data Analysis, section 10.1.1).
+    """
+    return float(np.mean(a - b)), float(stats.norm.ppf(0.975) * stats.sem(a - b, ddof=0))
+
+
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """Mean of a − b over pairs (the same seeds) and the half-width of its 95 % t interval."""
     return mean_interval([x - y for x, y in zip(a, b, strict=True)])

@@ -169,4 +169,4 @@ def run_suite(
                 )
     if not found:
         raise DataError(f"suite {suite.name} made no number")
-    return Table.of(found)
+    return Table.of(found, workspace)

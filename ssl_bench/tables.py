@@ -1,9 +1,9 @@
 """Tables, made from records only: methods down, evaluations across, intervals in every cell.
 
 A cell is the mean ± 95 % interval with n. With two seeds or more the interval is Student's over
-the seeds; with one it is Wilson's over the test images, marked with an asterisk. Below the table
-stand the differences to the baselines, paired by seed: equal seeds share their starting weights,
-splits and label draws.
+the seeds; with one it is over the test images, marked with an asterisk. Below the table stand the
+differences to the baselines, paired by seed (equal seeds share their starting weights, splits and
+label draws) or, with one seed each, by test image.
 """
 
 import math
@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
 
 from ssl_bench.errors import DataError
-from ssl_bench.records import Record, key_of, read_record, write_atomically
-from ssl_bench.statistics import mean_interval, paired_difference
+from ssl_bench.records import Record, folder_of, key_of, read_record, write_atomically
+from ssl_bench.statistics import mean_interval, paired_difference, paired_over_images
 
 BASELINES = ("random", "autoencoder")
 HIDDEN = {"seed", "precision"}  # settings that never tell rows or columns apart
@@ -50,14 +52,19 @@ class Table:
     columns: Sequence[str]
     values: Mapping[tuple[str, str], Seeded]
     images: Mapping[tuple[str, str], float]  # half-width over the test images, of the last record
+    hits: Mapping[tuple[str, str], np.ndarray | None]  # 100 where it was right, of the last record
     footnotes: Sequence[str]
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> "Table":
-        """The table of all these evaluations; records of the same cell are its seeds."""
+    def of(cls, records: Sequence[Record], workspace: Path | None = None) -> "Table":
+        """The table of all these evaluations; records of the same cell are its seeds.
+
+        With the `workspace` that holds their predictions, single seeds are compared over images.
+        """
         rows, columns = _row_names(records), _column_names(records)
         values: dict[tuple[str, str], Seeded] = defaultdict(dict)
         images: dict[tuple[str, str], float] = {}
+        hits: dict[tuple[str, str], np.ndarray | None] = {}
         for record, row, column in zip(records, rows, columns, strict=True):
             metric = _metric(record)
             seeds = (_pretraining(record).get("seed", 0), record.identity["config"]["seed"])
@@ -65,10 +72,11 @@ class Table:
             if f"{metric}_low" in record.metrics:
                 span = record.metrics[f"{metric}_high"] - record.metrics[f"{metric}_low"]
                 images[row, column] = span / 2
+            if workspace is not None:
+                hits[row, column] = _hits(record, workspace)
         ordered = sorted(set(rows), key=lambda r: (_rank(r), rows.index(r)))
-        return cls(
-            ordered, _column_order(records, columns), dict(values), images, _footnotes(records)
-        )
+        order = _column_order(records, columns)
+        return cls(ordered, order, dict(values), images, hits, _footnotes(records))
 
     def cell(self, row: str, column: str) -> Cell | None:
         """None where nothing was measured."""
@@ -80,16 +88,23 @@ class Table:
             return Cell(mean, half, len(values), "seeds")
         return Cell(mean, self.images.get((row, column), math.nan), 1, "images")
 
-    def difference(self, row: str, baseline: str, column: str) -> tuple[Cell, int] | None:
-        """Mean paired difference over the seeds that both have; None below two of them."""
+    def difference(self, row: str, baseline: str, column: str) -> Cell | None:
+        """Mean paired difference over the seeds that both have, or over images with one seed each.
+
+        None where there are no pairs.
+        """
         a, b = self.values.get((row, column), {}), self.values.get((baseline, column), {})
         shared = sorted(a.keys() & b.keys())
-        if len(shared) < 2:
-            return None
-        mean, half = paired_difference([a[s] for s in shared], [b[s] for s in shared])
-        return Cell(mean, half, len(shared), "seeds"), len(shared)
+        if len(shared) >= 2:
+            mean, half = paired_difference([a[s] for s in shared], [b[s] for s in shared])
+            return Cell(mean, half, len(shared), "seeds")
+        mine, theirs = self.hits.get((row, column)), self.hits.get((baseline, column))
+        if len(a) == len(b) == 1 and mine is not None and theirs is not None:
+            mean, half = paired_over_images(mine, theirs)
+            return Cell(mean, half, 1, "images")
+        return None
 
-    def differences(self) -> list[tuple[str, list[tuple[Cell, int] | None]]]:
+    def differences(self) -> list[tuple[str, list[Cell | None]]]:
         """Each trained row against each baseline present, over all columns."""
         lines = []
         for baseline in BASELINES:
@@ -128,11 +143,11 @@ class Table:
             counts = " or ".join(map(str, seeds))
             lines[0] += f" Over seeds: Student's t, n = {counts}."
         if any(c and c.over == "images" for c in cells):
-            lines[0] += " *One seed: Wilson's interval over the test images."
+            lines[0] += " *One seed: over the test images, Wilson's."
         if self.differences():
             lines.append(
-                "Differences are paired by seed; **bold**: the 95 % interval leaves out zero "
-                "(not corrected for the number of comparisons)."
+                "Differences are paired by seed (*by test image); **bold**: the 95 % interval "
+                "leaves out zero (not corrected for the number of comparisons)."
             )
         return [*lines, *self.footnotes]
 
@@ -182,11 +197,11 @@ def _text(cell: Cell | None, with_n: bool) -> str:
     return cell.text(with_n=with_n) if cell else "–"
 
 
-def _signed(difference: tuple[Cell, int] | None) -> str:
-    if difference is None:
+def _signed(cell: Cell | None) -> str:
+    if cell is None:
         return "–"
-    cell = difference[0]
-    text = f"{cell.mean:+.1f} ± {cell.half:.1f}".replace("-", "−")
+    mark = "*" if cell.over == "images" else ""
+    text = f"{cell.mean:+.1f} ± {cell.half:.1f}{mark}".replace("-", "−")
     return f"**{text}**" if abs(cell.mean) > cell.half else text
 
 
@@ -221,6 +236,18 @@ def _pretraining(record: Record) -> Mapping[str, Any]:
 def _metric(record: Record) -> str:
     """The metric that tables show, as the evaluation named it."""
     return record.details["metric"]
+
+
+def _hits(record: Record, workspace: Path) -> np.ndarray | None:
+    """float (N,): 100 for each image whose class was predicted, else 0; None without classes."""
+    path = folder_of(workspace, record) / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as rows:
+            if not {"label", "predicted"} <= set(rows.files):
+                return None
+            return 100.0 * (rows["label"] == rows["predicted"])
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(f"{path} is damaged: remove its folder and run again") from error
 
 
 def _rank(row: str) -> int:

@@ -163,6 +163,23 @@ def test_other_forms_of_the_table(call, form):
     assert out.startswith({"csv": "method,", "latex": "\\begin{tabular}"}[form])
 
 
+def test_single_seeds_are_compared_over_the_same_images(call, tmp_path):
+    """With one seed each, as `bench linear-probe` gives them, the pairs are the test images."""
+    import numpy as np
+
+    call("pretrain", "random", *TOY, *DATA)
+    call("pretrain", "context-encoder", *TRAIN, *DATA)
+    out = call("linear-probe", "--layer", "conv3", "--strengths", 3, *DATA, "--workers", 0).out
+    (line,) = [x for x in out.splitlines() if x.startswith("| context-encoder − random")]
+    hits = {}
+    for path in (tmp_path / "runs").glob("evaluation/*/predictions.npz"):
+        with np.load(path) as rows:
+            hits[path.parent.name.split("conv3-")[1][:6]] = rows["label"] == rows["predicted"]
+    gain = 100 * (hits["contex"].mean() - hits["random"].mean())
+    assert f"{gain:+.1f}".replace("-", "−") in line
+    assert "*" in line
+
+
 def test_a_weights_file_is_an_encoder(call, tmp_path):
     call("pretrain", "random", *TOY, *DATA)
     (weights,) = (tmp_path / "runs").glob("pretrain/*/encoder.safetensors")

@@ -15,7 +15,7 @@ SUITES = sorted(path.parent for path in RESULTS.glob("*/table.md"))
 
 @pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
 def test_the_table_comes_from_the_records(folder):
-    table = Table.of(read_records(folder, "evaluation"))
+    table = Table.of(read_records(folder, "evaluation"), folder)
     assert (folder / "table.md").read_text() == table.markdown() + "\n"
     assert (folder / "table.csv").read_text() == table.csv() + "\n"
     assert (folder / "table.tex").read_text() == table.latex() + "\n"

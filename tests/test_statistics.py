@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from ssl_bench.metrics import top1
-from ssl_bench.statistics import mean_interval, paired_difference, proportion_interval
+from ssl_bench.statistics import (
+    mean_interval,
+    paired_difference,
+    paired_over_images,
+    proportion_interval,
+)
 
 
 def test_the_t_interval_is_the_textbooks():
@@ -23,6 +28,15 @@ def test_one_value_has_no_interval():
 def test_wilsons_interval_is_the_published_one():
     # 81 of 263: Newcombe 1998, table I, method 3 gives 0.2553 to 0.3662.
     assert proportion_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_the_paired_interval_over_images_is_mcnemars():
+    # 100 images, 15 right by a only, 5 by b only: √(20 − 10²/100) / 100 is the standard error.
+    a = np.repeat([1.0, 1.0, 0.0, 0.0], (40, 15, 5, 40))
+    b = np.repeat([1.0, 0.0, 1.0, 0.0], (40, 15, 5, 40))
+    mean, half = paired_over_images(a, b)
+    assert mean == pytest.approx(0.1)
+    assert half == pytest.approx(1.959964 * math.sqrt(20 - 1) / 100, rel=1e-5)
 
 
 def test_pairing_removes_what_seeds_share():

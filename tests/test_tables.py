@@ -63,14 +63,14 @@ def test_a_cell_is_the_mean_with_the_t_interval_over_seeds():
 def test_one_seed_has_the_interval_over_test_images_and_says_so():
     table = Table.of([record("random", 0, 20.0)])
     assert "20.0 ± 2.0*" in table.markdown()
-    assert "*One seed: Wilson's interval over the test images." in table.markdown()
+    assert "*One seed: over the test images, Wilson's." in table.markdown()
 
 
 def test_differences_are_paired_by_seed():
     lines = dict(Table.of(records()).differences())
     (gain,) = lines["context-encoder − random"]
     assert gain is not None
-    assert (gain[0].mean, gain[0].half, gain[1]) == (10, 0, 3)
+    assert (gain.mean, gain.half, gain.n) == (10, 0, 3)
     assert set(lines) == {
         "context-encoder − random",
         "autoencoder − random",
