@@ -84,7 +84,7 @@ def test_raw_pixels_stay_far_below_the_encoders_features(stores, tmp_path):
     config = LinearProbeConfig()
     outcome = probed(config, subject(train, ("conv3",)), train, test, tmp_path)
     assert 100 * raw < 15
-    assert outcome["conv3"].metrics["top1"] > 100 * raw + 3
+    assert outcome["conv3"].metrics["top1"] > 1.7 * 100 * raw
 
 
 def test_test_labels_do_not_reach_the_predictions(stores, tmp_path):
