@@ -52,7 +52,7 @@ class FineTuneConfig(EvaluationConfig, TrainConfig):
 
 
 class Classifier(nn.Module):
-    """An encoder up to one layer, average-pooled and standardised, and a linear head."""
+    """An encoder up to one layer, average-pooled, and a linear head."""
 
     def __init__(self, encoder: Encoder, layer: str, classes: int, dimensions: int) -> None:
         super().__init__()
@@ -116,12 +116,9 @@ class FineTune(Evaluation):
         folder: Path,
     ) -> Outcome:
         config, labels = self.config, train.labels
-        count = config.labels or None
-        chosen = (
-            few_labels(labels, count, config.seed, train.index.classes)
-            if count
-            else np.arange(len(labels))
-        )
+        chosen = np.arange(len(labels))
+        if config.labels:
+            chosen = few_labels(labels, config.labels, config.seed, train.index.classes)
         classes = int(labels.max()) + 1
         network = Classifier(deepcopy(subject.encoder), layer, classes, config.dimensions)
         size = subject.spec.image_size
@@ -133,7 +130,7 @@ class FineTune(Evaluation):
         report = run_loop(
             learner, train, config, config.seed, runtime, folder, subset=chosen, title="fine-tuning"
         )
-        predicted = self._score(network, subject, test, runtime)
+        predicted = self._score(network, subject, test)
         selection = {
             "split": "none: nothing is chosen",
             "training_images": len(chosen),
@@ -144,9 +141,7 @@ class FineTune(Evaluation):
         return Outcome(top1(test.labels, predicted), predictions, selection)
 
     @torch.no_grad()
-    def _score(
-        self, network: Classifier, subject: Subject, test: ImageStore, runtime: Runtime
-    ) -> np.ndarray:
+    def _score(self, network: Classifier, subject: Subject, test: ImageStore) -> np.ndarray:
         """The class with the highest logit for each test image, int64 (N,)."""
         network.eval()
         device = next(network.parameters()).device

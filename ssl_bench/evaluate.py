@@ -8,7 +8,13 @@ from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.encoders import EncoderSpec, build_encoder, load_encoder, weights_digest
+from ssl_bench.encoders import (
+    EncoderSpec,
+    Normalization,
+    build_encoder,
+    load_encoder,
+    weights_digest,
+)
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
 from ssl_bench.records import (
@@ -50,11 +56,8 @@ class Reference:
                 f"the weights of {text} are not those that its record names: "
                 f"remove {folder_of(workspace, self.run)} and pretrain again"
             )
-        if (
-            self.run
-            and self.run.method != "random"
-            and self.digest == self.run.details["encoder"]["start"]
-        ):
+        trained = self.run and "training" in self.run.details
+        if self.run and trained and self.digest == self.run.details["encoder"]["start"]:
             say(f"warning: {text} equals its random initialisation")
 
     @property
@@ -69,8 +72,6 @@ class Reference:
 
 def _pretrained(text: str) -> tuple[Any, EncoderSpec]:
     """A library's model with its own weights, image size and normalisation."""
-    from ssl_bench.encoders import Normalization
-
     imagenet = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     spec = EncoderSpec(arch=text, image_size=224, normalization=imagenet)
     try:
@@ -90,15 +91,14 @@ def _pretrained(text: str) -> tuple[Any, EncoderSpec]:
 
 
 def newest_of_each(workspace: Path) -> list[str]:
-    """References to the newest finished run of every method, baselines last."""
+    """References to the newest finished run of every method."""
     runs = {record.method: record for record in read_records(workspace, "pretrain")}
     if not runs:
         raise UsageError(
             f"no pretrained encoder in {workspace}: `bench pretrain METHOD` makes one, "
             "or name one with --encoder"
         )
-    order = sorted(runs, key=lambda m: (m == "random", m == "autoencoder", m))
-    return [f"{m}@{runs[m].key[:12]}" for m in order]
+    return [f"{method}@{record.key[:12]}" for method, record in sorted(runs.items())]
 
 
 def evaluate(

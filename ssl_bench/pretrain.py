@@ -1,6 +1,5 @@
 """The job from images to encoder: train a pretext, or take its starting weights, and record it."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -176,9 +175,6 @@ def _preview(
     images = store.images(chosen.numpy())
     rows = pretext.preview(images, Randomness(config.seed, 0, torch.arange(len(chosen))))
     path = run.folder / "preview.png"
-    picture_grid(
-        rows,
-        path,
-        f"{method}, {record.data}, {json.dumps(record.identity['config'].get('steps'))} steps",
-    )
+    settings = record.identity["config"]
+    picture_grid(rows, path, f"{method}, {record.data}, {settings['steps']} steps")
     say(f"preview: {path}")

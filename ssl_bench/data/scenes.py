@@ -19,7 +19,7 @@ What holds for every scene (`tests/test_scenes.py`, sizes from 32 up):
 - the subject has the largest visible area, at least 4 % of the image, and every other object has
   at most half of that and at least 0.3 % of the image.
 
-Expect 400 to 600 images/s at 96 px on one core of a 2020s server, and 10-12 % top-1 for a linear
+Expect 500 to 900 images/s at 96 px on one core of a 2020s server, and 13-15 % top-1 for a linear
 classifier on raw 32 px pixels with 2000 training images (chance is 10 %).
 """
 
