@@ -93,6 +93,10 @@ class FineTune(Evaluation):
     protocol = "finetune/linear-head@1"
     metric = "top1"
 
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """`top1` with Wilson's interval."""
+        return top1(predictions["label"], predictions["predicted"])
+
     def evaluate(
         self,
         subject: Subject,
@@ -138,7 +142,7 @@ class FineTune(Evaluation):
             "images_per_second": round(report.images_per_second, 1),
         }
         predictions = {"label": test.labels, "predicted": predicted}
-        return Outcome(top1(test.labels, predicted), predictions, selection)
+        return Outcome(predictions, selection)
 
     @torch.no_grad()
     def _score(self, network: Classifier, subject: Subject, test: ImageStore) -> np.ndarray:

@@ -8,8 +8,7 @@ images; the classifier is then fitted again on all of them. The test images are 
     bench linear-probe --layer conv4 --layer pool5 --data folder:photos
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,14 @@ from eval.logistic import Standardizer, fit
 from eval.splits import check_labels, held_out
 from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import DataError
-from ssl_bench.features import extract
+from ssl_bench.features import Features, Rows
 from ssl_bench.metrics import top1
-from ssl_bench.progress import progress
-from ssl_bench.runtime import Runtime
-from ssl_bench.task import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.task import Outcome, Probe, ProbeConfig
 
 
-class LinearProbeConfig(EvaluationConfig):
+class LinearProbeConfig(ProbeConfig):
     """The settings of `linear/logreg@1`."""
 
-    dimensions: int = Field(default=9600, ge=1, description="most numbers a layer is pooled to")
     strengths: int = Field(
         default=13, ge=2, description="strengths tried: λ from 1e-6 to 1, log-spaced"
     )
@@ -40,51 +36,41 @@ class LinearProbeConfig(EvaluationConfig):
     )
 
 
-class LinearProbe(Evaluation):
+class LinearProbe(Probe):
     """Top-1 of a linear classifier on each frozen layer."""
 
     Config = LinearProbeConfig
     protocol = "linear/logreg@1"
     metric = "top1"
 
-    def evaluate(
-        self,
-        subject: Subject,
-        train: ImageStore,
-        test: ImageStore,
-        runtime: Runtime,
-        folders: Mapping[str, Path],
-    ) -> Iterator[tuple[str, Outcome]]:
-        """One forward pass over all images serves every layer."""
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """`top1` with Wilson's interval."""
+        return top1(predictions["label"], predictions["predicted"])
+
+    def check(self, train: ImageStore, test: ImageStore) -> None:
+        """One label each, two classes, none that train lacks, enough images to hold some out."""
         check_labels(train.labels, test.labels, train.index.classes)
-        parts = held_out(train.labels, self.config.held_out, self.config.seed)
-        dimensions = self.config.dimensions
-        seen = extract(subject, train, dimensions, "features of train")
-        unseen = extract(subject, test, dimensions, "features of test")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        labels = torch.from_numpy(train.labels).to(device)
-        for layer in progress(subject.layers, "probes", len(subject.layers)):
-            rows = torch.from_numpy(seen.pop(layer)).to(device)
-            classifier, selection = self._fit(layer, rows, labels, parts)
-            logits = classifier(torch.from_numpy(unseen.pop(layer)).to(device))
-            predicted = logits.argmax(1).cpu().numpy()
-            predictions = {"label": test.labels, "predicted": predicted}
-            yield layer, Outcome(top1(test.labels, predicted), predictions, selection)
+        held_out(train.labels, self.config.held_out, self.config.seed)
+
+    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+        """Choose the strength on a part of train, fit on all of it, look at test once."""
+        rows, labels = train.rows, torch.from_numpy(train.labels)
+        predict, selection = self._fit(layer, rows, labels.to(rows.device))
+        predicted = predict(test.rows).cpu().numpy()
+        return Outcome({"label": test.labels, "predicted": predicted}, selection)
 
     def _fit(
-        self, layer: str, rows: Tensor, labels: Tensor, parts: tuple[np.ndarray, np.ndarray]
-    ) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
-        """Choose the strength on `parts` (fitted, held out) of train, then fit on all of it.
-
-        Returns what gives (N, D) features their logits (N, C), and how the strength was chosen.
-        """
+        self, layer: str, rows: Rows, labels: Tensor
+    ) -> tuple[Callable[[Rows], Tensor], dict[str, Any]]:
+        """What gives rows (N, D) their classes (N,), and how its strength was chosen."""
         classes = int(labels.max()) + 1
-        fitted, held = (torch.from_numpy(part).to(rows.device) for part in parts)
-        strengths = torch.logspace(-6, 0, self.config.strengths, device=rows.device)
-        standardize = _standardizer(layer, rows[fitted])
-        models = fit(standardize(rows[fitted]), labels[fitted], classes, strengths)
-        guesses = models.logits(standardize(rows[held])).argmax(-1)  # (K, N)
-        accuracy = 100 * (guesses == labels[held]).float().mean(1)
+        parts = held_out(labels.cpu().numpy(), self.config.held_out, self.config.seed)
+        fitted, held = (torch.from_numpy(part).to(labels.device) for part in parts)
+        strengths = torch.logspace(-6, 0, self.config.strengths, device=labels.device)
+        standardize = _standardizer(layer, rows.part(fitted))
+        models = fit(standardize(rows.part(fitted)), labels[fitted], classes, strengths)
+        hits = models.predict(standardize(rows.part(held))) == labels[held]  # (K, N)
+        accuracy = 100 * hits.float().mean(1)
         best = int(len(strengths) - 1 - accuracy.flip(0).argmax())  # of equals, the strongest
         chosen = slice(best, best + 1)
         begin = (models.weights[chosen], models.bias[chosen])
@@ -102,10 +88,10 @@ class LinearProbe(Evaluation):
             "iterations": [models.iterations, final.iterations],
             "dimensions": rows.shape[1],
         }
-        return lambda x: final.logits(standardize(x))[0], selection
+        return lambda x: final.predict(standardize(x))[0], selection
 
 
-def _standardizer(layer: str, rows: Tensor) -> Standardizer:
+def _standardizer(layer: str, rows: Rows) -> Standardizer:
     try:
         return Standardizer.fit(rows)
     except ValueError as error:

@@ -15,7 +15,7 @@ from ssl_bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from ssl_bench.data.dataset import Dataset
-    from ssl_bench.task import Evaluation, Pretext
+    from ssl_bench.task import Harness, Pretext
 
 Kind = Literal["pretext", "eval", "data"]
 NOUNS = {"pretext": "pretext", "eval": "evaluation", "data": "dataset"}
@@ -44,8 +44,8 @@ def pretext(name: str) -> "type[Pretext]":
     return load("pretext", name)
 
 
-def evaluation(name: str) -> "type[Evaluation]":
-    """The evaluation called `name`."""
+def evaluation(name: str) -> "type[Harness]":
+    """The evaluation called `name`: `COMMAND`, or `COMMAND.PROTOCOL` for a command's others."""
     return load("eval", name)
 
 

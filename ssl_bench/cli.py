@@ -77,11 +77,11 @@ class _Bench(_Group):
     """The top level: commands of ours and one per evaluation."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *catalogue.names("eval")]
+        return [*super().list_commands(ctx), *_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         own = super().get_command(ctx, cmd_name)
-        if own is None and cmd_name in catalogue.names("eval"):
+        if own is None and cmd_name in _commands():
             return _evaluation_command(cmd_name)
         return own
 
@@ -90,7 +90,7 @@ class _Bench(_Group):
             own = {n: super(_Bench, self).get_command(ctx, n) for n in sorted(self.commands)}
             formatter.write_dl([(n, c.get_short_help_str(90)) for n, c in own.items() if c])
         with formatter.section("Evaluations"):
-            formatter.write_dl([(n, catalogue.summary("eval", n)) for n in catalogue.names("eval")])
+            formatter.write_dl([(n, catalogue.summary("eval", n)) for n in _commands()])
 
 
 @click.group(cls=_Bench, context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,6 +122,15 @@ _out = click.option(
 )
 
 
+_feature_memory = click.option(
+    "--feature-memory",
+    type=click.IntRange(0),
+    default=1024,
+    show_default=True,
+    help="MiB of frozen features kept in memory; more go to files in the cache.",
+)
+
+
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that computes."""
     options = [
@@ -138,7 +147,13 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _runtime(workers: int, checkpoint_every: str, devices: str = "1", **_: Any) -> "Runtime":
+def _runtime(
+    workers: int,
+    checkpoint_every: str,
+    devices: str = "1",
+    feature_memory: int = 1024,
+    **_: Any,
+) -> "Runtime":
     """Evaluations and suites run in one process; only `pretrain` spreads over devices."""
     from ssl_bench.runtime import Runtime
 
@@ -150,8 +165,25 @@ def _runtime(workers: int, checkpoint_every: str, devices: str = "1", **_: Any) 
             f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'"
         )
     if checkpoint_every.endswith("s"):
-        return Runtime(workers, devices, checkpoint_seconds=int(number))
-    return Runtime(workers, devices, checkpoint_steps=int(number))
+        return Runtime(
+            workers, devices, checkpoint_seconds=int(number), feature_memory_mb=feature_memory
+        )
+    return Runtime(workers, devices, checkpoint_steps=int(number), feature_memory_mb=feature_memory)
+
+
+class _Numbers(click.ParamType):
+    """Several numbers with commas between them: `1,2,4`."""
+
+    name = "numbers"
+
+    def __init__(self, kind: Callable[[str], float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        try:
+            return value if isinstance(value, tuple) else tuple(map(self.kind, value.split(",")))
+        except ValueError:
+            self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
 def _config_options(config: Any, hidden: frozenset[str] = frozenset()) -> list[click.Parameter]:
@@ -161,9 +193,12 @@ def _config_options(config: Any, hidden: frozenset[str] = frozenset()) -> list[c
         if name in hidden:
             continue
         kind: Any = field.annotation
+        default = field.default
         if get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
-        text = f"{field.description}. [default: {field.default}]"
+        elif get_origin(kind) is tuple:  # numbers with commas between them
+            kind, default = _Numbers(get_args(kind)[0]), ",".join(map(str, default))
+        text = f"{field.description}. [default: {default}]"
         options.append(
             click.Option(
                 ["--" + name.replace("_", "-")], type=kind, help=text[0].upper() + text[1:]
@@ -250,8 +285,21 @@ def _show_run(record: Any, workspace: Path) -> None:
 # ---- encoder → record
 
 
+def _commands() -> list[str]:
+    """The evaluations' commands: what stands before the dot of an entry point's name."""
+    return sorted({name.partition(".")[0] for name in catalogue.names("eval")})
+
+
+def _variants(name: str) -> dict[str, Any]:
+    """The protocols of one command by their short names, the command's own first."""
+    names = [n for n in catalogue.names("eval") if n.partition(".")[0] == name]
+    found = [catalogue.evaluation(n) for n in names]
+    return {v.protocol.partition("@")[0].rpartition("/")[2]: v for v in found}
+
+
 def _evaluation_command(name: str) -> click.Command:
-    evaluation = catalogue.evaluation(name)
+    variants = _variants(name)
+    default = next(iter(variants))
 
     @click.option("--encoder", "encoders", multiple=True,
                   help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
@@ -259,34 +307,98 @@ def _evaluation_command(name: str) -> click.Command:
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last.")  # fmt: skip
     @click.option(
-        "--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH."
+        "--data",
+        default="scenes",
+        show_default=True,
+        help="Images: scenes, folder:PATH or voc:PATH.",
     )
+    @click.option("--weights",
+                  help="Weights of timm:NAME, torchvision:NAME or alexnet from a file, or from an "
+                  "installed package (package:NAME).")  # fmt: skip
+    @click.option("--image-size", type=int,
+                  help="Side of the input of timm:NAME and torchvision:NAME. "
+                  "[default: their own]")  # fmt: skip
+    @_feature_memory
     @_shared
     def command(
         encoders: tuple[str, ...],
         layers: tuple[str, ...],
         data: str,
+        weights: str | None,
+        image_size: int | None,
         workspace: Path,
+        protocol: str = default,
         **options: Any,
     ) -> None:
-        from ssl_bench.evaluate import evaluate, newest_of_each
+        from ssl_bench.evaluate import evaluate
+        from ssl_bench.reference import Reference, newest_of_each
         from ssl_bench.tables import Table
 
-        harness = evaluation(_settings(evaluation.Config, options))
+        harness = _harness(variants, protocol, options)
         runtime = _runtime(**options)
+        references = [
+            Reference(text, workspace, weights=weights, image_size=image_size)
+            for text in encoders or newest_of_each(workspace)
+        ]
         records = [
             record
-            for reference in encoders or newest_of_each(workspace)
+            for reference in references
             for record in evaluate(
-                harness, reference, layers, data, workspace, runtime,
+                [(harness, layers)], reference, data, workspace, runtime,
                 skip_bad_images=options["skip_bad_images"],
             )
         ]  # fmt: skip
         click.echo(Table.of(records, workspace).markdown())
 
     made = click.command(name, help=catalogue.summary("eval", name))(command)
-    made.params = [*made.params[:3], *_config_options(evaluation.Config), *made.params[3:]]
+    made.params = [*made.params[:3], *_variant_options(variants), *made.params[3:]]
     return made
+
+
+def _variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:
+    """`--protocol`, where there is a choice, and the settings of all; equal names come once."""
+    options: dict[str, click.Parameter] = {}
+    for name, variant in variants.items():
+        for option in _config_options(variant.Config):
+            if option.name in options:
+                continue
+            if len(variants) > 1 and option.name not in _common(variants):
+                assert isinstance(option, click.Option)
+                option.help = f"{option.help} ({name})"
+            options[str(option.name)] = option
+    if len(variants) == 1:
+        return list(options.values())
+    choice = click.Option(
+        ["--protocol"],
+        type=click.Choice(list(variants)),
+        default=next(iter(variants)),
+        show_default=True,
+        help="; ".join(f"{n}: {v.protocol}" for n, v in variants.items()) + ".",
+    )
+    return [choice, *options.values()]
+
+
+def _common(variants: Mapping[str, Any]) -> set[str]:
+    """Settings that all protocols of a command have, with the same default."""
+    fields = [v.Config.model_fields for v in variants.values()]
+    return {
+        name
+        for name in fields[0]
+        if all(name in f and f[name].default == fields[0][name].default for f in fields)
+    }
+
+
+def _harness(variants: Mapping[str, Any], protocol: str, options: Mapping[str, Any]) -> Any:
+    """The chosen protocol with its settings; UsageError for a setting of another one."""
+    variant = variants[protocol]
+    for other in variants.values():
+        for name in other.Config.model_fields:
+            if options.get(name) is not None and name not in variant.Config.model_fields:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} belongs to {other.protocol}, not to "
+                    f"{variant.protocol}"
+                )
+    return variant(_settings(variant.Config, options))
 
 
 # ---- records → tables
@@ -331,6 +443,7 @@ def table(workspace: Path, form: str, out: Path | None) -> None:
 @cli.command()
 @click.argument("suite")
 @_out
+@_feature_memory
 @_shared
 def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""

@@ -11,6 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from ssl_bench.counter import generator
 from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.progress import say
 from ssl_bench.records import written_at_once
 
 Init = Literal["gaussian", "fan-in"]
@@ -67,6 +69,7 @@ class Encoder(nn.Module, ABC):
     """
 
     layers: tuple[str, ...]
+    head: tuple[str, ...] = ()  # names of weights of a classifier that the encoder leaves out
 
     @abstractmethod
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -88,6 +91,7 @@ class AlexNet(Encoder):
     """
 
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
+    head = ("fc6.", "fc7.", "fc8.")
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
@@ -131,6 +135,9 @@ class TimmEncoder(Encoder):
         sized: dict[str, Any] = {"img_size": image_size} if "vit" in name or "swin" in name else {}
         self.model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
         self.layers = tuple(info["module"] for info in self.model.feature_info)
+        heads = self.model.default_cfg.get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else heads
+        self.head = tuple(f"model.{name}." for name in heads)
 
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}."""
@@ -174,6 +181,30 @@ class TorchvisionEncoder(Encoder):
             nodes = {self._node[name]: name for name in wanted}
             self._built[wanted] = self._extract(self.model, nodes)
         return self._built[wanted].train(self.training)(images)
+
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def own_spec(arch: str) -> EncoderSpec:
+    """Image size and normalisation that `arch`'s published weights were trained with."""
+    library, _, name = arch.partition(":")
+    size, norm = (227 if arch == "alexnet" else 224), IMAGENET
+    check_spec(EncoderSpec(arch=arch, image_size=size, normalization=norm))
+    if library == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(name)
+        if config is not None:
+            norm = Normalization.model_validate({"mean": config.mean, "std": config.std})
+            size = config.input_size[-1]
+    elif library == "torchvision":
+        from torchvision.models import get_model_weights
+
+        published = get_model_weights(name).DEFAULT.transforms()  # type: ignore[attr-defined]
+        norm = Normalization.model_validate({"mean": published.mean, "std": published.std})
+        size = published.crop_size[0]
+    return EncoderSpec(arch=arch, image_size=size, normalization=norm)
 
 
 def check_spec(spec: EncoderSpec) -> None:
@@ -275,6 +306,42 @@ def load_encoder(path: Path) -> tuple[Encoder, EncoderSpec]:
     encoder = build_encoder(spec)
     load_strictly(encoder, state, str(path))
     return encoder, spec
+
+
+def load_foreign(encoder: Encoder, path: Path) -> None:
+    """Copy a local file of another project's weights into `encoder` and say what matched.
+
+    safetensors, or a torch state dict (bare, or under `state_dict` or `model`; a leading `module.`
+    is taken off). Nothing in the file is run. Strict but for the classifier that a headless
+    encoder leaves out; DataError otherwise.
+    """
+    state = _read_state(path)
+    own = encoder.state_dict()
+    inner = "model." if any(name.startswith("model.") for name in own) else ""
+    state = {inner + name.removeprefix("module."): tensor for name, tensor in state.items()}
+    left = [name for name in state if name not in own and name.startswith(encoder.head)]
+    load_strictly(encoder, {n: t for n, t in state.items() if n not in left}, str(path))
+    names = ", ".join(name.removeprefix(inner) for name in left)
+    say(f"{path.name}: {len(own)} of {len(own)} tensors matched; left out: {names or 'nothing'}")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        raise DataError(
+            f"{path} cannot be read as weights: it is damaged, or holds more than tensors, which "
+            "is not unpickled because it could run code"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise DataError(f"{path} holds no state dict of tensors")
+    return dict(content)
 
 
 def load_strictly(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -1,203 +1,243 @@
-"""The job from encoder to record: one evaluation of several encoders at several layers."""
+"""The job from encoder to record: evaluations of one encoder at several layers.
+
+All probes of frozen features share one pass over the images; each number is recorded as soon as it
+is known, so a kill loses one at most.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssl_bench import catalogue
 from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.encoders import (
-    EncoderSpec,
-    Normalization,
-    build_encoder,
-    load_encoder,
-    weights_digest,
-)
-from ssl_bench.errors import DataError, UsageError
-from ssl_bench.progress import say
-from ssl_bench.records import (
-    Record,
-    Run,
-    find_run,
-    folder_of,
-    read_records,
-    write_predictions,
-)
+from ssl_bench.errors import DataError
+from ssl_bench.features import Features, extract, feature_bytes
+from ssl_bench.progress import progress, say
+from ssl_bench.records import Record, Run, write_predictions
+from ssl_bench.reference import Reference
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
-from ssl_bench.task import Evaluation, Outcome, Subject, TrainConfig
+from ssl_bench.task import Evaluation, Harness, Outcome, Probe, Subject, TrainConfig
+
+Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
+SHUFFLED = "shuffled-labels"
+PERMUTATIONS = 50  # of test labels, which show what chance is
 
 
-class Reference:
-    """An encoder to evaluate: a workspace run, a weights file, or a library's pretrained model."""
+@dataclass(frozen=True)
+class _Job:
+    """One number to be: a harness at a layer, and the run that keeps it."""
 
-    def __init__(self, text: str, workspace: Path) -> None:
-        self.run: Record | None = None
-        if text.partition(":")[0] in ("timm", "torchvision"):
-            self.name = text
-            self.encoder, self.spec = _pretrained(text)
-        elif text.endswith(".safetensors") or "/" in text:
-            path = Path(text).expanduser()
-            if path.is_dir():  # a run's folder, as `bench pretrain` prints it
-                path = path / "encoder.safetensors"
-            if not path.exists():
-                raise UsageError(f"there is no weights file {text}")
-            self.name = path.stem if path.stem != "encoder" else path.parent.name
-            self.encoder, self.spec = load_encoder(path)
-        else:
-            self.run = find_run(workspace, text)
-            self.name = self.run.method
-            weights = folder_of(workspace, self.run) / "encoder.safetensors"
-            self.encoder, self.spec = load_encoder(weights)
-        self.digest = weights_digest(self.encoder.state_dict())
-        if self.run and self.digest != self.run.details["encoder"]["digest"]:
-            raise DataError(
-                f"the weights of {text} are not those that its record names: "
-                f"remove {folder_of(workspace, self.run)} and pretrain again"
-            )
-        trained = self.run and "training" in self.run.details
-        if self.run and trained and self.digest == self.run.details["encoder"]["start"]:
-            say(f"warning: {text} equals its random initialisation")
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What of the encoder determines a number."""
-        return {
-            "run": self.run.key if self.run else self.name,
-            "weights": self.digest,
-            "spec": self.spec.model_dump(mode="json"),
-        }
-
-
-def _pretrained(text: str) -> tuple[Any, EncoderSpec]:
-    """A library's model with its own weights, image size and normalisation."""
-    imagenet = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    spec = EncoderSpec(arch=text, image_size=224, normalization=imagenet)
-    try:
-        if text.startswith("timm:"):
-            import timm
-
-            own = timm.get_pretrained_cfg(text.removeprefix("timm:"))
-            if own is not None and own.input_size[1] == own.input_size[2]:
-                norm = Normalization.model_validate({"mean": own.mean, "std": own.std})
-                spec = EncoderSpec(arch=text, image_size=own.input_size[1], normalization=norm)
-        return build_encoder(spec, pretrained=True), spec
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"the weights of {text} cannot be had ({type(error).__name__}): without a network, "
-            "download them first into the library's cache"
-        ) from error
-
-
-def newest_of_each(workspace: Path) -> list[str]:
-    """References to the newest finished run of every method."""
-    runs = {record.method: record for record in read_records(workspace, "pretrain")}
-    if not runs:
-        raise UsageError(
-            f"no pretrained encoder in {workspace}: `bench pretrain METHOD` makes one, "
-            "or name one with --encoder"
-        )
-    return [f"{method}@{record.key[:12]}" for method, record in sorted(runs.items())]
+    harness: Harness
+    layer: str
+    run: Run
+    control: bool = False
 
 
 def evaluate(
-    evaluation: Evaluation,
-    reference: str,
-    layers: Sequence[str],
+    requests: Sequence[Request],
+    encoder: Reference,
     data: str,
     workspace: Path,
     runtime: Runtime,
     *,
     skip_bad_images: bool = False,
+    controls: bool = False,
 ) -> list[Record]:
-    """One record per layer (`all`: every one; none: the last); missing ones are made in one go."""
-    if isinstance(evaluation.config, TrainConfig):  # what is computed with is part of the key
-        precision = resolve_precision(evaluation.config.precision)
-        settings = evaluation.config.model_copy(update={"precision": precision})
-        evaluation = type(evaluation)(settings)
+    """One record per harness and layer; the missing ones are made in one go.
+
+    With `controls`, each probe also runs once with shuffled training labels, at the last of its
+    layers, and must fall to chance. Raises what the harnesses raise, after the others are done.
+    """
     dataset = catalogue.dataset(data)
-    encoder = Reference(reference, workspace)
-    asked = tuple(dict.fromkeys(layers)) or encoder.encoder.layers[-1:]
-    wanted = encoder.encoder.layers if "all" in asked else asked
-    encoder.encoder.check_layers(wanted)
     size = encoder.spec.image_size
-    train, test = (
+    stores = [
         open_store(dataset, split, size, skip_bad_images=skip_bad_images, workers=runtime.workers)
         for split in ("train", "test")
-    )
-    runs = {layer: _run(workspace, evaluation, encoder, layer, train, test) for layer in wanted}
-    missing = [layer for layer in wanted if runs[layer].record is None]
+    ]
+    work = _Work(encoder, dataset.name, stores[0], stores[1], workspace, runtime)
+    jobs = [job for request in requests for job in work.jobs(*request, controls=controls)]
+    for harness in {id(job.harness): job.harness for job in jobs}.values():
+        harness.check(*stores)
     with ExitStack() as locks:
-        for layer in sorted(missing, key=lambda layer: runs[layer].key):
-            locks.enter_context(runs[layer].working())
+        missing = [job for job in jobs if job.run.record is None]
+        for job in sorted(missing, key=lambda job: job.run.key):
+            locks.enter_context(job.run.working())
         # Another process may have made some while this one waited.
-        missing = [layer for layer in missing if runs[layer].record is None]
-        if missing:
-            subject = Subject(encoder.encoder, encoder.spec, tuple(missing))
-            folders = {layer: runs[layer].folder for layer in missing}
-            started = time.monotonic()
-            outcomes = evaluation.evaluate(subject, train, test, runtime, folders)
-            for layer, outcome in outcomes:  # recorded at once: a kill loses one layer at most
-                _finish(
-                    runs[layer], evaluation, encoder, dataset.name, train, test, outcome, started
-                )
-    records = [runs[layer].record for layer in wanted]
+        work.do([job for job in missing if job.run.record is None])
+    records = [job.run.record for job in jobs]
     return [record for record in records if record is not None]
 
 
-def _run(
-    workspace: Path,
-    evaluation: Evaluation,
-    encoder: Reference,
-    layer: str,
-    train: ImageStore,
-    test: ImageStore,
-) -> Run:
-    identity = {
-        "kind": "evaluation",
-        "protocol": evaluation.protocol,
-        "config": evaluation.config.model_dump(mode="json"),
-        "layer": layer,
-        "encoder": encoder.identity,
-        "data": {"train": train.index.digest, "test": test.index.digest},
-    }
-    name = f"{evaluation.protocol.partition('@')[0]}-{layer}-{encoder.name}"
-    return Run(workspace, "evaluation", name, identity)
+@dataclass(frozen=True)
+class _Work:
+    """An encoder and the images to measure it on."""
+
+    encoder: Reference
+    data: str
+    train: ImageStore
+    test: ImageStore
+    workspace: Path
+    runtime: Runtime
+
+    def jobs(self, harness: Harness, layers: Sequence[str], *, controls: bool) -> list[_Job]:
+        if isinstance(harness.config, TrainConfig):  # what is computed with is part of the key
+            precision = resolve_precision(harness.config.precision)
+            harness = type(harness)(harness.config.model_copy(update={"precision": precision}))
+        encoder = self.encoder.encoder
+        asked = tuple(dict.fromkeys(layers)) or encoder.layers[-1:]
+        wanted = encoder.layers if "all" in asked else asked
+        encoder.check_layers(wanted)
+        jobs = [_Job(harness, layer, self._run(harness, layer)) for layer in wanted]
+        if controls and isinstance(harness, Probe):
+            run = self._run(harness, wanted[-1], control=True)
+            jobs.append(_Job(harness, wanted[-1], run, control=True))
+        return jobs
+
+    def _run(self, harness: Harness, layer: str, control: bool = False) -> Run:
+        identity = {
+            "kind": "evaluation",
+            "protocol": harness.protocol,
+            "config": harness.config.model_dump(mode="json"),
+            "layer": layer,
+            "encoder": self.encoder.identity,
+            "data": {"train": self.train.index.digest, "test": self.test.index.digest},
+        }
+        name = f"{harness.protocol.partition('@')[0]}-{layer}-{self.encoder.name}"
+        if control:
+            identity["control"] = SHUFFLED
+            name = f"control-{name}"
+        return Run(self.workspace, "evaluation", name, identity)
+
+    def do(self, jobs: Sequence[_Job]) -> None:
+        """Carry out all jobs; the first error is raised when the others are recorded."""
+        errors: list[DataError] = []
+        probes = [job for job in jobs if isinstance(job.harness, Probe)]
+        if probes:
+            self._probe(probes, errors)
+        rest = [job for job in jobs if job not in probes]
+        for harness in {id(job.harness): job.harness for job in rest}.values():
+            if isinstance(harness, Evaluation):
+                self._evaluate(harness, [job for job in rest if job.harness is harness])
+        if errors:
+            raise errors[0]
+
+    def _evaluate(self, harness: Evaluation, jobs: Sequence[_Job]) -> None:
+        by_layer = {job.layer: job for job in jobs}
+        subject = Subject(self.encoder.encoder, self.encoder.spec, tuple(by_layer))
+        folders = {layer: job.run.folder for layer, job in by_layer.items()}
+        started = time.monotonic()
+        outcomes = harness.evaluate(subject, self.train, self.test, self.runtime, folders)
+        for layer, outcome in outcomes:
+            self._finish(by_layer[layer], outcome, started, {})
+
+    def _probe(self, jobs: Sequence[_Job], errors: list[DataError]) -> None:
+        """One pass over the images for all jobs, then layer by layer, whose rows are then freed."""
+        wanted: dict[str, set[int]] = {}
+        for job in jobs:
+            wanted.setdefault(job.layer, set()).add(job.harness.config.dimensions)
+        subject, spec = self.encoder.encoder, self.encoder.spec
+        started = time.monotonic()
+        needed = feature_bytes(subject, spec, len(self.train) + len(self.test), wanted)
+        on_disk = needed > self.runtime.feature_memory_mb << 20
+        seen = extract(subject, spec, self.train, wanted, "features of train", on_disk=on_disk)
+        unseen = extract(subject, spec, self.test, wanted, "features of test", on_disk=on_disk)
+        shared = {"seconds": round(time.monotonic() - started, 2), "on_disk": on_disk}
+        ordered = sorted(jobs, key=lambda job: subject.layers.index(job.layer))
+        for job in progress(ordered, "probes", len(ordered)):
+            key = job.layer, job.harness.config.dimensions
+            started = time.monotonic()
+            train, test = (
+                Features(rows[key], store.annotations, store.index.classes)
+                for rows, store in ((seen, self.train), (unseen, self.test))
+            )
+            try:
+                outcome = self._outcome(job, train, test)
+            except DataError as error:
+                errors.append(error)
+                continue
+            self._finish(job, outcome, started, {"pass": shared})
+            if not any((j.layer, j.harness.config.dimensions) == key for j in _after(job, ordered)):
+                del seen[key], unseen[key]
+
+    def _outcome(self, job: _Job, train: Features, test: Features) -> Outcome:
+        assert isinstance(job.harness, Probe)
+        if job.control:
+            order = np.random.default_rng(job.harness.config.seed).permutation(len(train))
+            train = replace(train, annotations=train.annotations[order])
+        return job.harness.probe(job.layer, train, test)
+
+    def _finish(self, job: _Job, outcome: Outcome, started: float, more: Mapping[str, Any]) -> None:
+        for name, rows in outcome.predictions.items():
+            if len(rows) != len(self.test):
+                raise ValueError(
+                    f"{name}: {len(rows)} predictions for {len(self.test)} test images"
+                )
+        write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
+        harness, run = job.harness, self.encoder.run
+        metrics = harness.score(outcome.predictions)
+        details = {
+            "protocol": " ".join([harness.protocol, *harness.config.deviations()]),
+            "metric": harness.metric,
+            "shown": list(harness.shown),
+            "selection": dict(outcome.selection),
+            "test_images": len(self.test),
+            "skipped_images": self.test.index.skipped,
+            "skipped_training_images": self.train.index.skipped,
+            "duplicates": self.duplicates,
+            "pretraining": run.identity["config"] if run else None,
+            "pretraining_data": run.data if run else None,
+            "pretraining_digest": run.identity["data"] if run else None,
+            "train_images": len(self.train),
+            **more,
+        }
+        if job.control:
+            details["control"] = _against_chance(harness, outcome, metrics[harness.metric])
+        job.run.finish(
+            method=self.encoder.name,
+            data=self.data,
+            metrics=metrics,
+            details=details,
+            started=started,
+            device=device_name(),
+        )
+        (job.run.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    @cached_property
+    def duplicates(self) -> list[str]:
+        """Names of test images whose file is also a training image, byte for byte."""
+        known = set(self.train.index.digests)
+        index = self.test.index
+        found = [n for n, d in zip(index.names, index.digests, strict=True) if d in known]
+        if found:
+            say(f"warning: {len(found)} test images are training images too, {found[0]} first")
+        return found
 
 
-def _finish(
-    run: Run,
-    evaluation: Evaluation,
-    encoder: Reference,
-    data_name: str,
-    train: ImageStore,
-    test: ImageStore,
-    outcome: Outcome,
-    started: float,
-) -> None:
-    for name, rows in outcome.predictions.items():
-        if len(rows) != len(test):
-            raise ValueError(f"{name}: {len(rows)} predictions for {len(test)} test images")
-    write_predictions(run.folder / "predictions.npz", outcome.predictions)
-    details = {
-        "protocol": " ".join([evaluation.protocol, *evaluation.config.deviations()]),
-        "metric": evaluation.metric,
-        "selection": dict(outcome.selection),
-        "test_images": len(test),
-        "skipped_images": test.index.skipped,
-        "skipped_training_images": train.index.skipped,
-        "pretraining": encoder.run.identity["config"] if encoder.run else None,
-        "pretraining_data": encoder.run.data if encoder.run else None,
-        "pretraining_digest": encoder.run.identity["data"] if encoder.run else None,
-        "train_images": len(train),
+def _after(job: _Job, ordered: Sequence[_Job]) -> Sequence[_Job]:
+    return ordered[ordered.index(job) + 1 :]
+
+
+def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[str, Any]:
+    """What the same predictions score when they know nothing: against permuted test labels.
+
+    `z` is how many standard deviations the control stands above that.
+    """
+    random = np.random.default_rng(harness.config.seed)
+    truth = next(name for name in ("label", "targets") if name in outcome.predictions)
+    scores = []
+    for _ in range(PERMUTATIONS):
+        shuffled = random.permutation(outcome.predictions[truth])
+        scores.append(harness.score({**outcome.predictions, truth: shuffled})[harness.metric])
+    chance, spread = float(np.mean(scores)), float(np.std(scores, ddof=1))
+    return {
+        "kind": SHUFFLED,
+        "chance": round(chance, 3),
+        "spread": round(spread, 3),
+        "z": round((value - chance) / max(spread, 1e-9), 2),
     }
-    run.finish(
-        method=encoder.name,
-        data=data_name,
-        metrics=outcome.metrics,
-        details=details,
-        started=started,
-        device=device_name(),
-    )
-    (run.folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -19,6 +19,7 @@ class Runtime:
     devices: str = "auto"
     checkpoint_seconds: float = 300
     checkpoint_steps: int | None = None
+    feature_memory_mb: int = 1024  # of frozen features kept in memory; above it, on disk
 
     def fabric(self, precision: Literal["32", "bf16"] = "32") -> Fabric:
         """Lightning Fabric, launched: torchrun and SLURM are recognised by it."""

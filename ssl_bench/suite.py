@@ -17,9 +17,10 @@ layers = ["conv3", "pool5"]
 """
 
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +30,9 @@ from ssl_bench.progress import say
 from ssl_bench.records import Record
 from ssl_bench.runtime import Runtime
 from ssl_bench.tables import Table
+
+if TYPE_CHECKING:
+    from ssl_bench.reference import Reference
 
 
 class PretrainEntry(BaseModel):
@@ -140,8 +144,8 @@ def run_suite(
     suite: Suite, workspace: Path, runtime: Runtime, skip_bad_images: bool = False
 ) -> Table:
     """Make the runs that are missing, seed by seed, and return the table of the suite's own."""
-    from ssl_bench.evaluate import evaluate
     from ssl_bench.pretrain import pretrain
+    from ssl_bench.reference import Reference
 
     found: list[Record] = []
     total = len(suite.seeds) * len(suite.pretrain)
@@ -156,17 +160,32 @@ def run_suite(
                 runtime,
                 skip_bad_images=skip_bad_images,
             )
-            for evaluation in suite.evaluate:
-                harness = catalogue.evaluation(evaluation.evaluation)
-                found += evaluate(
-                    harness(evaluation_config(evaluation, seed)),
-                    f"{entry.method}@{encoder.key}",
-                    evaluation.layers,
-                    evaluation.data or suite.data,
-                    workspace,
-                    runtime,
-                    skip_bad_images=skip_bad_images,
-                )
+            reference = Reference(f"{entry.method}@{encoder.key}", workspace)
+            found += _measure(suite, reference, seed, workspace, runtime, skip_bad_images)
     if not found:
         raise DataError(f"suite {suite.name} made no number")
     return Table.of(found, workspace)
+
+
+def _measure(
+    suite: Suite,
+    encoder: "Reference",
+    seed: int,
+    workspace: Path,
+    runtime: Runtime,
+    skip_bad_images: bool,
+) -> list[Record]:
+    """All evaluations of one encoder: those on the same images share a pass over them."""
+    from ssl_bench.evaluate import evaluate
+
+    by_data: dict[str, list[tuple[Any, Sequence[str]]]] = {}
+    for entry in suite.evaluate:
+        harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, seed))
+        by_data.setdefault(entry.data or suite.data, []).append((harness, entry.layers))
+    return [
+        record
+        for data, requests in by_data.items()
+        for record in evaluate(
+            requests, encoder, data, workspace, runtime, skip_bad_images=skip_bad_images
+        )
+    ]

@@ -1,4 +1,4 @@
-"""The two contracts: a Pretext trains an encoder without labels, an Evaluation measures one.
+"""The contracts: a Pretext trains an encoder without labels, an Evaluation or a Probe measures one.
 
 A new one is a class in a file of its own and an entry point (`ssl_bench.pretext`,
 `ssl_bench.eval`); nothing else has to change. docs/extend.md walks through both.
@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from ssl_bench.counter import Randomness
 from ssl_bench.data.store import ImageStore
 from ssl_bench.encoders import Encoder, EncoderSpec, Init, Normalization
+from ssl_bench.features import Features
 from ssl_bench.runtime import Precision, Runtime
 
 Schedule = Literal["constant", "cosine"]
@@ -141,18 +142,17 @@ class Subject:
 class Outcome:
     """What an evaluation found at one layer.
 
-    `metrics` are in the units their names say (top1 in percent); `predictions` hold one row per
-    test image, in the store's order; `selection` says what was chosen, on which split, and every
+    `predictions` hold one row per test image, in the store's order, and the truth beside them: all
+    that `Evaluation.score` needs. `selection` says what was chosen, on which split, and every
     point that lost.
     """
 
-    metrics: Mapping[str, float]
     predictions: Mapping[str, np.ndarray]
     selection: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Evaluation(ABC):
-    """A harness that turns an encoder and labelled images into numbers.
+class Harness(ABC):
+    """What turns an encoder and labelled images into numbers: an Evaluation or a Probe.
 
     `protocol` is the name and version of the canonical settings, which are the defaults of
     `Config`; a setting that differs is printed behind the name. `metric` is the one that tables
@@ -165,6 +165,29 @@ class Evaluation(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """The metrics that tables show, a column each."""
+        return [self.metric]
+
+    def check(self, train: ImageStore, test: ImageStore) -> None:  # noqa: B027
+        """Raise UsageError or DataError for images or labels that cannot be measured on.
+
+        Called before anything is computed.
+        """
+
+    @abstractmethod
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The metrics of an Outcome's predictions, in the units their names say.
+
+        `NAME_low` and `NAME_high` are the 95 % interval of metric NAME. It is a function of the
+        predictions alone, so a stored number can be computed again.
+        """
+
+
+class Evaluation(Harness):
+    """A harness that sees the images, to train on them as it likes."""
 
     @abstractmethod
     def evaluate(
@@ -179,6 +202,16 @@ class Evaluation(ABC):
 
         What is yielded is recorded at once. `folders` has one per layer, for checkpoints.
         """
+
+
+class Probe(Harness):
+    """A harness that sees frozen features: all probes that are asked for share one pass."""
+
+    config: "ProbeConfig"
+
+    @abstractmethod
+    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+        """Measure one layer. Raises DataError, naming the layer, for features it cannot use."""
 
 
 class EvaluationConfig(Config):
@@ -196,7 +229,19 @@ class EvaluationConfig(Config):
         fields = type(self).model_fields
         canonical = {name: field.default for name, field in fields.items()} | {"precision": "32"}
         return [
-            f"{name}={getattr(self, name)}"
+            f"{name}={_plain(getattr(self, name))}"
             for name in fields
             if name != "seed" and getattr(self, name) != canonical[name]
         ]
+
+
+def _plain(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+class ProbeConfig(EvaluationConfig):
+    """What every probe of frozen features shares."""
+
+    dimensions: int = Field(
+        default=9600, ge=1, description="most numbers that a layer's map is pooled to"
+    )

@@ -6,8 +6,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from eval import logistic
+from eval import lbfgs
 from eval.logistic import Standardizer, fit
+from ssl_bench.features import Rows
 
 STRENGTHS = torch.logspace(-5, 0, 6)
 
@@ -20,7 +21,7 @@ def problem(count, size, classes=4, seed=0):
     rows += 0.05 * torch.randn(count, size, generator=draw)
     scores = rows @ torch.randn(size, classes, generator=draw) / size**0.5
     noise = torch.randn(count, classes, generator=draw) * scores.std()
-    return Standardizer.fit(rows)(rows), (scores + noise).argmax(1)
+    return Standardizer.fit(Rows.of(rows))(Rows.of(rows)).whole(), (scores + noise).argmax(1)
 
 
 def objective(logits, weights, labels, strength):
@@ -30,9 +31,9 @@ def objective(logits, weights, labels, strength):
 @pytest.mark.parametrize(("count", "size"), [(300, 60), (120, 500)])
 @pytest.mark.parametrize("turned", [True, False])
 def test_it_reaches_scikit_learns_objective_and_predictions(count, size, turned, monkeypatch):
-    monkeypatch.setattr(logistic, "TURN_BELOW", 10_000 if turned else 0)
+    monkeypatch.setattr(lbfgs, "TURN_BELOW", 10_000 if turned else 0)
     rows, labels = problem(count, size)
-    models = fit(rows, labels, 4, STRENGTHS)
+    models = fit(Rows.of(rows), labels, 4, STRENGTHS)
     for k, strength in enumerate(STRENGTHS.tolist()):
         oracle = LogisticRegression(C=1 / (count * strength), tol=1e-8, max_iter=20_000)
         oracle.fit(rows.double().numpy(), labels.numpy())
@@ -47,9 +48,9 @@ def test_it_reaches_scikit_learns_objective_and_predictions(count, size, turned,
 
 def test_fitting_together_equals_fitting_one_by_one():
     rows, labels = problem(200, 50)
-    together = fit(rows, labels, 4, STRENGTHS, tolerance=1e-8)
+    together = fit(Rows.of(rows), labels, 4, STRENGTHS, tolerance=1e-8)
     for k in range(len(STRENGTHS)):
-        alone = fit(rows, labels, 4, STRENGTHS[k : k + 1], tolerance=1e-8)
+        alone = fit(Rows.of(rows), labels, 4, STRENGTHS[k : k + 1], tolerance=1e-8)
         assert torch.allclose(together.logits(rows)[k], alone.logits(rows)[0], atol=2e-2)
 
 
@@ -57,8 +58,8 @@ def test_dead_and_repeated_features_do_no_harm():
     """What ReLU layers give: columns of zeros and copies, which singular solvers trip over."""
     rows, labels = problem(150, 40)
     clumsy = torch.cat([rows, rows, torch.zeros(150, 300)], 1)
-    models = fit(clumsy, labels, 4, STRENGTHS)
-    plain = fit(rows * 2**0.5, labels, 4, STRENGTHS)  # two copies are one of √2 the length
+    models = fit(Rows.of(clumsy), labels, 4, STRENGTHS)
+    plain = fit(Rows.of(rows * 2**0.5), labels, 4, STRENGTHS)  # two copies are one of √2 the length
     assert torch.allclose(models.objective, plain.objective, rtol=1e-4)
 
 
@@ -67,13 +68,14 @@ def test_standardising_is_scikit_learns_up_to_the_common_scale():
 
     rows = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 3 + 5
     expected = StandardScaler().fit_transform(rows.numpy()) / np.sqrt(7)
-    standard = Standardizer.fit(rows)(rows)
+    standard = Standardizer.fit(Rows.of(rows))(Rows.of(rows)).whole()
     assert np.allclose(standard.numpy(), expected, atol=1e-5)
     assert standard.square().sum(1).mean().item() == pytest.approx(1, rel=1e-4)
 
 
 def test_constant_features_become_zero_and_only_constants_are_refused():
     rows = torch.cat([torch.randn(20, 3), torch.full((20, 2), 7.0)], 1)
-    assert not Standardizer.fit(rows)(rows)[:, 3:].any()
+    given = Rows.of(rows)
+    assert not Standardizer.fit(given)(given).whole()[:, 3:].any()
     with pytest.raises(ValueError, match="constant"):
-        Standardizer.fit(torch.full((20, 2), 7.0))
+        Standardizer.fit(Rows.of(torch.full((20, 2), 7.0)))

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ssl_bench.errors import DataError
+
 SplitName = Literal["train", "test"]
 
 
@@ -18,8 +20,9 @@ class Split(ABC):
     """The images of one split, before decoding.
 
     `names` identify the images in messages and predictions; `labels` is int64 (N,) into
-    `classes`, or None where there are none; `fingerprint` is cheap and changes whenever a pixel
-    or label may have changed.
+    `classes`, or int8 (N, C) for several labels an image (1 there, 0 not there, −1 not to be
+    judged), or None where there are none; `fingerprint` is cheap and changes whenever a pixel or
+    label may have changed.
     """
 
     names: Sequence[str]
@@ -48,6 +51,23 @@ class Dataset(ABC):
     @abstractmethod
     def split(self, name: SplitName) -> Split:
         """Raises DataError where the dataset has no such split."""
+
+
+def one_label_each(annotations: np.ndarray) -> np.ndarray:
+    """Labels int64 (N,) as they are; DataError for int8 (N, C), several labels an image."""
+    if annotations.ndim == 2:
+        raise DataError(
+            "these images carry several labels each, and this protocol needs one: "
+            "`bench svm` takes several"
+        )
+    return annotations
+
+
+def targets_of(annotations: np.ndarray, classes: int) -> np.ndarray:
+    """int8 (N, C): 1 for a class that is there, 0 for one that is not, −1 not to be judged."""
+    if annotations.ndim == 2:
+        return annotations
+    return np.eye(classes, dtype=np.int8)[annotations]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

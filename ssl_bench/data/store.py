@@ -23,7 +23,13 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ssl_bench.data.dataset import Dataset, Split, SplitName
+from ssl_bench.data.dataset import (
+    Dataset,
+    Split,
+    SplitName,
+    one_label_each,
+    targets_of,
+)
 from ssl_bench.encoders import Normalization
 from ssl_bench.errors import DataError
 from ssl_bench.progress import progress
@@ -37,7 +43,7 @@ class Index(BaseModel):
     size: int
     classes: tuple[str, ...]
     names: list[str]
-    labels: list[int] | None
+    labels: list[int] | list[list[int]] | None
     digests: list[str]
     skipped: list[str]
     mean: tuple[float, float, float]
@@ -58,21 +64,40 @@ class ImageStore:
     @cached_property
     def pixels(self) -> np.ndarray:
         """uint8 (N, R, R, 3), read-only."""
+        return self._map()
+
+    def images(self, which: slice | np.ndarray) -> Tensor:
+        """uint8 (B, 3, R, R), a copy, channels last in memory.
+
+        A slice is read through a map of its own, so that a pass over all images does not end with
+        all of them mapped.
+        """
+        pixels = self._map() if isinstance(which, slice) else self.pixels
+        return torch.from_numpy(np.array(pixels[which])).permute(0, 3, 1, 2)
+
+    def _map(self) -> np.ndarray:
         size = self.index.size
         return np.memmap(
             self.folder / "images.bin", np.uint8, mode="r", shape=(len(self), size, size, 3)
         )
 
-    def images(self, which: slice | np.ndarray) -> Tensor:
-        """uint8 (B, 3, R, R), a copy, channels last in memory."""
-        return torch.from_numpy(np.array(self.pixels[which])).permute(0, 3, 1, 2)
+    @property
+    def annotations(self) -> np.ndarray:
+        """int64 (N,), or int8 (N, C) where images have several labels. DataError without any."""
+        if self.index.labels is None:
+            raise DataError("these images have no labels: an evaluation needs train/<class>/…")
+        several = bool(self.index.labels) and isinstance(self.index.labels[0], list)
+        return np.array(self.index.labels, dtype=np.int8 if several else np.int64)
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (N,). Raises DataError where the images have none."""
-        if self.index.labels is None:
-            raise DataError("these images have no labels: an evaluation needs train/<class>/…")
-        return np.array(self.index.labels, dtype=np.int64)
+        """int64 (N,). Raises DataError where the images have none, or several each."""
+        return one_label_each(self.annotations)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int8 (N, C): 1 for a class that is there, 0 for one that is not, −1 not to be judged."""
+        return targets_of(self.annotations, len(self.index.classes))
 
     @property
     def normalization(self) -> Normalization:
@@ -235,7 +260,7 @@ def _index(
     std: np.ndarray,
 ) -> Index:
     names = [source.names[i] for i in kept]
-    labels = None if source.labels is None else [int(source.labels[i]) for i in kept]
+    labels = None if source.labels is None else source.labels[kept].tolist()
     manifest = json.dumps([source.classes, names, labels, digests])
     return Index(
         size=size,
