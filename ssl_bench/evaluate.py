@@ -22,7 +22,7 @@ from ssl_bench.progress import progress, say
 from ssl_bench.records import Record, Run, write_predictions
 from ssl_bench.reference import Reference
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
-from ssl_bench.task import Evaluation, Harness, Outcome, Probe, Subject, TrainConfig
+from ssl_bench.task import Evaluation, Harness, Outcome, Probe, Subject
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
 SHUFFLED = "shuffled-labels"
@@ -86,7 +86,7 @@ class _Work:
     runtime: Runtime
 
     def jobs(self, harness: Harness, layers: Sequence[str], *, controls: bool) -> list[_Job]:
-        if isinstance(harness.config, TrainConfig):  # what is computed with is part of the key
+        if hasattr(harness.config, "precision"):  # what is computed with is part of the key
             precision = resolve_precision(harness.config.precision)
             harness = type(harness)(harness.config.model_copy(update={"precision": precision}))
         encoder = self.encoder.encoder

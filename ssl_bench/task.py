@@ -207,8 +207,6 @@ class Evaluation(Harness):
 class Probe(Harness):
     """A harness that sees frozen features: all probes that are asked for share one pass."""
 
-    config: "ProbeConfig"
-
     @abstractmethod
     def probe(self, layer: str, train: Features, test: Features) -> Outcome:
         """Measure one layer. Raises DataError, naming the layer, for features it cannot use."""
