@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ssl_bench.data.dataset import Dataset
     from ssl_bench.task import Harness, Pretext
 
-Kind = Literal["pretext", "eval", "data"]
-NOUNS = {"pretext": "pretext", "eval": "evaluation", "data": "dataset"}
+Kind = Literal["pretext", "eval", "data", "perf"]
+NOUNS = {"pretext": "pretext", "eval": "evaluation", "data": "dataset", "perf": "measurement"}
 
 
 @cache

@@ -73,6 +73,24 @@ class _Methods(_Group):
             )
 
 
+class _Measurements(_Group):
+    """Speed and memory of parts of ours, from entry points."""
+
+    kind = "measurement"
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return catalogue.names("perf")
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in catalogue.names("perf"):
+            return None
+        return _perf_command(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Measurements"):
+            formatter.write_dl([(n, catalogue.summary("perf", n)) for n in self.list_commands(ctx)])
+
+
 class _Bench(_Group):
     """The top level: commands of ours and one per evaluation."""
 
@@ -455,6 +473,23 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     if out:
         for path in made.write(out):
             click.echo(f"wrote {path}", err=True)
+
+
+@cli.group(cls=_Measurements)
+def perf() -> None:
+    """Measure speed and memory: ratios within one run, on this machine."""
+
+
+def _perf_command(name: str) -> click.Command:
+    measurement = catalogue.load("perf", name)
+
+    def command(**options: Any) -> None:
+        for line in measurement(_settings(measurement.Config, options)).lines():
+            click.echo(line)
+
+    made = click.command(name, help=catalogue.summary("perf", name))(command)
+    made.params = _config_options(measurement.Config)
+    return made
 
 
 @cli.command()

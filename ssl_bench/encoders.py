@@ -8,6 +8,7 @@ normalised, so a weights file alone is enough to evaluate it.
 
 import hashlib
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from ssl_bench.progress import say
 from ssl_bench.records import written_at_once
 
 Init = Literal["gaussian", "fan-in"]
+LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
 
 
 class Normalization(BaseModel):
@@ -214,7 +216,7 @@ def check_spec(spec: EncoderSpec) -> None:
         if spec.image_size < 64:
             raise UsageError(f"alexnet takes images of at least 64 px, not {spec.image_size}")
         return
-    if library not in ("timm", "torchvision") or not name:
+    if library not in LIBRARIES or not name:
         raise unknown("architecture", spec.arch, ["alexnet", "timm:NAME", "torchvision:NAME"])
     if spec.width != 1:
         raise UsageError(f"--width scales alexnet only, not {spec.arch}")
@@ -330,7 +332,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise DataError(
             f"{path} cannot be read as weights: it is damaged, or holds more than tensors, which "

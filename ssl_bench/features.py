@@ -5,11 +5,12 @@ within the memory budget stay in memory; above it they go to unnamed files on di
 probes read block by block, so memory stays flat as the data grow.
 """
 
+import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO
 
 import numpy as np
 import torch
@@ -46,6 +47,39 @@ def pool(maps: Tensor, dimensions: int) -> Tensor:
     return F.adaptive_avg_pool2d(maps, grid).flatten(1)
 
 
+class _Scratch:
+    """A file without a name: the system frees it when the last user, or the process, is gone."""
+
+    def __init__(self) -> None:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.number, name = tempfile.mkstemp(dir=folder)
+        os.unlink(name)
+        weakref.finalize(self, os.close, self.number)
+
+    def write(self, offset: int, content: bytes) -> None:
+        """Raises DataError where the disk is full."""
+        left = memoryview(content)
+        try:
+            while left:  # the system may take less than it is given
+                count = os.pwrite(self.number, left, offset)
+                left, offset = left[count:], offset + count
+        except OSError as error:
+            raise DataError(
+                f"cannot write features to {cache_folder()}: {error.strerror}; make room, let "
+                "SSL_BENCH_CACHE name another folder, or raise --feature-memory"
+            ) from error
+
+    def read(self, offset: int, into: np.ndarray) -> None:
+        """Fill a contiguous array."""
+        left = memoryview(into).cast("B")  # type: ignore[arg-type]
+        while left:
+            count = os.preadv(self.number, [left], offset)
+            if not count:
+                raise DataError("features ended before their last row: the disk has failed")
+            left, offset = left[count:], offset + count
+
+
 class Rows:
     """A matrix of float32 rows (N, D) on one device, read block by block.
 
@@ -56,12 +90,10 @@ class Rows:
     def __init__(self, count: int, size: int, *, on_disk: bool = False) -> None:
         self.shape = (count, size)
         self._memory: Tensor | None = None
-        self._file: IO[bytes] | None = None
+        self._file: _Scratch | None = None
         self._which: np.ndarray | None = None  # ascending places in the file; None: all
         if on_disk:
-            folder = cache_folder()
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            self._file = _Scratch()
         else:
             self._memory = torch.empty(count, size, device=best_device())
 
@@ -91,16 +123,8 @@ class Rows:
             self._memory[start : start + len(block)] = block
             return
         assert self._file is not None
-        try:
-            self._file.seek(start * self.shape[1] * 4)
-            left = memoryview(block.float().cpu().contiguous().numpy().tobytes())
-            while left:  # an unbuffered file may write less than it is given
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            raise DataError(
-                f"cannot write features to {cache_folder()}: {error.strerror}; make room, let "
-                "SSL_BENCH_CACHE name another folder, or raise --feature-memory"
-            ) from error
+        content = block.float().cpu().contiguous().numpy().tobytes()
+        self._file.write(4 * start * self.shape[1], content)
 
     def part(self, which: np.ndarray | Tensor) -> "Rows":
         """The rows at ascending places `which`: a copy of a matrix in memory, a view of a file."""
@@ -157,13 +181,7 @@ class Rows:
         assert self._file is not None
         width = self.shape[1]
         read = np.empty((stop - start, width), dtype=np.float32)
-        self._file.seek(start * width * 4)
-        left = memoryview(read).cast("B")  # type: ignore[arg-type]
-        while left:
-            count = self._file.readinto(left)  # type: ignore[attr-defined]
-            if not count:
-                raise DataError("features ended before their last row: the disk has failed")
-            left = left[count:]
+        self._file.read(4 * start * width, read)
         return torch.from_numpy(read)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.encoders import (
+    LIBRARIES,
     Encoder,
     EncoderSpec,
     build_encoder,
@@ -44,7 +45,7 @@ class Reference:
         self.run: Record | None = None
         self.encoder: Encoder
         self.spec: EncoderSpec
-        if weights or text.partition(":")[0] in ("timm", "torchvision"):
+        if weights or text.partition(":")[0] in LIBRARIES:
             self._open_foreign(text, weights, image_size)
         elif image_size is not None:
             raise UsageError(

@@ -3,6 +3,7 @@
 name = "quickstart"
 data = "scenes"                     # evaluated on, and pretrained on unless a run says
 seeds = [0, 1, 2]                   # every run is made once per seed
+controls = true                     # the default: shuffled labels (first seed), the random floor
 
 [encoder]                           # settings that every pretext shares
 image_size = 96
@@ -11,18 +12,23 @@ image_size = 96
 method = "context-encoder"
 steps = 400                         # and any other setting of the method
 
+[[external]]                        # an encoder from elsewhere, as --encoder takes it
+encoder = "timm:resnet18"           # also weights = "FILE" and image_size = 128
+layers = ["layer4"]                 # in its own names, for all evaluations
+
 [[evaluate]]
-evaluation = "linear-probe"
+evaluation = "linear-probe"         # or linear-probe.zhang16, svm, knn, low-shot, finetune …
 layers = ["conv3", "pool5"]
 """
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError, unknown
@@ -35,12 +41,26 @@ if TYPE_CHECKING:
     from ssl_bench.reference import Reference
 
 
+FLOOR = "random"  # the pretext that trains nothing
+
+
 class PretrainEntry(BaseModel):
     """One pretext; settings that are not named here are the method's own."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     method: str
     data: str | None = None
+
+
+class ExternalEntry(BaseModel):
+    """An encoder that is not pretrained here; its random floor is the same network untrained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    encoder: str
+    weights: str | None = None
+    image_size: int | None = None
+    layers: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = Field(default=(), description="those to run; none named: all")
 
 
 class EvaluateEntry(BaseModel):
@@ -61,8 +81,23 @@ class Suite(BaseModel):
     data: str = "scenes"
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     encoder: dict[str, Any] = Field(default_factory=dict)
-    pretrain: tuple[PretrainEntry, ...] = Field(min_length=1)
+    controls: bool = True
+    pretrain: tuple[PretrainEntry, ...] = ()
+    external: tuple[ExternalEntry, ...] = ()
     evaluate: tuple[EvaluateEntry, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> "Suite":
+        if not self.pretrain and not self.external:
+            raise ValueError("a suite needs [[pretrain]] or [[external]]")
+        return self
+
+    @property
+    def methods(self) -> tuple[PretrainEntry, ...]:
+        """The pretexts, with the random floor if they lack it and controls are on."""
+        present = not self.pretrain or any(entry.method == FLOOR for entry in self.pretrain)
+        floor = () if present or not self.controls else (PretrainEntry(method=FLOOR),)
+        return (*floor, *self.pretrain)
 
 
 def shipped() -> list[str]:
@@ -103,15 +138,21 @@ def read_suite(reference: str) -> Suite:
 
 def _check_names(suite: Suite) -> None:
     """UsageError for an unknown layer or dataset: found at once, not after the first training."""
-    from ssl_bench.encoders import build_encoder
+    from ssl_bench.encoders import LIBRARIES, build_encoder, own_spec
     from ssl_bench.pretrain import PLAIN, spec_of
 
     for data in {suite.data, *(e.data or suite.data for e in (*suite.pretrain, *suite.evaluate))}:
         catalogue.dataset(data)
-    for entry in suite.pretrain:
+    for entry in suite.methods:
         encoder = build_encoder(spec_of(pretrain_config(suite, entry, suite.seeds[0]), PLAIN))
         for evaluation in suite.evaluate:
             encoder.check_layers(layer for layer in evaluation.layers if layer != "all")
+    for external in suite.external:
+        if external.encoder.partition(":")[0] in LIBRARIES:
+            spec = own_spec(external.encoder)
+            build_encoder(spec).check_layers(la for la in external.layers if la != "all")
+        for name in external.evaluations:
+            catalogue.evaluation(name)
 
 
 def _mistake(error: ValidationError) -> str:
@@ -119,6 +160,8 @@ def _mistake(error: ValidationError) -> str:
     where = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}"
+    if first["loc"][0] == "external":
+        return str(unknown("key", str(first["loc"][-1]), ExternalEntry.model_fields))
     known = next(m for m in _models() if m.__name__ == error.title).model_fields
     return str(unknown("key", where, known))
 
@@ -144,48 +187,82 @@ def run_suite(
     suite: Suite, workspace: Path, runtime: Runtime, skip_bad_images: bool = False
 ) -> Table:
     """Make the runs that are missing, seed by seed, and return the table of the suite's own."""
-    from ssl_bench.pretrain import pretrain
     from ssl_bench.reference import Reference
 
     found: list[Record] = []
-    total = len(suite.seeds) * len(suite.pretrain)
-    for i, seed in enumerate(suite.seeds):
-        for j, entry in enumerate(suite.pretrain):
-            say(f"[{i * len(suite.pretrain) + j + 1}/{total}] {entry.method}, seed {seed}")
-            encoder = pretrain(
-                entry.method,
-                pretrain_config(suite, entry, seed),
-                entry.data or suite.data,
-                workspace,
-                runtime,
-                skip_bad_images=skip_bad_images,
-            )
-            reference = Reference(f"{entry.method}@{encoder.key}", workspace)
-            found += _measure(suite, reference, seed, workspace, runtime, skip_bad_images)
+    at_work = _AtWork(suite, workspace, runtime, skip_bad_images)
+    total = len(suite.seeds) * len(suite.methods) + len(suite.external)
+    done = 0
+    for seed in suite.seeds:
+        for entry in suite.methods:
+            done += 1
+            say(f"[{done}/{total}] {entry.method}, seed {seed}")
+            config = pretrain_config(suite, entry, seed)
+            found += at_work.measure(at_work.pretrain(entry, config), seed)
+    for entry in suite.external:
+        done += 1
+        say(f"[{done}/{total}] {entry.encoder}")
+        reference = Reference(
+            entry.encoder, workspace, weights=entry.weights, image_size=entry.image_size
+        )
+        found += at_work.measure(reference, suite.seeds[0], entry)
+        if suite.controls:
+            found += at_work.measure(at_work.untrained(reference), suite.seeds[0], entry)
     if not found:
         raise DataError(f"suite {suite.name} made no number")
     return Table.of(found, workspace)
 
 
-def _measure(
-    suite: Suite,
-    encoder: "Reference",
-    seed: int,
-    workspace: Path,
-    runtime: Runtime,
-    skip_bad_images: bool,
-) -> list[Record]:
-    """All evaluations of one encoder: those on the same images share a pass over them."""
-    from ssl_bench.evaluate import evaluate
+@dataclass(frozen=True)
+class _AtWork:
+    """A suite and what it is carried out with."""
 
-    by_data: dict[str, list[tuple[Any, Sequence[str]]]] = {}
-    for entry in suite.evaluate:
-        harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, seed))
-        by_data.setdefault(entry.data or suite.data, []).append((harness, entry.layers))
-    return [
-        record
-        for data, requests in by_data.items()
-        for record in evaluate(
-            requests, encoder, data, workspace, runtime, skip_bad_images=skip_bad_images
-        )
-    ]
+    suite: Suite
+    workspace: Path
+    runtime: Runtime
+    skip_bad_images: bool
+
+    def pretrain(self, entry: PretrainEntry, config: Any) -> "Reference":
+        """The encoder of one pretext and seed, trained if it is missing."""
+        from ssl_bench.pretrain import pretrain
+        from ssl_bench.reference import Reference
+
+        data = entry.data or self.suite.data
+        run = pretrain(
+            entry.method, config, data, self.workspace, self.runtime,
+            skip_bad_images=self.skip_bad_images,
+        )  # fmt: skip
+        return Reference(f"{entry.method}@{run.key}", self.workspace)
+
+    def untrained(self, reference: "Reference") -> "Reference":
+        """The same network with random weights, at the same image size."""
+        spec = reference.spec
+        settings = {
+            "arch": spec.arch, "image_size": spec.image_size, "init": "fan-in",
+            "seed": self.suite.seeds[0],
+        }  # fmt: skip
+        entry = PretrainEntry(method=FLOOR)
+        return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
+
+    def measure(
+        self, encoder: "Reference", seed: int, external: ExternalEntry | None = None
+    ) -> list[Record]:
+        """All evaluations of one encoder: those on the same images share a pass over them."""
+        from ssl_bench.evaluate import evaluate
+
+        by_data: dict[str, list[tuple[Any, Sequence[str]]]] = {}
+        for entry in self.suite.evaluate:
+            if external and external.evaluations and entry.evaluation not in external.evaluations:
+                continue
+            harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, seed))
+            layers = external.layers if external else entry.layers
+            by_data.setdefault(entry.data or self.suite.data, []).append((harness, layers))
+        return [
+            record
+            for data, requests in by_data.items()
+            for record in evaluate(
+                requests, encoder, data, self.workspace, self.runtime,
+                skip_bad_images=self.skip_bad_images,
+                controls=self.suite.controls and seed == self.suite.seeds[0],
+            )
+        ]  # fmt: skip

@@ -23,6 +23,8 @@ from ssl_bench.records import Record, folder_of, key_of, read_record, write_atom
 from ssl_bench.statistics import mean_interval, paired_difference, paired_over_images
 
 BASELINES = ("random", "autoencoder")
+WIDE = 8  # columns above which a table is cut by protocol
+ABOVE_CHANCE = 4  # standard deviations at which a control is not at chance any more
 HIDDEN = {"seed", "precision"}  # settings that never tell rows or columns apart
 
 
@@ -61,22 +63,26 @@ class Table:
 
         With the `workspace` that holds their predictions, single seeds are compared over images.
         """
-        rows, columns = _row_names(records), _column_names(records)
+        controls = [r for r in records if "control" in r.identity]
+        records = [r for r in records if "control" not in r.identity]
+        shown = [(record, metric) for record in records for metric in _shown(record)]
+        several = [record for record, _ in shown]
+        rows, columns = _row_names(several), _column_names(shown)
         values: dict[tuple[str, str], Seeded] = defaultdict(dict)
         images: dict[tuple[str, str], float] = {}
         hits: dict[tuple[str, str], np.ndarray | None] = {}
-        for record, row, column in zip(records, rows, columns, strict=True):
-            metric = _metric(record)
+        for (record, metric), row, column in zip(shown, rows, columns, strict=True):
             seeds = (_pretraining(record).get("seed", 0), record.identity["config"]["seed"])
             values[row, column][seeds] = record.metrics[metric]
             if f"{metric}_low" in record.metrics:
                 span = record.metrics[f"{metric}_high"] - record.metrics[f"{metric}_low"]
                 images[row, column] = span / 2
-            if workspace is not None:
+            if workspace is not None and metric == "top1":
                 hits[row, column] = _hits(record, workspace)
         ordered = sorted(set(rows), key=lambda r: (_rank(r), rows.index(r)))
-        order = _column_order(records, columns)
-        return cls(ordered, order, dict(values), images, hits, _footnotes(records))
+        order = _column_order(several, columns)
+        notes = [*_metric_notes(shown), *_footnotes(records), *_control_notes(controls)]
+        return cls(ordered, order, dict(values), images, hits, notes)
 
     def cell(self, row: str, column: str) -> Cell | None:
         """None where nothing was measured."""
@@ -119,20 +125,38 @@ class Table:
     # ---- forms
 
     def markdown(self) -> str:
-        """GitHub Markdown: the table, the paired differences, what the marks mean."""
-        body = [["method", *self.columns]]
-        counts = {c.n for r in self.rows for c in map(partial(self.cell, r), self.columns) if c}
-        body += [
-            [row, *(_text(self.cell(row, c), len(counts) > 1) for c in self.columns)]
-            for row in self.rows
-        ]
-        parts = [_pipes(body)]
-        differences = self.differences()
-        if differences:
-            lines = [["difference", *self.columns]]
-            lines += [[name, *(_signed(d) for d in cells)] for name, cells in differences]
-            parts.append(_pipes(lines))
+        """GitHub Markdown: the table, the paired differences, what the marks mean.
+
+        A wide table is cut by protocol: one below the other, with the layers across.
+        """
+        parts = [part for columns in self._groups() for part in self._grids(columns)]
         return "\n\n".join([*parts, "\n".join(self.legend())])
+
+    def _groups(self) -> list[list[str]]:
+        """The columns that stand in one table."""
+        if len(self.columns) <= WIDE:
+            return [list(self.columns)]
+        groups: dict[str, list[str]] = defaultdict(list)
+        for column in self.columns:
+            groups[column.partition(" ")[0]].append(column)
+        return list(groups.values())
+
+    def _grids(self, columns: Sequence[str]) -> list[str]:
+        """The table of these columns and, below it, their differences."""
+        held = [[self.cell(row, c) for c in columns] for row in self.rows]
+        counts = {c.n for r in self.rows for c in map(partial(self.cell, r), self.columns) if c}
+        body = [["method", *columns]]
+        body += [
+            [row, *(_text(cell, len(counts) > 1) for cell in cells)]
+            for row, cells in zip(self.rows, held, strict=True)
+            if any(cells)
+        ]
+        lines = [["difference", *columns]]
+        places = [self.columns.index(c) for c in columns]
+        for name, differences in self.differences():
+            if any(differences[i] for i in places):
+                lines.append([name, *(_signed(differences[i]) for i in places)])
+        return [_pipes(grid) for grid in (body, lines) if len(grid) > 1]
 
     def legend(self) -> list[str]:
         """What a reader must know to believe the numbers."""
@@ -233,9 +257,40 @@ def _pretraining(record: Record) -> Mapping[str, Any]:
     return record.details.get("pretraining") or {}
 
 
-def _metric(record: Record) -> str:
-    """The metric that tables show, as the evaluation named it."""
-    return record.details["metric"]
+def _shown(record: Record) -> list[str]:
+    """The metrics that tables show, as the evaluation named them."""
+    return record.details.get("shown") or [record.details["metric"]]
+
+
+def _metric_notes(shown: Sequence[tuple[Record, str]]) -> list[str]:
+    """What each protocol's number is, unless all are top-1 accuracies."""
+    named: dict[str, dict[str, None]] = defaultdict(dict)
+    for record, metric in shown:
+        named[record.identity["protocol"]][metric] = None
+    if {metric for metrics in named.values() for metric in metrics} <= {"top1"}:
+        return []
+    listed = (f"{protocol}: {', '.join(metrics)}" for protocol, metrics in named.items())
+    return ["Metrics: " + "; ".join(listed) + "."]
+
+
+def _control_notes(controls: Sequence[Record]) -> list[str]:
+    """How each protocol's runs with shuffled training labels stand to chance."""
+    by_protocol: dict[str, list[Record]] = defaultdict(list)
+    for record in controls:
+        by_protocol[record.identity["protocol"]].append(record)
+    notes = []
+    for protocol, records in by_protocol.items():
+        values = [r.metrics[r.details["metric"]] for r in records]
+        found = [r.details["control"] for r in records]
+        chance, spread = (float(np.mean([c[k] for c in found])) for k in ("chance", "spread"))
+        worst = max(c["z"] for c in found)
+        verdict = "at chance" if worst < ABOVE_CHANCE else "**ABOVE CHANCE: do not trust the rest**"
+        notes.append(
+            f"Control, shuffled training labels, {protocol}: {min(values):.1f} to "
+            f"{max(values):.1f} over {len(values)} encoders, chance {chance:.1f} ± "
+            f"{2 * spread:.1f}: {verdict}."
+        )
+    return notes
 
 
 def _hits(record: Record, workspace: Path) -> np.ndarray | None:
@@ -287,13 +342,15 @@ def _row_names(records: Sequence[Record]) -> list[str]:
     return names
 
 
-def _column_names(records: Sequence[Record]) -> list[str]:
-    """Protocol with its deviations, layer, and the data where they differ."""
-    data = _data_names(records)
+def _column_names(shown: Sequence[tuple[Record, str]]) -> list[str]:
+    """Protocol with its deviations, layer, the metric if there are several, the data likewise."""
+    data = _data_names([record for record, _ in shown])
     several = len(set(data)) > 1
     return [
-        f"{r.details['protocol']} {r.identity['layer']}" + (f" on {name}" if several else "")
-        for r, name in zip(records, data, strict=True)
+        f"{r.details['protocol']} {r.identity['layer']}"
+        + (f" {metric}" if len(_shown(r)) > 1 else "")
+        + (f" on {name}" if several else "")
+        for (r, metric), name in zip(shown, data, strict=True)
     ]
 
 
@@ -335,6 +392,8 @@ def _footnotes(records: Sequence[Record]) -> list[str]:
         of = [r for r, name in zip(records, names, strict=True) if name == data]
         skipped = len(of[0].details["skipped_images"])
         left = f", {skipped} bad images skipped" if skipped else ""
+        twice = len(of[0].details.get("duplicates", []))
+        left += f", **{twice} of them also in train**" if twice else ""
         notes.append(f"Data: {data}, {of[0].details['test_images']} test images{left}.")
     return notes
 

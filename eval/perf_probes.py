@@ -1,0 +1,246 @@
+"""Probes of frozen features: the pass against a bare forward, the solver against scikit-learn.
+
+Everything is a ratio of times taken in turn within one run on the same machine, so that a busy or
+slow machine does not make the figure. Images are the embedded scenes; the encoder is AlexNet with
+random weights, whose speed is that of trained ones.
+
+    bench perf probes
+    bench perf probes --images 2000 --image-size 96 --width 0.5     # a quick look
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
+from eval.logistic import Standardizer, fit
+from ssl_bench import catalogue
+from ssl_bench.augment import center_crop
+from ssl_bench.data.store import ImageStore, open_store
+from ssl_bench.encoders import Encoder, EncoderSpec, build_encoder, initialize
+from ssl_bench.features import BATCH, Features, extract
+from ssl_bench.task import Config, Probe
+
+TEST = 1000  # images that the probes predict
+PARTS = 4  # the bare forward and the pass take turns
+MEMORY_MB = 32  # of features, in the measurement of memory
+SMALL = {"image_size": 64, "width": 0.25, "dimensions": 1000}  # what memory is measured with
+
+
+class PerfProbesConfig(Config):
+    """What is measured."""
+
+    images: int = Field(default=10_000, ge=400, description="training images of the pass")
+    image_size: int = Field(default=128, ge=64, description="side of the network's input, px")
+    width: float = Field(default=1.0, gt=0, le=4, description="factor on alexnet's channel counts")
+    dimensions: int = Field(default=9600, ge=1, description="most numbers a layer is pooled to")
+    oracle_images: int = Field(
+        default=1000, ge=100, description="images that scikit-learn is fitted to"
+    )
+    memory_images: int = Field(
+        default=2000, ge=400, description="images in the measurement of memory, then ten times that"
+    )
+
+
+class PerfProbes:
+    """Three measurements: the pass, the solver, the memory."""
+
+    Config = PerfProbesConfig
+
+    def __init__(self, config: PerfProbesConfig) -> None:
+        self.config = config
+
+    def lines(self) -> Iterator[str]:
+        """The report, line by line as it is known."""
+        config = self.config
+        encoder, spec = _alexnet(config.image_size, config.width)
+        train, test = _scenes(config.images, config.image_size)
+        yield f"{config.images} images of {config.image_size} px, {torch.get_num_threads()} threads"
+        yield from self._pass(encoder, spec, train, test)
+        yield ""
+        yield from self._oracle(encoder, spec, train)
+        yield ""
+        yield from self._memory()
+
+    def _pass(
+        self, encoder: Encoder, spec: EncoderSpec, train: ImageStore, test: ImageStore
+    ) -> Iterator[str]:
+        """One pass and all probes against the bare forward and the solvers."""
+        wanted = {layer: [self.config.dimensions] for layer in encoder.layers}
+        bare = passed = 0.0
+        for part in _parts(train):
+            bare += _timed(lambda part=part: _forward(encoder, spec, part))
+            passed += _timed(lambda part=part: extract(encoder, spec, part, wanted, "pass"))
+        yield f"bare forward, six layers        {bare:8.1f} s"
+        yield f"pass: features of six layers    {passed:8.1f} s   {passed / bare:.2f} × bare"
+        on_disk = 4 * len(train) * 50_000 > 1 << 30
+        seen = extract(encoder, spec, train, wanted, "train", on_disk=on_disk)
+        unseen = extract(encoder, spec, test, wanted, "test", on_disk=on_disk)
+        total = 0.0
+        for probe in _probes(self.config.dimensions, len(train)):
+            seconds = 0.0
+            for layer in encoder.layers:
+                key = layer, self.config.dimensions
+                a, b = (
+                    Features(rows[key], store.annotations, store.index.classes)
+                    for rows, store in ((seen, train), (unseen, test))
+                )
+                seconds += _timed(lambda layer=layer, a=a, b=b: probe.probe(layer, a, b))
+            total += seconds
+            yield f"{probe.protocol:24} solver  {seconds:8.1f} s"
+        ratio = (passed + total) / (bare + total)
+        yield f"all: {passed + total:.1f} s = {ratio:.2f} × (bare forward + solvers); aim: ≤ 1.5"
+
+    def _oracle(self, encoder: Encoder, spec: EncoderSpec, train: ImageStore) -> Iterator[str]:
+        """All layers and strengths at once against scikit-learn one by one, same matrices."""
+        few = _part(train, slice(0, self.config.oracle_images))
+        wanted = {layer: [self.config.dimensions] for layer in encoder.layers}
+        rows = extract(encoder, spec, few, wanted, "features for scikit-learn")
+        labels = torch.from_numpy(few.labels)
+        strengths = torch.logspace(-6, 0, 13)
+        ours = theirs = worst = 0.0
+        for layer in encoder.layers:
+            raw = rows.pop((layer, self.config.dimensions))
+            x = Standardizer.fit(raw)(raw)
+            started = time.perf_counter()
+            found = fit(x, labels, int(labels.max()) + 1, strengths)
+            ours += time.perf_counter() - started
+            seconds, gap = _scikit_learn(x.whole(), labels, strengths, found.objective)
+            theirs, worst = theirs + seconds, max(worst, gap)
+            yield f"{layer}: {x.shape[1]} numbers, so far ours {ours:.1f} s, theirs {theirs:.1f} s"
+        yield (
+            f"logistic regression, {len(few)} images, {len(encoder.layers)} layers × "
+            f"{len(strengths)} strengths: ours {ours:.1f} s, scikit-learn {theirs:.1f} s: "
+            f"{theirs / ours:.1f} × faster; aim: ≥ 10"
+        )
+        yield f"our objective above theirs: at most {worst:.1e}, relative; aim: ≤ 1e-4"
+
+    def _memory(self) -> Iterator[str]:
+        """Peak memory of two processes of their own, one with ten times the images."""
+        few = self.config.memory_images
+        peaks = [_peak_of(count) for count in (few, 10 * few)]
+        for count, peak in zip((few, 10 * few), peaks, strict=True):
+            yield f"peak memory, {count} images, {MEMORY_MB} MiB for features: {peak:.0f} MiB"
+        yield f"growth {peaks[1] / peaks[0] - 1:+.1%}; aim: < 10 %"
+
+
+def _alexnet(size: int, width: float) -> tuple[Encoder, EncoderSpec]:
+    train, _ = _scenes(400, size)
+    spec = EncoderSpec(
+        arch="alexnet", image_size=size, width=width, normalization=train.normalization
+    )
+    encoder = build_encoder(spec)
+    initialize(encoder, "fan-in", 0, "encoder")
+    return encoder, spec
+
+
+def _scenes(images: int, size: int) -> tuple[ImageStore, ImageStore]:
+    data = catalogue.dataset(f"scenes:train={images},test={min(TEST, images)}")
+    return open_store(data, "train", size), open_store(data, "test", size)
+
+
+def _part(store: ImageStore, span: slice) -> ImageStore:
+    """The first images, up to the span's end: a store's file is read from its beginning."""
+    index = store.index
+    few = {name: getattr(index, name)[: span.stop] for name in ("names", "labels", "digests")}
+    return ImageStore(store.folder, index.model_copy(update=few))
+
+
+def _parts(store: ImageStore) -> Iterator[ImageStore]:
+    for _ in range(PARTS):
+        yield _part(store, slice(0, len(store) // PARTS))
+
+
+def _timed(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@torch.no_grad()
+def _forward(encoder: Encoder, spec: EncoderSpec, store: ImageStore) -> None:
+    """The network alone: one batch, read and normalised beforehand, again and again."""
+    encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pixels = center_crop(store.images(slice(0, BATCH)), spec.image_size)
+    images = spec.normalization.apply(pixels)
+    for start in range(0, len(store), BATCH):
+        encoder(images[: len(store) - start], encoder.layers)
+
+
+def _probes(dimensions: int, images: int) -> Sequence[Probe]:
+    """Every probe of frozen features there is, once per protocol."""
+    made = []
+    for name in catalogue.names("eval"):
+        kind: Any = catalogue.evaluation(name)
+        if issubclass(kind, Probe):
+            made.append(kind(kind.Config(dimensions=dimensions)))
+    return made
+
+
+def _scikit_learn(
+    x: torch.Tensor, labels: torch.Tensor, strengths: torch.Tensor, ours: torch.Tensor
+) -> tuple[float, float]:
+    """Seconds of one fit per strength, and how far our objective is above the best of theirs."""
+    given, targets = x.numpy(), labels.numpy()
+    seconds, worst = 0.0, -np.inf
+    for strength, reached in zip(strengths.tolist(), ours.tolist(), strict=True):
+        model = LogisticRegression(C=1 / (len(x) * strength), max_iter=10_000)
+        seconds += _timed(lambda model=model: model.fit(given, targets))
+        logits = torch.from_numpy(model.decision_function(given)).double()
+        penalty = strength / 2 * float(np.square(model.coef_).sum())
+        theirs = float(F.cross_entropy(logits, labels)) + penalty
+        worst = max(worst, reached / theirs - 1)
+    return seconds, worst
+
+
+# ---- memory
+
+
+def _peak_of(images: int) -> float:
+    """MiB, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "eval.perf_probes", str(images)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return float(done.stdout.split()[-1])
+
+
+def _work(images: int) -> float:
+    """The pass and every probe on this many images; returns the peak in MiB."""
+    encoder, spec = _alexnet(SMALL["image_size"], SMALL["width"])
+    train, test = _scenes(images, SMALL["image_size"])
+    dimensions = SMALL["dimensions"]
+    wanted = {layer: [dimensions] for layer in encoder.layers}
+    sizes = 4 * images * dimensions * len(wanted)
+    on_disk = sizes > MEMORY_MB << 20
+    seen = extract(encoder, spec, train, wanted, on_disk=on_disk)
+    unseen = extract(encoder, spec, test, wanted, on_disk=on_disk)
+    for probe in _probes(dimensions, images):
+        for layer in encoder.layers:
+            a, b = (
+                Features(rows[layer, dimensions], store.annotations, store.index.classes)
+                for rows, store in ((seen, train), (unseen, test))
+            )
+            probe.probe(layer, a, b)
+    return _peak()
+
+
+def _peak() -> float:
+    """This process's largest resident size in MiB: VmHWM, which a new program starts anew."""
+    with open(f"/proc/{os.getpid()}/status") as file:
+        line = next(line for line in file if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    print(_work(int(sys.argv[1])))
