@@ -254,7 +254,10 @@ def _pretrain_command(method: str) -> click.Command:
     config = catalogue.pretext(method).Config
 
     @click.option(
-        "--data", default="scenes", show_default=True, help="Images: scenes or folder:PATH."
+        "--data",
+        default="scenes",
+        show_default=True,
+        help="Images: scenes, folder:PATH or voc:PATH.",
     )
     @click.option(
         "--devices",

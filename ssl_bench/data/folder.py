@@ -6,6 +6,7 @@ PATH/…                                                      images only, for p
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,37 +34,47 @@ class FolderSplit(Split):
         self.classes = tuple(classes)
         digest = hashlib.sha256(repr((str(root), self.classes)).encode())
         for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
-            # The inode's own time too: an edit that puts size and mtime back is seen.
-            stat = file.lstat()
-            text = (name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, label)
+            text = (name, *stamp(file.lstat()), label)
             digest.update(repr(text).encode(errors="backslashreplace"))
         self.fingerprint = digest.hexdigest()
 
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
         """Decode one file; see Split.load."""
-        path = self.root / self.names[index]
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            shown = str(path).encode(errors="backslashreplace").decode()
-            raise DataError(
-                f"{shown} has a name that is not UTF-8: rename it, or pass --skip-bad-images"
-            ) from error
-        try:
-            content = path.read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
-                if min(image.size) < smallest:
-                    raise DataError(
-                        f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
-                        "crop: lower --image-size, or pass --skip-bad-images"
-                    )
-                pixels = fit_square(image, size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{path} cannot be read as an image ({_reason(error)}): "
-                "mend or remove it, or pass --skip-bad-images"
-            ) from error
-        return pixels, hashlib.sha256(content).hexdigest()
+        return load_image(self.root / self.names[index], size, smallest)
+
+
+def stamp(stat: os.stat_result) -> tuple[int, int, int]:
+    """Size and times of a file: what changes when its content does.
+
+    The inode's own time too, so that an edit that puts size and mtime back is seen.
+    """
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def load_image(path: Path, size: int, smallest: int) -> tuple[np.ndarray, str]:
+    """Decode one image file; see Split.load."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise DataError(
+            f"{shown} has a name that is not UTF-8: rename it, or pass --skip-bad-images"
+        ) from error
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            if min(image.size) < smallest:
+                raise DataError(
+                    f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
+                    "crop: lower --image-size, or pass --skip-bad-images"
+                )
+            pixels = fit_square(image, size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} cannot be read as an image ({_reason(error)}): "
+            "mend or remove it, or pass --skip-bad-images"
+        ) from error
+    return pixels, hashlib.sha256(content).hexdigest()
 
 
 def _reason(error: Exception) -> str:
