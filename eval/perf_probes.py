@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,23 +78,20 @@ class PerfProbes:
         wanted = {layer: [self.config.dimensions] for layer in encoder.layers}
         bare = passed = 0.0
         for part in _parts(train):
-            bare += _timed(lambda part=part: _forward(encoder, spec, part))
-            passed += _timed(lambda part=part: extract(encoder, spec, part, wanted, "pass"))
+            bare += _timed(partial(_forward, encoder, spec, part))
+            passed += _timed(partial(extract, encoder, spec, part, wanted, "pass"))
         yield f"bare forward, six layers        {bare:8.1f} s"
         yield f"pass: features of six layers    {passed:8.1f} s   {passed / bare:.2f} × bare"
         on_disk = 4 * len(train) * 50_000 > 1 << 30
         seen = extract(encoder, spec, train, wanted, "train", on_disk=on_disk)
         unseen = extract(encoder, spec, test, wanted, "test", on_disk=on_disk)
         total = 0.0
-        for probe in _probes(self.config.dimensions, len(train)):
+        for probe in _probes(self.config.dimensions):
             seconds = 0.0
             for layer in encoder.layers:
                 key = layer, self.config.dimensions
-                a, b = (
-                    Features(rows[key], store.annotations, store.index.classes)
-                    for rows, store in ((seen, train), (unseen, test))
-                )
-                seconds += _timed(lambda layer=layer, a=a, b=b: probe.probe(layer, a, b))
+                a, b = Features.of(seen[key], train), Features.of(unseen[key], test)
+                seconds += _timed(partial(probe.probe, layer, a, b))
             total += seconds
             yield f"{probe.protocol:24} solver  {seconds:8.1f} s"
         ratio = (passed + total) / (bare + total)
@@ -159,7 +157,7 @@ def _parts(store: ImageStore) -> Iterator[ImageStore]:
         yield _part(store, slice(0, len(store) // PARTS))
 
 
-def _timed(work: Any) -> float:
+def _timed(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -175,14 +173,11 @@ def _forward(encoder: Encoder, spec: EncoderSpec, store: ImageStore) -> None:
         encoder(images[: len(store) - start], encoder.layers)
 
 
-def _probes(dimensions: int, images: int) -> Sequence[Probe]:
+def _probes(dimensions: int) -> Sequence[Probe]:
     """Every probe of frozen features there is, once per protocol."""
-    made = []
-    for name in catalogue.names("eval"):
-        kind: Any = catalogue.evaluation(name)
-        if issubclass(kind, Probe):
-            made.append(kind(kind.Config(dimensions=dimensions)))
-    return made
+    kinds = [catalogue.evaluation(name) for name in catalogue.names("eval")]
+    settings: dict[str, Any] = {"dimensions": dimensions}
+    return [kind(kind.Config(**settings)) for kind in kinds if issubclass(kind, Probe)]
 
 
 def _scikit_learn(
@@ -193,7 +188,7 @@ def _scikit_learn(
     seconds, worst = 0.0, -np.inf
     for strength, reached in zip(strengths.tolist(), ours.tolist(), strict=True):
         model = LogisticRegression(C=1 / (len(x) * strength), max_iter=10_000)
-        seconds += _timed(lambda model=model: model.fit(given, targets))
+        seconds += _timed(partial(model.fit, given, targets))
         logits = torch.from_numpy(model.decision_function(given)).double()
         penalty = strength / 2 * float(np.square(model.coef_).sum())
         theirs = float(F.cross_entropy(logits, labels)) + penalty
@@ -225,10 +220,10 @@ def _work(images: int) -> float:
     on_disk = sizes > MEMORY_MB << 20
     seen = extract(encoder, spec, train, wanted, on_disk=on_disk)
     unseen = extract(encoder, spec, test, wanted, on_disk=on_disk)
-    for probe in _probes(dimensions, images):
+    for probe in _probes(dimensions):
         for layer in encoder.layers:
             a, b = (
-                Features(rows[layer, dimensions], store.annotations, store.index.classes)
+                Features.of(rows[layer, dimensions], store)
                 for rows, store in ((seen, train), (unseen, test))
             )
             probe.probe(layer, a, b)

@@ -5,6 +5,7 @@ is known, so a kill loses one at most.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -149,20 +150,19 @@ class _Work:
         unseen = extract(subject, spec, self.test, wanted, "features of test", on_disk=on_disk)
         shared = {"seconds": round(time.monotonic() - started, 2), "on_disk": on_disk}
         ordered = sorted(jobs, key=lambda job: subject.layers.index(job.layer))
+        users = Counter((job.layer, job.harness.config.dimensions) for job in jobs)
         for job in progress(ordered, "probes", len(ordered)):
             key = job.layer, job.harness.config.dimensions
             started = time.monotonic()
-            train, test = (
-                Features(rows[key], store.annotations, store.index.classes)
-                for rows, store in ((seen, self.train), (unseen, self.test))
-            )
+            train, test = Features.of(seen[key], self.train), Features.of(unseen[key], self.test)
             try:
                 outcome = self._outcome(job, train, test)
             except DataError as error:
                 errors.append(error)
-                continue
-            self._finish(job, outcome, started, {"pass": shared})
-            if not any((j.layer, j.harness.config.dimensions) == key for j in _after(job, ordered)):
+            else:
+                self._finish(job, outcome, started, {"pass": shared})
+            users[key] -= 1
+            if not users[key]:
                 del seen[key], unseen[key]
 
     def _outcome(self, job: _Job, train: Features, test: Features) -> Outcome:
@@ -185,6 +185,7 @@ class _Work:
             "protocol": " ".join([harness.protocol, *harness.config.deviations()]),
             "metric": harness.metric,
             "shown": list(harness.shown),
+            "interval": harness.interval,
             "selection": dict(outcome.selection),
             "test_images": len(self.test),
             "skipped_images": self.test.index.skipped,
@@ -217,10 +218,6 @@ class _Work:
         if found:
             say(f"warning: {len(found)} test images are training images too, {found[0]} first")
         return found
-
-
-def _after(job: _Job, ordered: Sequence[_Job]) -> Sequence[_Job]:
-    return ordered[ordered.index(job) + 1 :]
 
 
 def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[str, Any]:

@@ -197,6 +197,11 @@ class Features:
     annotations: np.ndarray
     classes: tuple[str, ...]
 
+    @classmethod
+    def of(cls, rows: Rows, store: ImageStore) -> "Features":
+        """Rows of a store's images, in its order."""
+        return cls(rows, store.annotations, store.index.classes)
+
     def __len__(self) -> int:
         return len(self.rows)
 

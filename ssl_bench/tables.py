@@ -56,6 +56,7 @@ class Table:
     images: Mapping[tuple[str, str], float]  # half-width over the test images, of the last record
     hits: Mapping[tuple[str, str], np.ndarray | None]  # 100 where it was right, of the last record
     footnotes: Sequence[str]
+    single: str = "over the test images, Wilson's"  # what the interval of a single seed is
 
     @classmethod
     def of(cls, records: Sequence[Record], workspace: Path | None = None) -> "Table":
@@ -82,7 +83,7 @@ class Table:
         ordered = sorted(set(rows), key=lambda r: (_rank(r), rows.index(r)))
         order = _column_order(several, columns)
         notes = [*_metric_notes(shown), *_footnotes(records), *_control_notes(controls)]
-        return cls(ordered, order, dict(values), images, hits, notes)
+        return cls(ordered, order, dict(values), images, hits, notes, _interval(records))
 
     def cell(self, row: str, column: str) -> Cell | None:
         """None where nothing was measured."""
@@ -167,7 +168,7 @@ class Table:
             counts = " or ".join(map(str, seeds))
             lines[0] += f" Over seeds: Student's t, n = {counts}."
         if any(c and c.over == "images" for c in cells):
-            lines[0] += " *One seed: over the test images, Wilson's."
+            lines[0] += f" *One seed: {self.single}."
         if self.differences():
             lines.append(
                 "Differences are paired by seed (*by test image); **bold**: the 95 % interval "
@@ -260,6 +261,18 @@ def _pretraining(record: Record) -> Mapping[str, Any]:
 def _shown(record: Record) -> list[str]:
     """The metrics that tables show, as the evaluation named them."""
     return record.details.get("shown") or [record.details["metric"]]
+
+
+def _interval(records: Sequence[Record]) -> str:
+    """What the interval of a single seed is, by protocol where they differ."""
+    usual = "over the test images, Wilson's"
+    kinds = {r.identity["protocol"]: r.details.get("interval", usual) for r in records}
+    if len(set(kinds.values())) == 1:
+        return next(iter(kinds.values()))
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for protocol, kind in kinds.items():
+        by_kind[kind].append(protocol)
+    return "; ".join(f"{', '.join(names)} {kind}" for kind, names in by_kind.items())
 
 
 def _metric_notes(shown: Sequence[tuple[Record, str]]) -> list[str]:

@@ -21,7 +21,7 @@ from ssl_bench.encoders import Encoder, EncoderSpec, Init, Normalization
 from ssl_bench.features import Features
 from ssl_bench.runtime import Precision, Runtime
 
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "step"]
 
 
 class Config(BaseModel):
@@ -52,7 +52,10 @@ class TrainConfig(Config):
     steps: int = Field(ge=1, description="updates")
     batch_size: int = Field(ge=1, description="images per update over all devices")
     lr: float = Field(gt=0, le=1e30, description="learning rate at the start")
-    schedule: Schedule = Field(default="constant", description="the learning rate's course")
+    schedule: Schedule = Field(
+        default="constant",
+        description="the learning rate's course; step: a tenth after 2/7, 4/7 and 6/7 of the steps",
+    )
     precision: Precision = Field(
         default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
     )
@@ -155,13 +158,14 @@ class Harness(ABC):
     """What turns an encoder and labelled images into numbers: an Evaluation or a Probe.
 
     `protocol` is the name and version of the canonical settings, which are the defaults of
-    `Config`; a setting that differs is printed behind the name. `metric` is the one that tables
-    show.
+    `Config`; a setting that differs is printed behind the name. `metric` is the headline, and
+    `interval` says what its 95 % interval is over and how it is made.
     """
 
     Config: ClassVar[type["EvaluationConfig"]]
     protocol: ClassVar[str]
-    metric: ClassVar[str]
+    metric: str
+    interval: str = "over the test images, Wilson's"
 
     def __init__(self, config: Any) -> None:
         self.config = config
