@@ -11,6 +11,7 @@ problems are nearly separable, so a diagonal preconditioner is nearly Newton's.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,14 +22,17 @@ MEMORY = 10  # pairs that L-BFGS remembers
 NEWTON = 6  # steps of the line search
 DOUBLE_BELOW = 2048  # two seconds; above, single precision is three times faster
 TURN_BELOW = 10_000  # the eigendecomposition then costs less than the iterations it saves
+FLOOR = 1e-6  # share of the first axis's variance below which others are noise
 
 
 class Problem(ABC):
     """K problems over weights (K, P + 1, C); the last of the P + 1 rows is the intercept.
 
+    Without an `intercept` the weights are (K, P, C): there is none, or the rows carry a constant.
     `scale` (K, P + 1, 1) is a guess of the inverse Hessian's diagonal.
     """
 
+    intercept: ClassVar[bool] = True
     rows: Rows  # (N, P)
     scale: Tensor
 
@@ -52,22 +56,25 @@ class Problem(ABC):
 
     def scores(self, w: Tensor) -> Tensor:
         """(K, P + 1, C) -> (N, K, C), in one product for all problems."""
-        k, p, c = w.shape
-        flat = w[:, :-1].permute(1, 0, 2).reshape(p - 1, k * c)
+        k, _, c = w.shape
+        inner = w[:, :-1] if self.intercept else w
+        flat = inner.permute(1, 0, 2).reshape(-1, k * c)
         z = torch.empty(len(self.rows), k * c, device=w.device)
         for span, block in self.rows.blocks():
             torch.mm(block, flat, out=z[span])
-        return z.view(-1, k, c) + w[:, -1]
+        z = z.view(-1, k, c)
+        return z + w[:, -1] if self.intercept else z
 
     def back(self, error: Callable[[slice], Tensor], like: Tensor) -> Tensor:
         """Xᵀ e and its sum for the intercept, (K, P + 1, C), from errors by block (B, K, C)."""
-        k, p, c = like.shape
-        total, sums = like.new_zeros(p - 1, k * c), like.new_zeros(k, c)
+        k, _, c = like.shape
+        total, sums = like.new_zeros(self.rows.shape[1], k * c), like.new_zeros(k, c)
         for span, block in self.rows.blocks():
             e = error(span)
             total.addmm_(block.T, e.reshape(len(e), k * c))
             sums += e.sum(0)
-        return torch.cat([total.view(p - 1, k, c).permute(1, 0, 2), sums[:, None]], 1)
+        inner = total.view(-1, k, c).permute(1, 0, 2)
+        return torch.cat([inner, sums[:, None]], 1) if self.intercept else inner
 
 
 @dataclass(frozen=True)
@@ -163,23 +170,26 @@ def _step_length(problem: Problem, z: Tensor, dz: Tensor, w: Tensor, dw: Tensor)
 Back = Callable[[Tensor], Tensor]
 
 
-def turn(rows: Rows) -> tuple[Rows, Back] | None:
+def turn(rows: Rows, *, fine: bool = False) -> tuple[Rows, Back] | None:
     """Rows (N, D) in their principal axes (N, R), and what takes weights (…, R, C) to (…, D, C).
 
     With X = U S Vᵀ, the rows become U S and weights w become V w = Xᵀ U S⁻¹ w, so for N < D neither
-    V nor a product with it is needed. The rows are not centred here. None where the decomposition
-    would cost too much.
+    V nor a product with it is needed. The rows are not centred here. Axes with less than 1e-6 of
+    the first one's variance are left out. `fine` keeps them, at more cost, for problems so little
+    regularised that they put weight there. None where the decomposition would cost too much.
     """
     count, size = rows.shape
     if min(count, size) > TURN_BELOW:
         return None
     if size <= count:
-        vectors = _axes(_gram(rows))[1]
+        # Whatever the values' errors, all of an orthonormal V together turn rows without loss.
+        vectors = _axes(_gram(rows), -1.0 if fine else FLOOR)[1]
         turned = rows.map(lambda block: block @ vectors, vectors.shape[1])
         return turned, lambda w: vectors @ w
     x = rows.whole()
-    wide = x.double() if count <= DOUBLE_BELOW else x
-    values, vectors = _axes(wide @ wide.T)
+    # S is a root: an error of 1e-7 in S², single precision's, would be one of 3e-4 in S.
+    wide = x.double() if count <= DOUBLE_BELOW or fine else x
+    values, vectors = _axes(wide @ wide.T, 1e-12 if fine else FLOOR)
     scale = values**0.5
     return Rows.of(vectors * scale), lambda w: x.T @ ((vectors / scale) @ w)
 
@@ -195,8 +205,8 @@ def _gram(rows: Rows) -> Tensor:
     return gram
 
 
-def _axes(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (R,) and vectors (·, R) above the product's noise.
+def _axes(gram: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (R,) and vectors (·, R), those above `floor` of the greatest.
 
     LAPACK's single precision may fail on dead features.
     """
@@ -204,5 +214,5 @@ def _axes(gram: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(gram)
     except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
         values, vectors = torch.linalg.eigh(gram.double())
-    kept = values > 1e-6 * values[-1]
+    kept = values > floor * values[-1]
     return values[kept].float(), vectors[:, kept].float()

@@ -67,14 +67,14 @@ class LinearProbe(Probe):
         parts = held_out(labels.cpu().numpy(), self.config.held_out, self.config.seed)
         fitted, held = (torch.from_numpy(part).to(labels.device) for part in parts)
         strengths = torch.logspace(-6, 0, self.config.strengths, device=labels.device)
-        standardize = _standardizer(layer, rows.part(fitted))
+        standardize = standardizer(layer, rows.part(fitted))
         models = fit(standardize(rows.part(fitted)), labels[fitted], classes, strengths)
         hits = models.predict(standardize(rows.part(held))) == labels[held]  # (K, N)
         accuracy = 100 * hits.float().mean(1)
         best = int(len(strengths) - 1 - accuracy.flip(0).argmax())  # of equals, the strongest
         chosen = slice(best, best + 1)
         begin = (models.weights[chosen], models.bias[chosen])
-        standardize = _standardizer(layer, rows)
+        standardize = standardizer(layer, rows)
         final = fit(standardize(rows), labels, classes, strengths[chosen], begin)
         selection = {
             "split": f"{self.config.held_out:.0%} of train, stratified",
@@ -91,7 +91,8 @@ class LinearProbe(Probe):
         return lambda x: final.predict(standardize(x))[0], selection
 
 
-def _standardizer(layer: str, rows: Rows) -> Standardizer:
+def standardizer(layer: str, rows: Rows) -> Standardizer:
+    """Of these rows. DataError, naming the layer, if they are all the same."""
     try:
         return Standardizer.fit(rows)
     except ValueError as error:

@@ -27,7 +27,7 @@ from ssl_bench.task import Evaluation, Harness, Outcome, Probe, Subject
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
 SHUFFLED = "shuffled-labels"
-PERMUTATIONS = 50  # of test labels, which show what chance is
+PERMUTATIONS = 20  # of test labels, which show what chance is
 
 
 @dataclass(frozen=True)

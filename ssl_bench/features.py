@@ -170,8 +170,11 @@ class Rows:
         if self._which is None:
             return self._read(start, stop).to(self.device)
         places = self._which[start:stop]
-        first = int(places[0])
-        return self._read(first, int(places[-1]) + 1)[places - first].to(self.device)
+        first, last = int(places[0]), int(places[-1])
+        if last - first < 2 * len(places):
+            return self._read(first, last + 1)[places - first].to(self.device)
+        rows = [self._read(place, place + 1) for place in places.tolist()]  # few of many
+        return torch.cat(rows).to(self.device)
 
     def whole(self) -> Tensor:
         """All rows at once, float32 (N, D)."""

@@ -32,7 +32,7 @@ def test_help_names_every_registered_method():
     out = python("from ssl_bench.cli import cli; cli.main(['pretrain', '--help'])")
     assert all(name in out for name in ("context-encoder", "autoencoder", "random"))
     top = python("from ssl_bench.cli import cli; cli.main(['--help'])")
-    assert all(name in top for name in catalogue.names("eval"))
+    assert all(name.partition(".")[0] in top for name in catalogue.names("eval"))
 
 
 def test_the_three_packages_lie_side_by_side():

@@ -88,7 +88,7 @@ class FolderDataset(Dataset):
     def __init__(self, argument: str) -> None:
         if not argument:
             raise UsageError("a folder of images is asked for as folder:PATH")
-        self.root = Path(argument).expanduser().resolve()
+        self.root = Path(os.path.expandvars(argument)).expanduser().resolve()
         if not self.root.is_dir():
             raise DataError(f"{argument} is not a folder: give folder:PATH an existing one")
         self.name = f"folder:{self.root.name}"

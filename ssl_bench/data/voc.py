@@ -12,6 +12,7 @@ than the year's custom: trainval and test where there is a test.txt (VOC2007), e
 
 import hashlib
 import math
+import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
@@ -282,7 +283,7 @@ class VOCDataset(Dataset):
 
 
 def _checked_root(path: str) -> Path:
-    root = Path(path).expanduser().resolve()
+    root = Path(os.path.expandvars(path)).expanduser().resolve()
     if not root.is_dir():
         raise DataError(f"{path} is not a folder: give an existing one, as {USE}")
     for part in ("Annotations", "ImageSets/Main", "JPEGImages"):

@@ -1,0 +1,209 @@
+"""Nearest neighbours on frozen layers, `knn/dinov2@1`.
+
+A test image takes the class for which its k nearest training images vote: nearness is the cosine
+of the pooled features, a vote weighs exp(cosine / T) (Wu et al., arXiv 1805.01978). Nothing is
+fitted. Which k heads the row is chosen by accuracy on a fifth of the training images; the accuracy
+at every k is recorded. Three published settings of k and T are protocols of their own.
+
+    bench knn --layer conv4 --layer pool5 --data folder:photos
+    bench knn --protocol vissl --layer pool5 --data folder:photos
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+from torch.nn import functional as F
+
+from eval.splits import check_labels, held_out
+from ssl_bench.data.store import ImageStore
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.features import Features, Rows
+from ssl_bench.metrics import top1
+from ssl_bench.task import Outcome, Probe, ProbeConfig
+
+HELD_OUT = 0.2  # of train, which chooses k
+PAIRS = 1 << 22  # cosines that are computed at once
+SCALE, PLACES = 1 << 30, 1 << 32  # of a rank: steps of a cosine, training images at most
+
+
+class KNNConfig(ProbeConfig):
+    """The settings of `knn/dinov2@1`."""
+
+    k: tuple[int, ...] = Field(
+        default=(10, 20, 100, 200), min_length=1, description="numbers of neighbours that vote"
+    )
+    temperature: float = Field(
+        default=0.07, gt=0, le=1e30, description="T: a vote weighs exp(cosine / T)"
+    )
+
+    @field_validator("k")
+    @classmethod
+    def _rising(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        """In rising order, each once: the order that was typed makes no other result."""
+        if min(k) < 1:
+            raise PydanticCustomError("k", "every k is a whole number from 1")
+        return tuple(sorted(set(k)))
+
+
+class VisslKNNConfig(KNNConfig):
+    """The settings of `knn/vissl@1`."""
+
+    k: tuple[int, ...] = Field(
+        default=(200,), min_length=1, description="numbers of neighbours that vote"
+    )
+    temperature: float = Field(
+        default=0.1, gt=0, le=1e30, description="T: a vote weighs exp(cosine / T)"
+    )
+
+
+class LightlyKNNConfig(VisslKNNConfig):
+    """The settings of `knn/lightly@1`: the numbers are VISSL's."""
+
+
+class KNN(Probe):
+    """Top-1 of the k nearest training images' vote, at each frozen layer."""
+
+    Config = KNNConfig
+    protocol = "knn/dinov2@1"
+    metric = "top1"
+
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """`top1` at the chosen k with Wilson's interval, and `top1_kK` at every k, in percent."""
+        label, by_k = predictions["label"], predictions["predicted_by_k"]
+        every = {f"top1_k{k}": top1(label, by_k[:, i])["top1"] for i, k in enumerate(self.config.k)}
+        return {**top1(label, predictions["predicted"]), **every}
+
+    def check(self, train: ImageStore, test: ImageStore) -> None:
+        """One label each, two classes, none that train lacks, as many images as the largest k."""
+        check_labels(train.labels, test.labels, train.index.classes)
+        largest, total = self.config.k[-1], len(train)
+        chosen = len(self.config.k) > 1
+        searched = len(self._parts(train.labels)[0]) if chosen else total
+        if largest > searched:
+            while_chosen = f"{searched} of the {total} are searched while k is chosen"
+            found = while_chosen if chosen else f"there are {total}"
+            raise UsageError(
+                f"--k {largest} asks for more training images than are searched: {found}; "
+                f"ask for {searched} at most"
+            )
+
+    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+        """Choose k on a part of train, then search all of train for each test image."""
+        check_directions(layer, train.rows)
+        labels = torch.from_numpy(train.labels).to(train.rows.device)
+        best, selection = self._choose(train.rows, labels)
+        by_k = self.predict(test.rows, train.rows, labels).cpu().numpy()  # (N, K)
+        predictions = {
+            "label": test.labels,
+            "predicted": by_k[:, best],
+            "predicted_by_k": by_k.astype(np.int16),
+        }
+        return Outcome(predictions, {**selection, "dimensions": train.rows.shape[1]})
+
+    def _choose(self, rows: Rows, labels: Tensor) -> tuple[int, dict[str, Any]]:
+        """The place of the best k, of equals the smallest, and how it was chosen."""
+        ks = self.config.k
+        if len(ks) == 1:
+            return 0, {"split": "none: nothing is chosen", "chosen": {"k": ks[0]}}
+        parts = self._parts(labels.cpu().numpy())
+        searched, asked = (torch.from_numpy(part).to(labels.device) for part in parts)
+        found = self.predict(rows.part(asked), rows.part(searched), labels[searched])
+        accuracy = 100 * (found == labels[asked, None]).double().mean(0)  # (K,)
+        best = int(accuracy.argmax())  # the first of equals
+        return best, {
+            "split": f"{HELD_OUT:.0%} of train, stratified",
+            "criterion": "top1",
+            "chosen": {"k": ks[best]},
+            "points": [
+                {"k": k, "top1": round(float(a), 3)} for k, a in zip(ks, accuracy, strict=True)
+            ],
+        }
+
+    def _parts(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices (searched, asked) of the split that chooses k."""
+        try:
+            return held_out(labels, HELD_OUT, self.config.seed)
+        except DataError as error:
+            raise DataError(
+                f"{len(labels)} training images are too few to choose k on a fifth of each class: "
+                "add images, or ask for a single --k"
+            ) from error
+
+    def predict(self, queries: Rows, rows: Rows, labels: Tensor) -> Tensor:
+        """Classes int64 (N, K) of queries (N, D), for each k, from rows (M, D) and labels (M,)."""
+        classes, ks = int(labels.max()) + 1, self.config.k
+        size = PAIRS // min(rows.block_rows, len(rows))
+        size = max(1, min(queries.block_rows, size))
+        # Made at once: small results kept between large blocks would scatter over the memory.
+        found = torch.empty(len(queries), len(ks), dtype=torch.int64, device=labels.device)
+        for start in range(0, len(queries), size):
+            span = slice(start, min(start + size, len(queries)))
+            cosines, places = nearest(F.normalize(queries[span]), rows, ks[-1])
+            found[span] = self._vote(cosines, labels[places], classes)
+        return found
+
+    def _vote(self, cosines: Tensor, neighbours: Tensor, classes: int) -> Tensor:
+        """(B, k) cosines, the largest first, and classes int64 (B, k) -> winners int64 (B, K).
+
+        Of classes with equal votes the first wins. Taking the largest cosine off all of them
+        scales all votes alike, and keeps the exponential from overflowing.
+        """
+        weights = ((cosines - cosines[:, :1]) / self.config.temperature).exp()
+        votes = weights.new_zeros(len(weights), classes)
+        winners, counted = [], 0
+        for k in self.config.k:  # rising: each adds the neighbours that the last lacked
+            votes.scatter_add_(1, neighbours[:, counted:k], weights[:, counted:k])
+            winners.append(votes.argmax(1))
+            counted = k
+        return torch.stack(winners, 1)
+
+
+class VisslKNN(KNN):
+    """k = 200 and T = 0.1, the settings of VISSL's nearest_neighbor benchmark."""
+
+    Config = VisslKNNConfig
+    protocol = "knn/vissl@1"
+
+
+class LightlyKNN(KNN):
+    """k = 200 and T = 0.1, the defaults of Lightly's knn_predict."""
+
+    Config = LightlyKNNConfig
+    protocol = "knn/lightly@1"
+
+
+def nearest(queries: Tensor, rows: Rows, k: int) -> tuple[Tensor, Tensor]:
+    """Cosines float64 (B, k), falling, and places int64 (B, k) of each query's k nearest rows.
+
+    `queries` (B, D) have length 1. Of rows that are equally near the first come first, so the size
+    of the blocks changes nothing. Cosine and place make one whole number, the rank.
+    """
+    best = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for span, block in rows.blocks():
+        ranks = (queries @ F.normalize(block).T * -SCALE).long()  # (B, b); nearer is smaller
+        ranks *= PLACES
+        ranks += torch.arange(span.start, span.stop, device=ranks.device)
+        ranks = torch.cat([best, ranks], 1)
+        best = ranks.topk(min(k, ranks.shape[1]), largest=False).values  # smallest first
+    places = best % PLACES
+    return (places - best).double() / (SCALE * PLACES), places
+
+
+def check_directions(layer: str, rows: Rows) -> None:
+    """DataError if all features point in one direction, or are zero: no row is nearer then.
+
+    Squared distances below 1e-7 are cosines above 1 − 5e-8: float32 cannot tell them from 1.
+    """
+    first = F.normalize(rows[0:1])
+    for _, block in rows.blocks():
+        if bool(((F.normalize(block) - first).square().sum(1) > 1e-7).any()):
+            return
+    raise DataError(
+        f"layer {layer}: all features are constant up to their length, so no image is nearer "
+        "than another"
+    )

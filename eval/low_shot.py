@@ -1,0 +1,246 @@
+"""Few labels on frozen layers: any probe from 1 to 96 images a class, `low-shot/goyal19@1`.
+
+The low-shot protocol of Goyal et al. (arXiv 1905.01235): k images of each class are drawn from
+train, five times for each k, and a classifier is fitted to their frozen features; the mean over
+the draws is the result, with its standard deviation. Images with several labels are drawn as there
+class by class: k with the class and (C − 1)·k without it, the rest is not used for that class.
+
+There, the cost was the best on test. Here it is chosen by cross-validation on the drawn images
+alone (three folds, two where k is 2); from one image a class nothing can be chosen, so k = 1 takes
+the middle of the grid. The same images are drawn for every encoder with the same seed.
+
+    bench low-shot --layer pool5 --data folder:photos
+    bench low-shot --probe logreg --shots 1,4,16 --data folder:photos
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+from sklearn.model_selection import StratifiedKFold
+
+from eval import knn, logistic, svm
+from eval.linear_probe import standardizer
+from eval.splits import check_labels
+from eval.squared_hinge import Basis
+from ssl_bench.data.store import ImageStore
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.features import Features, Rows
+from ssl_bench.metrics import average_precision, top1
+from ssl_bench.statistics import mean_interval
+from ssl_bench.task import Outcome, Probe, ProbeConfig
+
+COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM
+STRENGTHS = tuple(10.0 ** np.arange(-6, 1))  # of the logistic regression
+FOLDS = 3
+
+
+class LowShotConfig(ProbeConfig):
+    """The settings of `low-shot/goyal19@1`."""
+
+    probe: Literal["svm", "logreg", "knn"] = Field(
+        default="svm", description="the classifier; svm takes several labels an image too"
+    )
+    shots: tuple[int, ...] = Field(
+        default=(1, 2, 4, 8, 16, 32, 64, 96), min_length=1, description="labelled images per class"
+    )
+    draws: int = Field(default=5, ge=1, description="times that the images are drawn")
+
+    @field_validator("shots")
+    @classmethod
+    def _rising(cls, shots: tuple[int, ...]) -> tuple[int, ...]:
+        if min(shots) < 1:
+            raise PydanticCustomError("shots", "every number of shots is a whole number from 1")
+        return tuple(sorted(set(shots)))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One draw: indices (n,) of training images, ascending, and what is known of them.
+
+    Annotations are int64 (n,), or int8 (n, C) of 1, 0 and −1, which is not used.
+    """
+
+    images: np.ndarray
+    annotations: np.ndarray
+    shots: int
+
+    @property
+    def folds(self) -> int:
+        """Parts that choose a strength; 1 where nothing can be chosen."""
+        return min(FOLDS, self.shots)
+
+
+class LowShot(Probe):
+    """A probe's metric from few labels, at several numbers of them."""
+
+    Config = LowShotConfig
+    protocol = "low-shot/goyal19@1"
+    interval = "over the draws, Student's t"
+
+    def __init__(self, config: LowShotConfig) -> None:
+        super().__init__(config)
+        self.base = "map11" if config.probe == "svm" else "top1"
+        self.metric = f"{self.base}_k{config.shots[-1]}"
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """A column for each number of shots."""
+        return [f"{self.base}_k{k}" for k in self.config.shots]
+
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """`NAME_kK`, the mean over the draws, with `_std` over them and their t interval."""
+        metrics: dict[str, float] = {}
+        for i, name in enumerate(self.shown):
+            values = [self._one(predictions, i, draw) for draw in range(self.config.draws)]
+            mean, half = mean_interval(values)
+            metrics[name] = mean
+            if len(values) > 1:
+                metrics[f"{name}_std"] = float(np.std(values, ddof=1))
+                metrics |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
+        return metrics
+
+    def _one(self, predictions: Mapping[str, np.ndarray], shot: int, draw: int) -> float:
+        """The metric of one draw, percent."""
+        if self.base == "top1":
+            return top1(predictions["label"], predictions["predicted"][:, shot, draw])["top1"]
+        targets, scores = predictions["targets"], predictions["scores"][:, :, shot, draw]
+        present = np.flatnonzero((targets == 1).any(0))
+        found = [average_precision(targets[:, c], scores[:, c]).eleven for c in present]
+        return float(np.mean(found))
+
+    def check(self, train: ImageStore, test: ImageStore) -> None:
+        """As many training images of each class as the largest number of shots."""
+        classes, several = train.index.classes, train.annotations.ndim == 2
+        if self.config.probe != "svm" or not several:
+            check_labels(train.labels, test.labels, classes)  # raises for several labels
+        targets = train.targets
+        absent = (test.targets == 1).any(0) & ~(targets == 1).any(0)
+        if absent.any():
+            name = classes[int(np.argmax(absent))]
+            raise DataError(f"class '{name}' is in the test images but not in train")
+        largest, counts = self.config.shots[-1], (targets == 1).sum(0)
+        known = np.flatnonzero(counts)
+        fewest = known[np.argmin(counts[known])]
+        if counts[fewest] < largest:
+            raise UsageError(
+                f"--shots {largest}: class '{classes[fewest]}' has only {counts[fewest]} training "
+                "images; ask for fewer shots"
+            )
+
+    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+        """Fit the classifier to each draw; the test images are scored, never chosen by."""
+        config = self.config
+        classify = CLASSIFIERS[config.probe]
+        several = train.annotations.ndim == 2
+        CHECKS[config.probe](layer, train.rows)
+        asked = svm.normalized(test.rows) if config.probe == "svm" else test.rows
+        found, chosen = [], []
+        for k in config.shots:
+            for draw in range(config.draws):
+                drawn = draw_images(train.annotations, k, [config.seed, k, draw])
+                rows = train.rows.part(drawn.images)
+                result, strengths = classify(layer, rows, drawn, asked, len(train.classes))
+                found.append(result)
+                chosen.append(strengths)
+        shape = (len(config.shots), config.draws)
+        results = np.stack(found, -1)  # (N, …, S·D)
+        results = results.reshape(*results.shape[:-1], *shape)
+        if config.probe == "svm":
+            predictions = {"targets": test.targets, "scores": results}
+        else:
+            predictions = {"label": test.labels, "predicted": results}
+        selection = {
+            "split": f"{FOLDS} folds of the drawn images, 2 for k = 2; k = 1: the grid's middle",
+            "criterion": "none" if config.probe == "knn" else self.base,
+            "drawn": "class by class" if several else "k images of each class",
+            "chosen": {
+                str(k): [dict(Counter(c)) for c in chosen[i * config.draws :][: config.draws]]
+                for i, k in enumerate(config.shots)
+            },
+            "grid": list({"svm": COSTS, "logreg": STRENGTHS, "knn": ()}[config.probe]),
+            "dimensions": train.rows.shape[1],
+        }
+        return Outcome(predictions, selection)
+
+
+# ---- draws
+
+
+def draw_images(annotations: np.ndarray, shots: int, seed: Sequence[int]) -> Drawn:
+    """`shots` random images of each class that has any, for labels (N,) or targets (N, C)."""
+    random = np.random.default_rng(list(seed))
+    if annotations.ndim == 1:
+        groups = [np.flatnonzero(annotations == c) for c in np.unique(annotations)]
+        images = np.sort(np.concatenate([random.choice(g, shots, False) for g in groups]))
+        return Drawn(images, annotations[images], shots)
+    targets = np.full_like(annotations, -1)
+    for c, column in enumerate(annotations.T):
+        without = np.flatnonzero(column == 0)
+        wanted = {1: shots, 0: min(len(without), shots * (annotations.shape[1] - 1))}
+        for value, count in wanted.items():
+            here = np.flatnonzero(column == value)
+            if (column == 1).any():
+                targets[random.choice(here, count, False), c] = value
+    images = np.flatnonzero((targets != -1).any(1))
+    return Drawn(images, targets[images], shots)
+
+
+# ---- classifiers: rows (n, D) of a draw, test rows (N, D) -> results (N, …), chosen strengths
+
+Result = tuple[np.ndarray, list[float]]
+
+
+def _svm(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+    """Scores float32 (N, C) of one SVM per class; see eval/svm.py."""
+    targets = drawn.annotations
+    if targets.ndim == 1:
+        targets = np.eye(classes, dtype=np.int8)[targets]
+    known = np.flatnonzero((targets == 1).any(0))
+    basis = Basis.of(svm.normalized(rows))
+    costs = np.full(len(known), COSTS[len(COSTS) // 2])
+    if drawn.folds > 1:
+        costs = svm.choose_costs(basis, targets[:, known], COSTS, drawn.folds, 0).costs
+    weights, _ = svm.fit(basis, targets[:, known], costs)
+    scores = np.zeros((len(asked), classes), dtype=np.float32)
+    scores[:, known] = basis.scores(weights, asked).cpu().numpy()
+    return scores, costs.tolist()
+
+
+def _logreg(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+    """Classes int16 (N,); see eval/logistic.py."""
+    labels = torch.from_numpy(drawn.annotations).to(rows.device)
+    standardize = standardizer(layer, rows)
+    x = standardize(rows)
+    strengths = torch.tensor(STRENGTHS, dtype=torch.float32, device=rows.device)
+    best = len(STRENGTHS) // 2
+    if drawn.folds > 1:
+        hits = torch.zeros(len(STRENGTHS), device=rows.device)
+        folds = StratifiedKFold(drawn.folds).split(drawn.annotations, drawn.annotations)
+        for fitted, held in folds:
+            model = logistic.fit(x.part(fitted), labels[fitted], classes, strengths)
+            hits += (model.predict(x.part(held)) == labels[held]).sum(1)
+        best = int(len(STRENGTHS) - 1 - hits.flip(0).argmax())  # of equals, the strongest
+    model = logistic.fit(x, labels, classes, strengths[best : best + 1])
+    predicted = model.predict(standardize(asked))[0].cpu().numpy().astype(np.int16)
+    return predicted, [STRENGTHS[best]]
+
+
+def _knn(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+    """Classes int16 (N,) by 20 neighbours, or as many images as there are; see eval/knn.py."""
+    neighbours = min(20, len(rows))
+    voter = knn.KNN(knn.KNNConfig(k=(neighbours,)))
+    labels = torch.from_numpy(drawn.annotations).to(rows.device)
+    return voter.predict(asked, rows, labels)[:, 0].cpu().numpy().astype(np.int16), []
+
+
+Classifier = Callable[[str, Rows, Drawn, Rows, int], Result]
+CLASSIFIERS: dict[Any, Classifier] = {"svm": _svm, "logreg": _logreg, "knn": _knn}
+CHECKS: dict[Any, Callable[[str, Rows], Any]] = {  # that a layer's features differ at all
+    "svm": svm.varied, "logreg": standardizer, "knn": knn.check_directions,
+}  # fmt: skip

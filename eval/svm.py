@@ -1,0 +1,262 @@
+"""Linear SVMs on frozen layers, for images with several labels: `svm/goyal19-voc07@1`.
+
+The protocol of Goyal et al. (arXiv 1905.01235) for VOC07. Every layer's map of the central crop is
+average-pooled to at most 9,600 numbers and scaled to length 1; one linear SVM per class is fitted
+to convergence, a positive image counting twice. The cost of each class is the best of eleven by
+average precision in a threefold cross-validation on the training images; the SVM is then fitted
+again on all of them. The test images are seen once.
+
+    bench svm --layer conv4 --layer pool5 --data voc:VOCdevkit/VOC2007
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+
+from eval import squared_hinge
+from eval.squared_hinge import LIMIT, Basis
+from ssl_bench.data.store import ImageStore
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.features import Features, Rows
+from ssl_bench.metrics import average_precision, mean_average_precision
+from ssl_bench.progress import say
+from ssl_bench.task import Outcome, Probe, ProbeConfig
+
+
+class SVMConfig(ProbeConfig):
+    """The settings of `svm/goyal19-voc07@1`."""
+
+    costs: tuple[float, ...] = Field(
+        default=(0.01, 0.1, 1, 2, 5, 10, 15, 20, 50, 100, 1000),
+        min_length=1,
+        description="costs tried for each class",
+    )
+    folds: int = Field(default=3, ge=2, description="parts of train that choose the costs")
+
+    @field_validator("costs")
+    @classmethod
+    def _rising(cls, costs: tuple[float, ...]) -> tuple[float, ...]:
+        """In rising order, each once: the order that was typed makes no other result."""
+        if not all(0 < cost <= 1e6 for cost in costs):
+            raise PydanticCustomError("costs", "every cost is a number above 0 and up to 1e6")
+        return tuple(sorted(set(costs)))
+
+
+class SVM(Probe):
+    """Mean average precision of a linear SVM per class on each frozen layer."""
+
+    Config = SVMConfig
+    protocol = "svm/goyal19-voc07@1"
+    metric = "map11"
+    interval = "over the test images, bootstrap"
+
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """`map11` and `map` with bootstrap intervals; see `mean_average_precision`."""
+        return mean_average_precision(predictions["targets"], predictions["scores"])
+
+    def check(self, train: ImageStore, test: ImageStore) -> None:
+        """Two classes in train, enough images of each for the folds, none that train lacks."""
+        classes = train.index.classes
+        check_targets(train.targets, classes, self.config.folds)
+        seen, asked = (_present(store.targets) for store in (train, test))
+        absent = np.setdiff1d(asked, seen)
+        if len(absent):
+            raise DataError(f"class '{classes[absent[0]]}' is in the test images but not in train")
+        if not len(asked):
+            raise DataError("the test images hold no class: there is nothing to find")
+
+    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+        """Choose each class's cost on train, fit on all of it, look at test once."""
+        config = self.config
+        check_targets(train.targets, train.classes, config.folds)
+        known = _present(train.targets)  # others are left out, with scores of 0
+        targets = train.targets[:, known]
+        basis = Basis.of(varied(layer, normalized(train.rows)))
+        choice = choose_costs(basis, targets, config.costs, config.folds, config.seed)
+        weights, iterations = fit(basis, targets, choice.costs, choice.start)
+        if max(choice.iterations, iterations) == LIMIT:
+            say(f"warning: layer {layer}: an SVM was stopped at {LIMIT} iterations")
+        scores = np.zeros((len(test), len(train.classes)), dtype=np.float32)
+        scores[:, known] = basis.scores(weights, normalized(test.rows)).cpu().numpy()
+        selection = _selection(config, choice, train.classes, known) | {
+            "iterations": [choice.iterations, iterations],
+            "dimensions": train.rows.shape[1],
+        }
+        return Outcome({"targets": test.targets, "scores": scores}, selection)
+
+
+def check_targets(targets: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
+    """Raises unless int8 (N, C) holds two classes or more, each with and without in every fold.
+
+    DataError where data are missing, UsageError where fewer folds would do.
+    """
+    known = _present(targets)
+    if len(known) < 2:
+        raise DataError(f"the training images hold {len(known)} class(es): two are needed")
+    counts = np.stack([(targets[:, known] == value).sum(0) for value in (1, 0)])
+    fewest = int(counts.min())
+    if fewest >= folds:
+        return
+    value, place = np.argwhere(counts == fewest)[0]
+    with_it = "images with" if value == 0 else "images without"
+    found = f"class '{classes[known[place]]}' has {fewest} training {with_it} it"
+    if fewest < 2:
+        raise DataError(f"{found}: two are needed to choose a cost; add images")
+    raise UsageError(f"--folds {folds}: {found}; ask for --folds {fewest}, or add images")
+
+
+def _present(targets: np.ndarray) -> np.ndarray:
+    """Classes that an image has."""
+    return np.flatnonzero((targets == 1).any(0))
+
+
+def varied(layer: str, rows: Rows) -> Rows:
+    """The rows as they are. DataError if they are all the same, to rounding."""
+    first = rows[:1]
+    spread = max(float((block - first).abs().max()) for _, block in rows.blocks())
+    if spread <= 1e-6 * float(first.abs().max()):
+        raise DataError(f"layer {layer}: all features are constant, so there is nothing to fit")
+    return rows
+
+
+def _selection(
+    config: SVMConfig, choice: "Choice", classes: tuple[str, ...], known: np.ndarray
+) -> dict[str, Any]:
+    """What was chosen, and every point that lost: by class, in the order of the costs."""
+    names = [classes[c] for c in known]
+    edges = (config.costs[0], config.costs[-1])
+    return {
+        "split": f"{config.folds} folds of train, stratified by class",
+        "criterion": "all-point average precision, mean of the folds",
+        "chosen": {"cost": dict(zip(names, choice.costs.tolist(), strict=True))},
+        "costs": list(config.costs),
+        "points": dict(zip(names, choice.points.T.round(3).tolist(), strict=True)),
+        "at_edge": [n for n, cost in zip(names, choice.costs, strict=True) if cost in edges],
+        "left_out": [name for i, name in enumerate(classes) if i not in known],
+    }
+
+
+# ---- one SVM per class, for any rows
+
+
+def normalized(rows: Rows) -> Rows:
+    """Rows (N, D) scaled to length 1: x / (‖x‖ + 1e-5)."""
+    return rows.map(lambda block: block / (block.norm(dim=1, keepdim=True) + 1e-5))
+
+
+def fit(
+    basis: Basis, targets: np.ndarray, costs: np.ndarray, start: Tensor | None = None
+) -> tuple[Tensor, int]:
+    """One SVM per class, targets int8 (N, C) of 1, 0 and −1 (not used), at a cost each (C,).
+
+    Returns weights (C, R), for `Basis.scores`, and the iterations run. `start` (C, R) is where to
+    begin.
+    """
+    solutions = []
+    for group in basis.groups(targets.shape[1]):
+        begin = None if start is None else start[group]
+        solutions.append(squared_hinge.fit(basis, targets[:, group], costs[group], begin))
+    return torch.cat([s.weights for s in solutions]), max(s.iterations for s in solutions)
+
+
+def one_vs_rest(train: Rows, targets: np.ndarray, costs: Sequence[float], test: Rows) -> np.ndarray:
+    """Scores float32 (L, M, C) of test rows (M, D) by SVMs of L rising costs on train rows (N, D).
+
+    Targets are int8 (N, C) of 1, 0 and −1 (not used). Rows are taken as they are: `normalized` is
+    the caller's.
+    """
+    basis = Basis.of(train)
+    found = np.empty((len(costs), len(test), targets.shape[1]), dtype=np.float32)
+    for group in basis.groups(targets.shape[1]):
+        path = squared_hinge.path(basis, targets[:, group], costs)
+        for place, (solution, _) in enumerate(path):
+            found[place, :, group] = basis.scores(solution.weights, test).cpu().numpy()
+    return found
+
+
+# ---- cross-validation
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cost of each class (C,), and why.
+
+    `points` (L, C) is the average precision at each cost (all-point, percent, mean of the folds);
+    `start` (C, R) the mean of the folds' weights at the chosen cost, near what all rows give.
+    """
+
+    costs: np.ndarray
+    points: np.ndarray
+    start: Tensor
+    iterations: int
+
+
+def choose_costs(
+    basis: Basis, targets: np.ndarray, costs: Sequence[float], folds: int, seed: int
+) -> Choice:
+    """The best of rising costs for each class by cross-validation; of equals, the smallest.
+
+    Targets are int8 (N, C) of 1, 0 and −1 (not used). Each class has folds of its own, and a fold
+    is fitted on all rows, with those held out at importance 0: so the problems of all classes and
+    folds share their products, and no fold needs a copy of its rows.
+    """
+    parts = folds_of(targets, folds, seed)
+    found = [
+        _choose(basis, targets[:, group], parts[:, group], costs, folds)
+        for group in basis.groups(targets.shape[1], folds)
+    ]
+    return Choice(
+        np.concatenate([choice.costs for choice in found]),
+        np.concatenate([choice.points for choice in found], 1),
+        torch.cat([choice.start for choice in found]),
+        max(choice.iterations for choice in found),
+    )
+
+
+def folds_of(targets: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each image for each class, int64 (N, C), drawn class by class.
+
+    The images with a class are dealt out evenly, and so are those without.
+    """
+    parts = np.zeros(targets.shape, dtype=np.int64)
+    for c, column in enumerate(targets.T):
+        random = np.random.default_rng([seed, c])
+        for value in (1, 0):
+            images = random.permutation(np.flatnonzero(column == value))
+            parts[images, c] = np.arange(len(images)) % folds
+    return parts
+
+
+def _choose(
+    basis: Basis, targets: np.ndarray, parts: np.ndarray, costs: Sequence[float], folds: int
+) -> Choice:
+    """`choose_costs` for classes that are fitted at once."""
+    fitted = np.stack([np.where(parts == f, -1, targets) for f in range(folds)], 2)  # (N, C, F)
+    path = squared_hinge.path(basis, fitted.reshape(len(fitted), -1), costs)
+    points, starts, iterations = [], [], 0
+    for solution, scores in path:
+        points.append(_held_out(targets, parts, scores.cpu().numpy(), folds))
+        starts.append(solution.weights.view(targets.shape[1], folds, -1).mean(1))
+        iterations = max(iterations, solution.iterations)
+    best = np.argmax(points, 0)  # the first of equals
+    start = torch.stack([starts[place][c] for c, place in enumerate(best)])
+    return Choice(np.array(costs, dtype=float)[best], np.stack(points), start, iterations)
+
+
+def _held_out(targets: np.ndarray, parts: np.ndarray, scores: np.ndarray, folds: int) -> np.ndarray:
+    """Average precision of each class (C,), percent: the mean over its folds' held-out images.
+
+    Targets and parts are (N, C), scores (N, C·F), of which each fold looks at its own.
+    """
+    found = [
+        average_precision(np.where(parts[:, c] == f, targets[:, c], -1), scores[:, c * folds + f])
+        for c in range(targets.shape[1])
+        for f in range(folds)
+    ]
+    return np.reshape([ap.area for ap in found], (-1, folds)).mean(1)
