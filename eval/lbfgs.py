@@ -22,6 +22,7 @@ MEMORY = 10  # pairs that L-BFGS remembers
 NEWTON = 6  # steps of the line search
 DOUBLE_BELOW = 2048  # two seconds; above, single precision is three times faster
 TURN_BELOW = 10_000  # the eigendecomposition then costs less than the iterations it saves
+COLUMNS = 1024  # of the features that go to double precision at once
 FLOOR = 1e-6  # share of the first axis's variance below which others are noise
 
 
@@ -191,7 +192,15 @@ def turn(rows: Rows, *, fine: bool = False) -> tuple[Rows, Back] | None:
     wide = x.double() if count <= DOUBLE_BELOW or fine else x
     values, vectors = _axes(wide @ wide.T, 1e-12 if fine else FLOOR)
     scale = values**0.5
-    return Rows.of(vectors * scale), lambda w: x.T @ ((vectors / scale) @ w)
+
+    def back(w: Tensor) -> Tensor:
+        if not fine:
+            return x.T @ ((vectors / scale) @ w)
+        # U S⁻¹ w is long and cancels where features are alike.
+        duals = (vectors.double() / scale) @ w.double()
+        return torch.cat([(part.double().T @ duals).float() for part in x.split(COLUMNS, 1)], -2)
+
+    return Rows.of(vectors * scale), back
 
 
 def _gram(rows: Rows) -> Tensor:

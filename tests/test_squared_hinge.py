@@ -30,7 +30,8 @@ def problem(count, size, classes=3, seed=0):
 def oracle(rows, target, cost):
     """LinearSVC to convergence, on the rows that are used: coefficients and intercept."""
     used = target != -1
-    svm = LinearSVC(C=cost, class_weight={1: 2, -1: 1}, dual=True, tol=1e-8, max_iter=10**7)
+    svm = LinearSVC(C=cost, class_weight={1: 2, -1: 1}, tol=1e-8, max_iter=10**7)
+    svm.set_params(dual=True)
     svm.fit(rows[used].double().numpy(), np.where(target[used] == 1, 1, -1))
     return svm.coef_[0], float(np.ravel(svm.intercept_)[0])
 
@@ -135,7 +136,7 @@ def test_fine_axes_keep_what_has_little_variance(count, size):
     turned, back = turn(Rows.of(rows), fine=True) or (None, None)
     assert turned is not None
     assert back is not None
-    w = torch.randn(turned.shape[1], 1, generator=draw)
+    w = turned.whole().T @ torch.randn(count, 1, generator=draw)  # as an optimum is
     assert torch.allclose(turned.whole() @ turned.whole().T, rows @ rows.T, atol=1e-5)
     assert torch.allclose(rows @ back(w), turned.whole() @ w, atol=1e-4)
     assert turned.shape[1] == min(count, size)

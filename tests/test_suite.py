@@ -1,0 +1,101 @@
+"""Suites: one pass an encoder, controls by default, encoders from elsewhere with a floor."""
+
+import pytest
+import torch
+from refusals import fails
+
+from ssl_bench.encoders import AlexNet
+from ssl_bench.records import read_records
+
+SUITE = """
+name = "toy"
+data = "scenes:train=60,test=20"
+
+[encoder]
+image_size = 64
+width = 0.1
+
+[[pretrain]]
+method = "autoencoder"
+steps = 2
+batch_size = 4
+
+[[external]]
+encoder = "alexnet"
+weights = "WEIGHTS"
+image_size = 64
+layers = ["conv2"]
+
+[[evaluate]]
+evaluation = "linear-probe"
+layers = ["conv3", "conv4"]
+strengths = 2
+
+[[evaluate]]
+evaluation = "knn"
+layers = ["conv4"]
+k = [3, 5]
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "other.pth"
+    torch.save(AlexNet().state_dict(), weights)
+    path = tmp_path / "toy.toml"
+    path.write_text(SUITE.replace("WEIGHTS", str(weights)))
+    return path
+
+
+def test_controls_are_on_by_default(suite, bench, workspace):
+    words = ("run", suite, "--workspace", workspace, "--workers", 0)
+    made = bench(*words)
+    assert made.code == 0, made.err
+    records = read_records(workspace, "evaluation")
+    rows = {"random", "autoencoder", "alexnet 64px weights=other"}
+    assert {r.method for r in records} == rows  # the floors were not asked for
+    assert len([r for r in records if r.method == "random"]) == (3 + 2) + (
+        2 + 2
+    )  # numbers and controls
+    controls = [r for r in records if "control" in r.identity]
+    assert len(controls) == 4 * 2  # four encoders, two probes
+    assert "Control, shuffled training labels, knn/dinov2@1" in made.out
+    assert "over 4 encoders" in made.out
+    # Four encoders, and a pass over train and test for each: the two probes share it.
+    assert made.err.count("features of train") == 4
+    again = bench(*words)
+    assert again.out == made.out
+    assert "features of" not in again.err
+
+
+def test_controls_can_be_turned_off(suite, bench, workspace):
+    suite.write_text(suite.read_text().replace('name = "toy"', 'name = "toy"\ncontrols = false'))
+    made = bench("run", suite, "--workspace", workspace, "--workers", 0)
+    assert made.code == 0, made.err
+    records = read_records(workspace, "evaluation")
+    assert not [r for r in records if "control" in r.identity or r.method == "random"]
+    assert "Control" not in made.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('weights = "', 'weigths = "', "did you mean weights"),
+        ('encoder = "alexnet"', 'encoder = "timm:resnet19"', "resnet18"),
+        ('layers = ["conv2"]', 'layers = ["conv2"]\nevaluations = ["knnn"]', "knn"),
+        ("k = [3, 5]", "k = [3, 0]", "every k is a whole number from 1"),
+        ("strengths = 2", "costs = [2]", "costs"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(suite, bench, workspace, old, new, said):
+    suite.write_text(suite.read_text().replace(old, new, 1))
+    fails(bench("run", suite, "--workspace", workspace, "--workers", 0), 2, said)
+    assert not workspace.exists()
+
+
+def test_a_suite_of_nothing_is_refused(suite, bench, workspace):
+    text = suite.read_text()
+    text = text[: text.index("[[pretrain]]")] + text[text.index("[[evaluate]]") :]
+    suite.write_text(text)
+    fails(bench("run", suite, "--workspace", workspace), 2, "[[pretrain]] or [[external]]")
