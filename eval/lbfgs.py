@@ -188,9 +188,11 @@ def turn(rows: Rows, *, fine: bool = False) -> tuple[Rows, Back] | None:
         turned = rows.map(lambda block: block @ vectors, vectors.shape[1])
         return turned, lambda w: vectors @ w
     x = rows.whole()
-    # S is a root: an error of 1e-7 in S², single precision's, would be one of 3e-4 in S.
-    wide = x.double() if count <= DOUBLE_BELOW or fine else x
-    values, vectors = _axes(wide @ wide.T, 1e-12 if fine else FLOOR)
+    if fine:  # S is a root: an error of 1e-7 in S², single precision's, would be one of 3e-4
+        values, vectors = _axes(_outer(x), 1e-12)
+    else:
+        wide = x.double() if count <= DOUBLE_BELOW else x
+        values, vectors = _axes(wide @ wide.T, FLOOR)
     scale = values**0.5
 
     def back(w: Tensor) -> Tensor:
@@ -211,6 +213,15 @@ def _gram(rows: Rows) -> Tensor:
     for _, block in rows.blocks():
         block = block.to(kind)
         gram.addmm_(block.T, block)
+    return gram
+
+
+def _outer(x: Tensor) -> Tensor:
+    """X Xᵀ (N, N) in double precision, without a copy of all of X (N, D)."""
+    gram = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
+    for part in x.split(COLUMNS, 1):
+        part = part.double()
+        gram.addmm_(part, part.T)
     return gram
 
 

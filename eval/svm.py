@@ -33,7 +33,7 @@ class SVMConfig(ProbeConfig):
     """The settings of `svm/goyal19-voc07@1`."""
 
     costs: tuple[float, ...] = Field(
-        default=(0.01, 0.1, 1, 2, 5, 10, 15, 20, 50, 100, 1000),
+        default=(0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0),
         min_length=1,
         description="costs tried for each class",
     )
