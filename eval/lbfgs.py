@@ -182,7 +182,8 @@ def turn(rows: Rows, *, fine: bool = False) -> tuple[Rows, Back] | None:
     count, size = rows.shape
     if min(count, size) > TURN_BELOW:
         return None
-    if size <= count:
+    # Single precision's axes of D numbers come cheaper than double's of nearly as many rows.
+    if size <= count or (fine and size <= min(TURN_BELOW, 1.3 * count)):
         # Whatever the values' errors, all of an orthonormal V together turn rows without loss.
         vectors = _axes(_gram(rows), -1.0 if fine else FLOOR)[1]
         turned = rows.map(lambda block: block @ vectors, vectors.shape[1])
