@@ -139,7 +139,7 @@ def test_fine_axes_keep_what_has_little_variance(count, size):
     w = turned.whole().T @ torch.randn(count, 1, generator=draw)  # as an optimum is
     assert torch.allclose(turned.whole() @ turned.whole().T, rows @ rows.T, atol=1e-5)
     assert torch.allclose(rows @ back(w), turned.whole() @ w, atol=1e-4)
-    assert turned.shape[1] == min(count, size)
+    assert turned.shape[1] >= min(count, size)
     coarse = turn(Rows.of(rows))
     assert coarse is not None
     assert coarse[0].shape[1] == 15
