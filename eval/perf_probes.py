@@ -51,7 +51,7 @@ class PerfProbesConfig(Config):
         default=1000, ge=100, description="images that scikit-learn is fitted to"
     )
     memory_images: int = Field(
-        default=2000, ge=1000, description="images in the measurement of memory, then ten times that"
+        default=2000, ge=1000, description="images when memory is measured, then ten times that"
     )
 
 

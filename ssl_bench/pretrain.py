@@ -21,7 +21,7 @@ from ssl_bench.encoders import (
 from ssl_bench.progress import say
 from ssl_bench.records import Record, Run, written_at_once
 from ssl_bench.runtime import Runtime, device_name, is_main_process, resolve_precision
-from ssl_bench.task import EncoderConfig, Pretext, Previewable, Trainable, TrainConfig
+from ssl_bench.task import EncoderConfig, Fitted, Pretext, Previewable, Trainable, TrainConfig
 from ssl_bench.train import train
 
 SHOWN = 8  # images in a preview
@@ -131,9 +131,14 @@ def _make(
             "resumed_at": report.resumed_at,
             "devices": fabric.world_size,
         }
+    elif isinstance(pretext, Fitted):
+        fabric = runtime.fabric("32")
+        if not fabric.is_global_zero:
+            return
+        details["fit"] = dict(pretext.fit(store, fabric.device))
     pretext.cpu()
     digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
-    if isinstance(pretext, Trainable) and digest == start:
+    if isinstance(pretext, Trainable | Fitted) and digest == start:
         say(f"warning: training {method} left the encoder at its starting weights")
     details["encoder"] = {"spec": spec.model_dump(mode="json"), "digest": digest, "start": start}
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}

@@ -338,9 +338,7 @@ def _row_names(records: Sequence[Record]) -> list[str]:
     """The method, with the pretraining settings that tell runs of one method apart."""
     configs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     sources: dict[str, set[str]] = defaultdict(set)
-    marked = _told_apart(
-        [(str(r.details["pretraining_data"]), r.details.get("pretraining_digest")) for r in records]
-    )
+    marked = _told_apart(_pretraining_data(records))
     for record, source in zip(records, marked, strict=True):
         configs[record.method].append(_pretraining(record))
         sources[record.method].add(source)
@@ -353,6 +351,23 @@ def _row_names(records: Sequence[Record]) -> list[str]:
             marks.append(f"on {source}")
         names.append(" ".join([record.method, *marks]))
     return names
+
+
+def _pretraining_data(records: Sequence[Record]) -> list[tuple[str, str | None]]:
+    """Name and digest of the images that each encoder was pretrained on.
+
+    The first records did not hold the digest: what another one says of the same run is taken.
+    """
+    runs = [str(r.identity.get("encoder")) for r in records]
+    known: dict[str, str] = {}
+    for run, record in zip(runs, records, strict=True):
+        if record.details.get("pretraining_digest"):
+            known[run] = record.details["pretraining_digest"]
+    named = zip(runs, records, strict=True)
+    return [
+        (str(r.details["pretraining_data"]), r.details.get("pretraining_digest") or known.get(run))
+        for run, r in named
+    ]
 
 
 def _column_names(shown: Sequence[tuple[Record, str]]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -73,7 +74,8 @@ class Pretext(nn.Module, ABC):
     """A way to get an encoder without labels.
 
     The encoder comes with its starting weights, the same for every method with equal settings.
-    A method that trains is also `Trainable`; one that has pictures to show is `Previewable`.
+    A method that trains is also `Trainable`; one that takes its weights from the images without
+    training is `Fitted`; one that has pictures to show is `Previewable`.
     Child modules are moved, wrapped for several devices and saved by the loop: call each as a
     whole in `train_step`, so that its gradients are averaged over the devices.
     """
@@ -119,6 +121,19 @@ class Trainable(Protocol):
         """One update on raw images, uint8 (B, 3, R, R); returns scalars to log, detached.
 
         Calls `step.update(optimizer, loss)` once for each optimiser it wants to advance.
+        """
+        ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A pretext without training that still looks at the images: its fit takes the loop's place."""
+
+    def fit(self, store: ImageStore, device: torch.device) -> Mapping[str, float]:
+        """Set the weights, once, in one process; returns numbers for the record's details.
+
+        The module is on the CPU and may use `device`. What is drawn follows from the
+        configuration's seed: a fit that was killed begins anew and must end with the same weights.
         """
         ...
 

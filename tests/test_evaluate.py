@@ -8,7 +8,7 @@ import torch
 from conftest import draw_photo
 
 from ssl_bench.errors import DataError
-from ssl_bench.evaluate import evaluate
+from ssl_bench.evaluate import _against_chance, evaluate
 from ssl_bench.features import BATCH
 from ssl_bench.metrics import top1
 from ssl_bench.records import folder_of, read_records
@@ -111,6 +111,17 @@ def test_the_control_learns_from_shuffled_labels_and_is_no_cell_of_the_table(fin
     assert "Control, shuffled training labels, test/means@1" in table
     assert "at chance" in table
     assert table.splitlines()[0].count("test/means@1") == 2
+
+
+def test_chance_keeps_images_that_look_alike_together():
+    """A ranking of whole clusters strays from the base rate; image by image it hardly could."""
+    labels = np.repeat(np.arange(4), 200)
+    clusters = np.roll(np.arange(4), 1)[labels]  # each class is given one other class's name
+    outcome = Outcome({"label": labels, "predicted": clusters})
+    found = _against_chance(ClassMeans(ProbeConfig()), outcome, 100.0)
+    by_image = 100 * (0.25 * 0.75 / 800) ** 0.5
+    assert found["spread"] > 10 * by_image
+    assert 10 < found["chance"] < 45
 
 
 def test_a_probe_that_sees_the_test_labels_fails_the_control(finished):
