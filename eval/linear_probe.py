@@ -16,12 +16,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from eval.logistic import Standardizer, fit
+from eval.logistic import LIMIT, Standardizer, fit
 from eval.splits import check_labels, held_out
 from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import DataError
 from ssl_bench.features import Features, Rows
 from ssl_bench.metrics import top1
+from ssl_bench.progress import say
 from ssl_bench.task import Outcome, Probe, ProbeConfig
 
 
@@ -76,6 +77,8 @@ class LinearProbe(Probe):
         begin = (models.weights[chosen], models.bias[chosen])
         standardize = standardizer(layer, rows)
         final = fit(standardize(rows), labels, classes, strengths[chosen], begin)
+        if max(models.iterations, final.iterations) == LIMIT:
+            say(f"warning: layer {layer}: logistic regression was stopped at {LIMIT} iterations")
         selection = {
             "split": f"{self.config.held_out:.0%} of train, stratified",
             "criterion": "top1",

@@ -17,6 +17,9 @@ from eval.lbfgs import Problem, minimize, turn
 from ssl_bench.features import Rows
 
 
+LIMIT = 2000  # iterations; one strength on rows that are not turned may need some hundreds
+
+
 @dataclass(frozen=True)
 class Standardizer:
     """Zero mean and equal variance per feature, mean squared row length 1; from training rows.
@@ -71,7 +74,7 @@ def fit(
     strengths: Tensor,
     start: tuple[Tensor, Tensor] | None = None,
     tolerance: float = 1e-8,
-    max_iterations: int = 500,
+    max_iterations: int = LIMIT,
 ) -> Fit:
     """Fit all strengths λ (K,) to rows (N, D) and labels int64 (N,), on the rows' device.
 
