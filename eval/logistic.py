@@ -16,7 +16,6 @@ from torch import Tensor
 from eval.lbfgs import Problem, minimize, turn
 from ssl_bench.features import Rows
 
-
 LIMIT = 2000  # iterations; one strength on rows that are not turned may need some hundreds
 
 
