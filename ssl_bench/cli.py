@@ -204,19 +204,16 @@ class _Numbers(click.ParamType):
             self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
-def _config_options(config: Any, hidden: frozenset[str] = frozenset()) -> list[click.Parameter]:
+def _config_options(config: Any) -> list[click.Option]:
     """One option per field of a pydantic model, with its phrase and default."""
-    options: list[click.Parameter] = []
+    options: list[click.Option] = []
     for name, field in config.model_fields.items():
-        if name in hidden:
-            continue
         kind: Any = field.annotation
-        default = field.default
         if get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
-        elif get_origin(kind) is tuple:  # numbers with commas between them
-            kind, default = _Numbers(get_args(kind)[0]), ",".join(map(str, default))
-        text = f"{field.description}. [default: {default}]"
+        elif get_origin(kind) is tuple:
+            kind = _Numbers(get_args(kind)[0])
+        text = f"{field.description}. [default: {_default_text(field.default)}]"
         options.append(
             click.Option(
                 ["--" + name.replace("_", "-")], type=kind, help=text[0].upper() + text[1:]
@@ -378,17 +375,8 @@ def _evaluation_command(name: str) -> click.Command:
 
 def _variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:
     """`--protocol`, where there is a choice, and the settings of all; equal names come once."""
-    options: dict[str, click.Parameter] = {}
-    for name, variant in variants.items():
-        for option in _config_options(variant.Config):
-            if option.name in options:
-                continue
-            if len(variants) > 1 and option.name not in _common(variants):
-                assert isinstance(option, click.Option)
-                option.help = f"{option.help} ({name})"
-            options[str(option.name)] = option
     if len(variants) == 1:
-        return list(options.values())
+        return _config_options(next(iter(variants.values())).Config)
     choice = click.Option(
         ["--protocol"],
         type=click.Choice(list(variants)),
@@ -396,17 +384,23 @@ def _variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:
         show_default=True,
         help="; ".join(f"{n}: {v.protocol}" for n, v in variants.items()) + ".",
     )
+    options: dict[str, click.Option] = {}
+    for variant in variants.values():
+        for option in _config_options(variant.Config):
+            options.setdefault(str(option.name), option)
+    for name, option in options.items():
+        own = {n: v.Config.model_fields[name] for n, v in variants.items()
+               if name in v.Config.model_fields}  # fmt: skip
+        defaults = {n: _default_text(field.default) for n, field in own.items()}
+        if len(own) < len(variants) or len(set(defaults.values())) > 1:
+            phrase = next(iter(own.values())).description or ""
+            each = "; ".join(f"{n}: {text}" for n, text in defaults.items())
+            option.help = f"{phrase[:1].upper()}{phrase[1:]}. [default: {each}]"
     return [choice, *options.values()]
 
 
-def _common(variants: Mapping[str, Any]) -> set[str]:
-    """Settings that all protocols of a command have, with the same default."""
-    fields = [v.Config.model_fields for v in variants.values()]
-    return {
-        name
-        for name in fields[0]
-        if all(name in f and f[name].default == fields[0][name].default for f in fields)
-    }
+def _default_text(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _harness(variants: Mapping[str, Any], protocol: str, options: Mapping[str, Any]) -> Any:
@@ -491,7 +485,7 @@ def _perf_command(name: str) -> click.Command:
             click.echo(line)
 
     made = click.command(name, help=catalogue.summary("perf", name))(command)
-    made.params = _config_options(measurement.Config)
+    made.params = [*_config_options(measurement.Config)]
     return made
 
 

@@ -47,6 +47,11 @@ class Reference:
         self.spec: EncoderSpec
         if weights or text.partition(":")[0] in LIBRARIES:
             self._open_foreign(text, weights, image_size)
+        elif text == "alexnet":
+            raise UsageError(
+                "alexnet has no published weights here: name a file with --weights, or "
+                "`bench pretrain random` for random ones"
+            )
         elif image_size is not None:
             raise UsageError(
                 f"--image-size is for timm:NAME, torchvision:NAME and --weights: {text} has its own"

@@ -134,7 +134,7 @@ def test_a_suite_makes_its_table_and_continues(call, tmp_path):
     assert "context-encoder − random" in first.out
     assert (tmp_path / "out" / "table.md").read_text() == first.out
     before = record_times(tmp_path)
-    assert len(before) == 4 + 8
+    assert len(before) == 4 + 8 + 2  # encoders, numbers, the first seed's controls
     lost = next(p for p in before if "finetune" in p.parent.name)
     lost.unlink()  # a run that was killed before its record
     again = call("run", tmp_path / "toy.toml", "--workers", 0)
@@ -187,8 +187,13 @@ def test_a_weights_file_is_an_encoder(call, tmp_path):
     assert "| random-" in out
 
 
-def test_the_shipped_suites_are_valid():
+def test_the_shipped_suites_are_valid(tmp_path, monkeypatch):
     from ssl_bench.suite import read_suite, shipped
 
+    year = tmp_path / "VOCdevkit" / "VOC2007"
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (year / folder).mkdir(parents=True)
+    (tmp_path / "imagenette-128").mkdir()
+    monkeypatch.setenv("SSL_BENCH_DATA", str(tmp_path))
     assert "quickstart" in shipped()
     assert all(read_suite(name).name == name for name in shipped())
