@@ -16,6 +16,7 @@ the middle of the grid. The same images are drawn for every encoder with the sam
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from eval import knn, logistic, svm
 from eval.linear_probe import standardizer
 from eval.splits import check_labels
 from eval.squared_hinge import Basis
+from ssl_bench.data.dataset import targets_of
 from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.features import Features, Rows
@@ -140,12 +142,11 @@ class LowShot(Probe):
         several = train.annotations.ndim == 2
         CHECKS[config.probe](layer, train.rows)
         asked = svm.normalized(test.rows) if config.probe == "svm" else test.rows
-        found, chosen = [], []
+        rows, found, chosen = TrainRows(layer, train.rows), [], []
         for k in config.shots:
             for draw in range(config.draws):
                 drawn = draw_images(train.annotations, k, [config.seed, k, draw])
-                rows = train.rows.part(drawn.images)
-                result, strengths = classify(layer, rows, drawn, asked, len(train.classes))
+                result, strengths = classify(rows, drawn, asked, len(train.classes))
                 found.append(result)
                 chosen.append(strengths)
         shape = (len(config.shots), config.draws)
@@ -191,18 +192,34 @@ def draw_images(annotations: np.ndarray, shots: int, seed: Sequence[int]) -> Dra
     return Drawn(images, targets[images], shots)
 
 
-# ---- classifiers: rows (n, D) of a draw, test rows (N, D) -> results (N, …), chosen strengths
+# ---- classifiers: a draw, test rows (N, D) -> results (N, …), chosen strengths
 
 Result = tuple[np.ndarray, list[float]]
 
 
-def _svm(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+@dataclass(frozen=True)
+class TrainRows:
+    """All training rows (M, D) of a layer, and their principal axes once they are asked for."""
+
+    layer: str
+    all: Rows
+
+    @cached_property
+    def basis(self) -> Basis:
+        """Of the normalised rows; a rotation leaves the SVM's optimum as it is."""
+        return Basis.of(svm.normalized(self.all))
+
+
+def _svm(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
     """Scores float32 (N, C) of one SVM per class; see eval/svm.py."""
-    targets = drawn.annotations
-    if targets.ndim == 1:
-        targets = np.eye(classes, dtype=np.int8)[targets]
+    targets = targets_of(drawn.annotations, classes)
     known = np.flatnonzero((targets == 1).any(0))
-    basis = Basis.of(svm.normalized(rows))
+    if 2 * len(drawn.images) > len(rows.all):  # the same basis serves all such draws
+        basis, few = rows.basis, targets
+        targets = np.full((len(rows.all), classes), -1, dtype=np.int8)
+        targets[drawn.images] = few
+    else:
+        basis = Basis.of(svm.normalized(rows.all.part(drawn.images)))
     costs = np.full(len(known), COSTS[len(COSTS) // 2])
     if drawn.folds > 1:
         costs = svm.choose_costs(basis, targets[:, known], COSTS, drawn.folds, 0).costs
@@ -212,15 +229,16 @@ def _svm(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> Res
     return scores, costs.tolist()
 
 
-def _logreg(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+def _logreg(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
     """Classes int16 (N,); see eval/logistic.py."""
-    labels = torch.from_numpy(drawn.annotations).to(rows.device)
-    standardize = standardizer(layer, rows)
-    x = standardize(rows)
-    strengths = torch.tensor(STRENGTHS, dtype=torch.float32, device=rows.device)
+    few = rows.all.part(drawn.images)
+    labels = torch.from_numpy(drawn.annotations).to(few.device)
+    standardize = standardizer(rows.layer, few)
+    x = standardize(few)
+    strengths = torch.tensor(STRENGTHS, dtype=torch.float32, device=few.device)
     best = len(STRENGTHS) // 2
     if drawn.folds > 1:
-        hits = torch.zeros(len(STRENGTHS), device=rows.device)
+        hits = torch.zeros(len(STRENGTHS), device=few.device)
         folds = StratifiedKFold(drawn.folds).split(drawn.annotations, drawn.annotations)
         for fitted, held in folds:
             model = logistic.fit(x.part(fitted), labels[fitted], classes, strengths)
@@ -231,15 +249,15 @@ def _logreg(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> 
     return predicted, [STRENGTHS[best]]
 
 
-def _knn(layer: str, rows: Rows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+def _knn(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
     """Classes int16 (N,) by 20 neighbours, or as many images as there are; see eval/knn.py."""
-    neighbours = min(20, len(rows))
-    voter = knn.KNN(knn.KNNConfig(k=(neighbours,)))
-    labels = torch.from_numpy(drawn.annotations).to(rows.device)
-    return voter.predict(asked, rows, labels)[:, 0].cpu().numpy().astype(np.int16), []
+    few = rows.all.part(drawn.images)
+    voter = knn.KNN(knn.KNNConfig(k=(min(20, len(few)),)))
+    labels = torch.from_numpy(drawn.annotations).to(few.device)
+    return voter.predict(asked, few, labels)[:, 0].cpu().numpy().astype(np.int16), []
 
 
-Classifier = Callable[[str, Rows, Drawn, Rows, int], Result]
+Classifier = Callable[[TrainRows, Drawn, Rows, int], Result]
 CLASSIFIERS: dict[Any, Classifier] = {"svm": _svm, "logreg": _logreg, "knn": _knn}
 CHECKS: dict[Any, Callable[[str, Rows], Any]] = {  # that a layer's features differ at all
     "svm": svm.varied, "logreg": standardizer, "knn": knn.check_directions,
