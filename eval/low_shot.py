@@ -144,9 +144,10 @@ class LowShot(Probe):
         asked = svm.normalized(test.rows) if config.probe == "svm" else test.rows
         rows, found, chosen = TrainRows(layer, train.rows), [], []
         for k in config.shots:
-            for draw in range(config.draws):
-                drawn = draw_images(train.annotations, k, [config.seed, k, draw])
-                result, strengths = classify(rows, drawn, asked, len(train.classes))
+            draws = [
+                draw_images(train.annotations, k, [config.seed, k, i]) for i in range(config.draws)
+            ]
+            for result, strengths in classify(rows, draws, asked, len(train.classes)):
                 found.append(result)
                 chosen.append(strengths)
         shape = (len(config.shots), config.draws)
@@ -192,7 +193,7 @@ def draw_images(annotations: np.ndarray, shots: int, seed: Sequence[int]) -> Dra
     return Drawn(images, targets[images], shots)
 
 
-# ---- classifiers: a draw, test rows (N, D) -> results (N, …), chosen strengths
+# ---- classifiers: draws of one size, test rows (N, D) -> of each: results (N, …), strengths
 
 Result = tuple[np.ndarray, list[float]]
 
@@ -210,27 +211,49 @@ class TrainRows:
         return Basis.of(svm.normalized(self.all))
 
 
-def _svm(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
-    """Scores float32 (N, C) of one SVM per class; see eval/svm.py."""
-    targets = targets_of(drawn.annotations, classes)
+def _svm(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) -> list[Result]:
+    """Scores float32 (N, C) of one SVM per class; see eval/svm.py.
+
+    Draws that take most of the images are fitted together, as more columns over the same rows.
+    """
+    targets = [targets_of(drawn.annotations, classes) for drawn in draws]  # (n, C) each
+    folds = draws[0].folds
+    if any(2 * len(drawn.images) <= len(rows.all) for drawn in draws):
+        few = (Basis.of(svm.normalized(rows.all.part(drawn.images))) for drawn in draws)
+        pairs = zip(few, targets, strict=True)
+        return [_fit(basis, own, classes, folds, asked) for basis, own in pairs]
+    columns = np.full((len(rows.all), classes * len(draws)), -1, dtype=np.int8)
+    for i, drawn in enumerate(draws):
+        columns[drawn.images, i * classes : (i + 1) * classes] = targets[i]
+    scores, costs = _fit(rows.basis, columns, classes, folds, asked)
+    known = (columns == 1).any(0).reshape(len(draws), classes).sum(1)
+    each = np.split(np.array(costs), np.cumsum(known)[:-1])
+    parts = np.split(scores, len(draws), 1)
+    return [(part, c.tolist()) for part, c in zip(parts, each, strict=True)]
+
+
+def _fit(basis: Basis, targets: np.ndarray, classes: int, folds: int, asked: Rows) -> Result:
+    """One SVM per column of targets (n, K), at a cost of its own; columns without a positive: 0.
+
+    Columns of the same class have the same stream of folds, together or alone.
+    """
     known = np.flatnonzero((targets == 1).any(0))
-    if 2 * len(drawn.images) > len(rows.all):  # the same basis serves all such draws
-        basis, few = rows.basis, targets
-        targets = np.full((len(rows.all), classes), -1, dtype=np.int8)
-        targets[drawn.images] = few
-    else:
-        basis = Basis.of(svm.normalized(rows.all.part(drawn.images)))
     costs = np.full(len(known), COSTS[len(COSTS) // 2])
-    if drawn.folds > 1:
-        costs = svm.choose_costs(basis, targets[:, known], COSTS, drawn.folds, 0).costs
+    if folds > 1:
+        streams = (known % classes).tolist()
+        costs = svm.choose_costs(basis, targets[:, known], COSTS, folds, 0, streams).costs
     weights, _ = svm.fit(basis, targets[:, known], costs)
-    scores = np.zeros((len(asked), classes), dtype=np.float32)
+    scores = np.zeros((len(asked), targets.shape[1]), dtype=np.float32)
     scores[:, known] = basis.scores(weights, asked).cpu().numpy()
     return scores, costs.tolist()
 
 
-def _logreg(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+def _logreg(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) -> list[Result]:
     """Classes int16 (N,); see eval/logistic.py."""
+    return [_one_logreg(rows, drawn, asked, classes) for drawn in draws]
+
+
+def _one_logreg(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
     few = rows.all.part(drawn.images)
     labels = torch.from_numpy(drawn.annotations).to(few.device)
     standardize = standardizer(rows.layer, few)
@@ -249,15 +272,19 @@ def _logreg(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
     return predicted, [STRENGTHS[best]]
 
 
-def _knn(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+def _knn(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) -> list[Result]:
     """Classes int16 (N,) by 20 neighbours, or as many images as there are; see eval/knn.py."""
-    few = rows.all.part(drawn.images)
-    voter = knn.KNN(knn.KNNConfig(k=(min(20, len(few)),)))
-    labels = torch.from_numpy(drawn.annotations).to(few.device)
-    return voter.predict(asked, few, labels)[:, 0].cpu().numpy().astype(np.int16), []
+    found: list[Result] = []
+    for drawn in draws:
+        few = rows.all.part(drawn.images)
+        voter = knn.KNN(knn.KNNConfig(k=(min(20, len(few)),)))
+        labels = torch.from_numpy(drawn.annotations).to(few.device)
+        winners = voter.predict(asked, few, labels)[:, 0]
+        found.append((winners.cpu().numpy().astype(np.int16), []))
+    return found
 
 
-Classifier = Callable[[TrainRows, Drawn, Rows, int], Result]
+Classifier = Callable[[TrainRows, Sequence[Drawn], Rows, int], list[Result]]
 CLASSIFIERS: dict[Any, Classifier] = {"svm": _svm, "logreg": _logreg, "knn": _knn}
 CHECKS: dict[Any, Callable[[str, Rows], Any]] = {  # that a layer's features differ at all
     "svm": svm.varied, "logreg": standardizer, "knn": knn.check_directions,

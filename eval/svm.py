@@ -198,15 +198,20 @@ class Choice:
 
 
 def choose_costs(
-    basis: Basis, targets: np.ndarray, costs: Sequence[float], folds: int, seed: int
+    basis: Basis,
+    targets: np.ndarray,
+    costs: Sequence[float],
+    folds: int,
+    seed: int,
+    streams: Sequence[int] | None = None,
 ) -> Choice:
     """The best of rising costs for each class by cross-validation; of equals, the smallest.
 
     Targets are int8 (N, C) of 1, 0 and −1 (not used). Each class has folds of its own, and a fold
     is fitted on all rows, with those held out at importance 0: so the problems of all classes and
-    folds share their products, and no fold needs a copy of its rows.
+    folds share their products, and no fold needs a copy of its rows. `streams` as in `folds_of`.
     """
-    parts = folds_of(targets, folds, seed)
+    parts = folds_of(targets, folds, seed, streams)
     found = [
         _choose(basis, targets[:, group], parts[:, group], costs, folds)
         for group in basis.groups(targets.shape[1], folds)
@@ -219,14 +224,18 @@ def choose_costs(
     )
 
 
-def folds_of(targets: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def folds_of(
+    targets: np.ndarray, folds: int, seed: int, streams: Sequence[int] | None = None
+) -> np.ndarray:
     """The fold of each image for each class, int64 (N, C), drawn class by class.
 
-    The images with a class are dealt out evenly, and so are those without.
+    The images with a class are dealt out evenly, and so are those without. A class is drawn from
+    the seed and its number in `streams`, its place if there are none.
     """
     parts = np.zeros(targets.shape, dtype=np.int64)
-    for c, column in enumerate(targets.T):
-        random = np.random.default_rng([seed, c])
+    streams = range(targets.shape[1]) if streams is None else streams
+    for c, (column, stream) in enumerate(zip(targets.T, streams, strict=True)):
+        random = np.random.default_rng([seed, stream])
         for value in (1, 0):
             images = random.permutation(np.flatnonzero(column == value))
             parts[images, c] = np.arange(len(images)) % folds

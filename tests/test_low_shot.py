@@ -1,5 +1,6 @@
 """Few labels: what is drawn, what is fitted to it, and that nothing else is seen."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from refusals import fails
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from eval.low_shot import COSTS, LowShot, LowShotConfig, draw_images
+from eval import svm
+from eval.low_shot import COSTS, LowShot, LowShotConfig, TrainRows, _svm, draw_images
 from ssl_bench.data.store import ImageStore, Index
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.features import Features, Rows
@@ -104,6 +106,17 @@ def test_the_svm_is_scikit_learns_on_the_same_images(shots, several, count):
         assert min(off) < 2e-3
     if shots == 1:
         assert set(chosen) == {1.0}
+
+
+def test_draws_that_are_fitted_together_are_those_fitted_alone():
+    train, test = clusters(45, 0, True, 2), clusters(80, 1, True, 2)
+    both, _ = measure(LowShotConfig(shots=(6,), draws=2), train, test)
+    for draw in range(2):
+        drawn = draw_images(train.annotations, 6, [0, 6, draw])
+        assert 2 * len(drawn.images) > 45
+        alone = _svm(TrainRows("conv1", train.rows), [drawn], svm.normalized(test.rows), 3)[0]
+        assert np.abs(both.predictions["scores"][:, :, 0, draw] - alone[0]).max() < 1e-3
+        assert both.selection["chosen"]["6"][draw] == dict(Counter(alone[1]))
 
 
 def test_the_logistic_regression_is_scikit_learns_on_the_same_images():
