@@ -138,7 +138,7 @@ def _make(
         details["fit"] = dict(pretext.fit(store, fabric.device))
     pretext.cpu()
     digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
-    if isinstance(pretext, Trainable | Fitted) and digest == start:
+    if isinstance(pretext, Trainable) and digest == start:
         say(f"warning: training {method} left the encoder at its starting weights")
     details["encoder"] = {"spec": spec.model_dump(mode="json"), "digest": digest, "start": start}
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}
