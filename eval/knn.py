@@ -27,7 +27,7 @@ from ssl_bench.metrics import top1
 from ssl_bench.task import Outcome, Probe, ProbeConfig
 
 HELD_OUT = 0.2  # of train, which chooses k
-PAIRS = 1 << 22  # cosines that are computed at once
+PAIRS = 1 << 20  # cosines that are computed at once
 SCALE, PLACES = 1 << 30, 1 << 32  # of a rank: steps of a cosine, training images at most
 
 

@@ -25,7 +25,7 @@ from ssl_bench.errors import DataError
 from ssl_bench.progress import progress
 
 BATCH = 64
-BLOCK_BYTES = 1 << 25  # of a block that is read at once
+BLOCK_BYTES = 1 << 23  # of a block that is read at once
 
 
 def best_device() -> torch.device:

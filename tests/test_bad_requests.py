@@ -19,10 +19,10 @@ from ssl_bench.errors import DataError
 # ---- names
 
 TYPOS = [
-    (["pretrian"], "pretrian", "did you mean pretrain?"),
-    (["linear-prob"], "linear-prob", "did you mean linear-probe?"),
+    (["pretrian"], "pretrian", "did you mean pretrain"),
+    (["linear-prob"], "linear-prob", "did you mean linear-probe"),
     (["pretrain", "context-encodr"], "context-encodr", "did you mean context-encoder"),
-    (["pretrain", "zzz"], "zzz", "known: autoencoder, context-encoder, random"),
+    (["pretrain", "zzz"], "zzz", "known: autoencoder, context-encoder, kmeans-init, random"),
     ([*PRETRAIN, "--data", "scens"], "scens", "did you mean scenes?"),
     ([*PRETRAIN, "--data", "scenes:trian=9"], "trian", "did you mean train?"),
     ([*PRETRAIN, "--data", "scenes:train=0"], "'0'", "takes a whole number"),
