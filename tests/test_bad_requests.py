@@ -218,7 +218,7 @@ def test_the_suite_itself_is_sound(bench: Bench, workspace: Path) -> None:
         ("strengths", "strenghts", ("strenghts", "did you mean strengths?")),
         ('method = "random"', 'method = "random"\nsede = 1', ("sede", "did you mean seed?")),
         ('"random"', '"randm"', ("'randm'", "did you mean random?")),
-        ('"linear-probe"', '"linear-prob"', ("'linear-prob'", "did you mean linear-probe?")),
+        ('"linear-probe"', '"linear-prob"', ("'linear-prob'", "did you mean linear-probe")),
         ('"pool5"', '"pol5"', ("'pol5'", "did you mean pool5?")),
         ('data = "scenes', 'data = "scens', ("'scens'", "did you mean scenes?")),
         ('"linear-probe"', '"linear-probe"\ndata = "scens"', ("'scens'", "did you mean scenes?")),
