@@ -376,7 +376,7 @@ def _evaluation_command(name: str) -> click.Command:
 def _variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:
     """`--protocol`, where there is a choice, and the settings of all; equal names come once."""
     if len(variants) == 1:
-        return _config_options(next(iter(variants.values())).Config)
+        return [*_config_options(next(iter(variants.values())).Config)]
     choice = click.Option(
         ["--protocol"],
         type=click.Choice(list(variants)),

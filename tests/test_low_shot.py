@@ -130,7 +130,7 @@ def test_the_logistic_regression_is_scikit_learns_on_the_same_images():
     oracle = LogisticRegression(C=1 / (24 * strength), tol=1e-8, max_iter=10_000)
     oracle.fit((fitted - mean) / scale, drawn.annotations)
     theirs = oracle.predict((test.rows.whole().double().numpy() - mean) / scale)
-    assert (theirs == outcome.predictions["predicted"][:, 0, 0]).mean() > 0.99
+    assert np.mean(theirs == outcome.predictions["predicted"][:, 0, 0]) > 0.99
 
 
 @pytest.mark.parametrize("probe", ["svm", "logreg", "knn"])
