@@ -46,7 +46,7 @@ class FineTuneConfig(EvaluationConfig, TrainConfig):
     labels: int = Field(default=20, ge=0, description="labelled images per class; 0: all of train")
     steps: int = Field(default=200, ge=1, description="updates")
     batch_size: int = Field(default=64, ge=1, description="images per update")
-    lr: float = Field(default=1e-3, gt=0, le=1e30, description="Adam's learning rate at the start")
+    lr: float = Field(default=1e-3, gt=0, le=1e30, description="learning rate at the start")
     schedule: Schedule = Field(default="cosine", description="the learning rate's course")
     dimensions: int = Field(default=9600, ge=1, description="most numbers the head sees")
 

@@ -1,10 +1,12 @@
 """Crops and flips: batched, on the device, reproducible per image.
 
-Both are one gather from the stored squares, so a batch is read once whatever is done to it.
+Crops of stored squares are one gather, so a batch is read once whatever is done to it; crops of
+whole images are sampled between the pixels.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness
 
@@ -34,3 +36,48 @@ def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     batch = torch.arange(len(images), device=images.device)[:, None, None]
     pixels = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
     return pixels.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
+
+
+def random_scale_crop(
+    images: Tensor,
+    sizes: Tensor,
+    size: int,
+    random: Randomness,
+    scales: tuple[float, float] = (0.5, 2.0),
+) -> Tensor:
+    """A square window of random scale and place in each image, resized to size×size.
+
+    Every second one is mirrored on average. Images are (B, 3, H, W) with values up to 255, of which
+    the first rows and columns, as many as `sizes` int64 (B, 2) says, are the image and the rest is
+    padding; returns float32 (B, 3, size, size), values up to 255.
+
+    A window of scale s has sides of s·size px. The scale is uniform between `scales`, but no window
+    is larger than its image: both ends are lowered where the short side is too short for them. So
+    it is in the TransformationLayer of Krähenbühl's Caffe (philkr/caffe, branch future), of which
+    the bilinear sampling without a filter is kept too. It is unlike there in that pixel centres,
+    not corners, are matched, which moves a picture by half a pixel at most.
+    """
+    u = random.uniform("scale-crop", 4)  # (B, 4): scale, top, left, mirror
+    room = sizes.float()  # (B, 2)
+    largest = (room.amin(1, keepdim=True) / size).clamp(max=scales[1])  # (B, 1)
+    smallest = largest.clamp(max=scales[0])
+    scale = smallest + u[:, :1] * (largest - smallest)
+    start = u[:, 1:3] * (room - scale * size).clamp(min=0)  # (B, 2)
+    centres = scale * (torch.arange(size, device=images.device) + 0.5)  # (B, size)
+    rows = start[:, :1] + centres
+    columns = start[:, 1:] + torch.where(u[:, 3:] < 0.5, centres.flip(1), centres)
+    return _sample(images, rows, columns, room)
+
+
+def _sample(images: Tensor, rows: Tensor, columns: Tensor, room: Tensor) -> Tensor:
+    """(B, 3, H, W) at rows (B, S) and columns (B, S), in px from the edge -> (B, 3, S, S).
+
+    Bilinear; what lies beyond the centres of an image's outermost pixels takes their values, for
+    images of `room` (B, 2) px.
+    """
+    last = room - 0.5
+    rows = torch.minimum(rows, last[:, :1]).clamp(min=0.5) * (2 / images.shape[2]) - 1
+    columns = torch.minimum(columns, last[:, 1:]).clamp(min=0.5) * (2 / images.shape[3]) - 1
+    shape = len(images), rows.shape[1], columns.shape[1]
+    places = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], -1)
+    return F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ssl_bench import catalogue
-from ssl_bench.data.store import ImageStore, open_store
+from ssl_bench.data.dataset import Dataset
 from ssl_bench.errors import DataError
 from ssl_bench.features import Features, extract, feature_bytes
 from ssl_bench.progress import progress, say
@@ -31,10 +31,29 @@ PERMUTATIONS = 20  # of test labels, which show what chance is
 
 
 @dataclass(frozen=True)
+class _Images:
+    """Both splits, opened in the form that a kind of harness sees."""
+
+    train: Any
+    test: Any
+
+    @cached_property
+    def duplicates(self) -> list[str]:
+        """Names of test images whose file is also a training image, byte for byte."""
+        known = set(self.train.index.digests)
+        index = self.test.index
+        found = [n for n, d in zip(index.names, index.digests, strict=True) if d in known]
+        if found:
+            say(f"warning: {len(found)} test images are training images too, {found[0]} first")
+        return found
+
+
+@dataclass(frozen=True)
 class _Job:
-    """One number to be: a harness at a layer, and the run that keeps it."""
+    """One number to be: a harness at a layer, what it sees, and the run that keeps it."""
 
     harness: Harness
+    images: _Images
     layer: str
     run: Run
     control: bool = False
@@ -56,15 +75,10 @@ def evaluate(
     layers, and must fall to chance. Raises what the harnesses raise, after the others are done.
     """
     dataset = catalogue.dataset(data)
-    size = encoder.spec.image_size
-    stores = [
-        open_store(dataset, split, size, skip_bad_images=skip_bad_images, workers=runtime.workers)
-        for split in ("train", "test")
-    ]
-    work = _Work(encoder, dataset.name, stores[0], stores[1], workspace, runtime)
+    work = _Work(encoder, dataset, workspace, runtime, skip_bad_images)
     jobs = [job for request in requests for job in work.jobs(*request, controls=controls)]
-    for harness in {id(job.harness): job.harness for job in jobs}.values():
-        harness.check(*stores)
+    for job in {id(job.harness): job for job in jobs}.values():
+        job.harness.check(job.images.train, job.images.test)
     with ExitStack() as locks:
         missing = [job for job in jobs if job.run.record is None]
         for job in sorted(missing, key=lambda job: job.run.key):
@@ -80,34 +94,45 @@ class _Work:
     """An encoder and the images to measure it on."""
 
     encoder: Reference
-    data: str
-    train: ImageStore
-    test: ImageStore
+    dataset: Dataset
     workspace: Path
     runtime: Runtime
+    skip_bad_images: bool
+    opened: dict[object, _Images] = field(default_factory=dict)
+
+    def images(self, harness: Harness) -> _Images:
+        """What a harness sees; those that open no store of their own share the squares."""
+        kind = Harness if type(harness).open is Harness.open else harness
+        if kind not in self.opened:
+            more = {"skip_bad_images": self.skip_bad_images, "workers": self.runtime.workers}
+            train = harness.open(self.dataset, "train", self.encoder.spec, **more)
+            test = harness.open(self.dataset, "test", self.encoder.spec, **more)
+            self.opened[kind] = _Images(train, test)
+        return self.opened[kind]
 
     def jobs(self, harness: Harness, layers: Sequence[str], *, controls: bool) -> list[_Job]:
         if hasattr(harness.config, "precision"):  # what is computed with is part of the key
             precision = resolve_precision(harness.config.precision)
             harness = type(harness)(harness.config.model_copy(update={"precision": precision}))
         encoder = self.encoder.encoder
-        asked = tuple(dict.fromkeys(layers)) or encoder.layers[-1:]
+        asked = tuple(dict.fromkeys(layers)) or tuple(harness.usual_layers(encoder))
         wanted = encoder.layers if "all" in asked else asked
         encoder.check_layers(wanted)
-        jobs = [_Job(harness, layer, self._run(harness, layer)) for layer in wanted]
+        images = self.images(harness)
+        jobs = [_Job(harness, images, layer, self._run(harness, images, layer)) for layer in wanted]
         if controls and isinstance(harness, Probe):
-            run = self._run(harness, wanted[-1], control=True)
-            jobs.append(_Job(harness, wanted[-1], run, control=True))
+            run = self._run(harness, images, wanted[-1], control=True)
+            jobs.append(_Job(harness, images, wanted[-1], run, control=True))
         return jobs
 
-    def _run(self, harness: Harness, layer: str, control: bool = False) -> Run:
+    def _run(self, harness: Harness, images: _Images, layer: str, control: bool = False) -> Run:
         identity = {
             "kind": "evaluation",
             "protocol": harness.protocol,
             "config": harness.config.model_dump(mode="json"),
             "layer": layer,
             "encoder": self.encoder.identity,
-            "data": {"train": self.train.index.digest, "test": self.test.index.digest},
+            "data": {"train": images.train.index.digest, "test": images.test.index.digest},
         }
         name = f"{harness.protocol.partition('@')[0]}-{layer}-{self.encoder.name}"
         if control:
@@ -119,8 +144,8 @@ class _Work:
         """Carry out all jobs; the first error is raised when the others are recorded."""
         errors: list[DataError] = []
         probes = [job for job in jobs if isinstance(job.harness, Probe)]
-        if probes:
-            self._probe(probes, errors)
+        for images in {id(job.images): job.images for job in probes}.values():
+            self._probe(images, [job for job in probes if job.images is images], errors)
         rest = [job for job in jobs if job not in probes]
         for harness in {id(job.harness): job.harness for job in rest}.values():
             if isinstance(harness, Evaluation):
@@ -132,29 +157,32 @@ class _Work:
         by_layer = {job.layer: job for job in jobs}
         subject = Subject(self.encoder.encoder, self.encoder.spec, tuple(by_layer))
         folders = {layer: job.run.folder for layer, job in by_layer.items()}
+        train, test = jobs[0].images.train, jobs[0].images.test
         started = time.monotonic()
-        outcomes = harness.evaluate(subject, self.train, self.test, self.runtime, folders)
+        outcomes = harness.evaluate(subject, train, test, self.runtime, folders)
         for layer, outcome in outcomes:
             self._finish(by_layer[layer], outcome, started, {})
 
-    def _probe(self, jobs: Sequence[_Job], errors: list[DataError]) -> None:
+    def _probe(self, images: _Images, jobs: Sequence[_Job], errors: list[DataError]) -> None:
         """One pass over the images for all jobs, then layer by layer, whose rows are then freed."""
         wanted: dict[str, set[int]] = {}
         for job in jobs:
             wanted.setdefault(job.layer, set()).add(job.harness.config.dimensions)
         subject, spec = self.encoder.encoder, self.encoder.spec
         started = time.monotonic()
-        needed = feature_bytes(subject, spec, len(self.train) + len(self.test), wanted)
+        count = len(images.train) + len(images.test)
+        needed = feature_bytes(subject, spec, count, wanted)
         on_disk = needed > self.runtime.feature_memory_mb << 20
-        seen = extract(subject, spec, self.train, wanted, "features of train", on_disk=on_disk)
-        unseen = extract(subject, spec, self.test, wanted, "features of test", on_disk=on_disk)
+        seen = extract(subject, spec, images.train, wanted, "features of train", on_disk=on_disk)
+        unseen = extract(subject, spec, images.test, wanted, "features of test", on_disk=on_disk)
         shared = {"seconds": round(time.monotonic() - started, 2), "on_disk": on_disk}
         ordered = sorted(jobs, key=lambda job: subject.layers.index(job.layer))
         users = Counter((job.layer, job.harness.config.dimensions) for job in jobs)
         for job in progress(ordered, "probes", len(ordered)):
             key = job.layer, job.harness.config.dimensions
             started = time.monotonic()
-            train, test = Features.of(seen[key], self.train), Features.of(unseen[key], self.test)
+            train = Features.of(seen[key], images.train)
+            test = Features.of(unseen[key], images.test)
             try:
                 outcome = self._outcome(job, train, test)
             except DataError as error:
@@ -173,10 +201,11 @@ class _Work:
         return job.harness.probe(job.layer, train, test)
 
     def _finish(self, job: _Job, outcome: Outcome, started: float, more: Mapping[str, Any]) -> None:
+        images = job.images
         for name, rows in outcome.predictions.items():
-            if len(rows) != len(self.test):
+            if len(rows) != len(images.test):
                 raise ValueError(
-                    f"{name}: {len(rows)} predictions for {len(self.test)} test images"
+                    f"{name}: {len(rows)} predictions for {len(images.test)} test images"
                 )
         write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
         harness, run = job.harness, self.encoder.run
@@ -187,37 +216,27 @@ class _Work:
             "shown": list(harness.shown),
             "interval": harness.interval,
             "selection": dict(outcome.selection),
-            "test_images": len(self.test),
-            "skipped_images": self.test.index.skipped,
-            "skipped_training_images": self.train.index.skipped,
-            "duplicates": self.duplicates,
+            "test_images": len(images.test),
+            "skipped_images": images.test.index.skipped,
+            "skipped_training_images": images.train.index.skipped,
+            "duplicates": images.duplicates,
             "pretraining": run.identity["config"] if run else None,
             "pretraining_data": run.data if run else None,
             "pretraining_digest": run.identity["data"] if run else None,
-            "train_images": len(self.train),
+            "train_images": len(images.train),
             **more,
         }
         if job.control:
             details["control"] = _against_chance(harness, outcome, metrics[harness.metric])
         job.run.finish(
             method=self.encoder.name,
-            data=self.data,
+            data=self.dataset.name,
             metrics=metrics,
             details=details,
             started=started,
             device=device_name(),
         )
         (job.run.folder / "checkpoint.pt").unlink(missing_ok=True)
-
-    @cached_property
-    def duplicates(self) -> list[str]:
-        """Names of test images whose file is also a training image, byte for byte."""
-        known = set(self.train.index.digests)
-        index = self.test.index
-        found = [n for n, d in zip(index.names, index.digests, strict=True) if d in known]
-        if found:
-            say(f"warning: {len(found)} test images are training images too, {found[0]} first")
-        return found
 
 
 def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_bench.counter import Randomness
-from ssl_bench.data.store import ImageStore
+from ssl_bench.data.dataset import Dataset, SplitName
+from ssl_bench.data.store import ImageStore, open_store
 from ssl_bench.encoders import Encoder, EncoderSpec, Init, Normalization
 from ssl_bench.features import Features
 from ssl_bench.runtime import Precision, Runtime
 
-Schedule = Literal["constant", "cosine", "step"]
+Schedule = Literal["constant", "cosine", "step", "halve", "drop"]
 
 
 class Config(BaseModel):
@@ -55,7 +56,8 @@ class TrainConfig(Config):
     lr: float = Field(gt=0, le=1e30, description="learning rate at the start")
     schedule: Schedule = Field(
         default="constant",
-        description="the learning rate's course; step: a tenth after 2/7, 4/7 and 6/7 of the steps",
+        description="the learning rate's course; step: a tenth after 2/7, 4/7 and 6/7 of the steps"
+        "; halve: half after each eighth; drop: a tenth after 3/4",
     )
     precision: Precision = Field(
         default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
@@ -102,10 +104,16 @@ class Step:
     random: Randomness
     backward: Callable[[Tensor], None] = field(repr=False)
 
-    def update(self, optimizer: Optimizer, loss: Tensor) -> None:
-        """One update of one optimiser's parameters along the gradient of `loss`."""
+    def update(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
+        """One update of one optimiser's parameters along the gradient of `loss`.
+
+        A gradient of all these parameters together that is longer than `clip` is shortened to it.
+        """
         optimizer.zero_grad(set_to_none=True)
         self.backward(loss)
+        if clip is not None:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            nn.utils.clip_grad_norm_(weights, clip)
         optimizer.step()
 
 
@@ -190,7 +198,29 @@ class Harness(ABC):
         """The metrics that tables show, a column each."""
         return [self.metric]
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:  # noqa: B027
+    def usual_layers(self, encoder: Encoder) -> Sequence[str]:
+        """What is measured where no layer is asked for: the last."""
+        return encoder.layers[-1:]
+
+    def open(
+        self,
+        dataset: Dataset,
+        split: SplitName,
+        spec: EncoderSpec,
+        *,
+        skip_bad_images: bool = False,
+        workers: int = 2,
+    ) -> Any:
+        """The decoded images of one split: squares for crops of the encoder's size.
+
+        A harness that sees images in another form opens another store; it has `index` and a length.
+        Raises DataError for images that cannot be used, unless `skip_bad_images`.
+        """
+        return open_store(
+            dataset, split, spec.image_size, skip_bad_images=skip_bad_images, workers=workers
+        )
+
+    def check(self, train: Any, test: Any) -> None:  # noqa: B027
         """Raise UsageError or DataError for images or labels that cannot be measured on.
 
         Called before anything is computed.
@@ -212,14 +242,15 @@ class Evaluation(Harness):
     def evaluate(
         self,
         subject: Subject,
-        train: ImageStore,
-        test: ImageStore,
+        train: Any,
+        test: Any,
         runtime: Runtime,
         folders: Mapping[str, Path],
     ) -> Iterator[tuple[str, Outcome]]:
         """Yield each of `subject.layers` with its Outcome, as soon as it is known.
 
-        What is yielded is recorded at once. `folders` has one per layer, for checkpoints.
+        `train` and `test` are what `open` returned. What is yielded is recorded at once. `folders`
+        has one per layer, for checkpoints.
         """
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_bench.counter import Randomness, batch_indices, derive
-from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.progress import progress, say
 from ssl_bench.records import written_at_once
@@ -32,6 +31,10 @@ from ssl_bench.task import Step, TrainConfig
 LOG_LINES = 200  # about so many lines a run
 # Of schedule `step`, as shares of all steps: 40k, 80k and 120k of 140k (Goyal et al., 1905.01235).
 DECAYS = (2 / 7, 4 / 7, 6 / 7)
+# Of schedule `halve`, equal shares of all steps: 10k of 80k each (Krähenbühl, voc-classification).
+SHARES = 8
+# Of schedule `drop`: 30k of 40k (Girshick, Fast R-CNN, arXiv 1504.08083).
+DROP = 3 / 4
 
 
 class Interrupted(BenchError):
@@ -50,11 +53,21 @@ class Report:
     last: Mapping[str, float]
 
 
+class Images(Protocol):
+    """What the loop takes of a store, which may hold more than that, of any size."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, which: np.ndarray, /) -> Tensor:
+        """The images at these places, uint8 (B, 3, H, W)."""
+        ...
+
+
 class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """This process's part of each global batch, as a function of the step's number."""
 
     def __init__(
-        self, store: ImageStore, subset: Tensor, seed: int, batch_size: int, positions: Tensor
+        self, store: Images, subset: Tensor, seed: int, batch_size: int, positions: Tensor
     ) -> None:
         self.store, self.subset, self.positions = store, subset, positions
         self.seed, self.batch_size = seed, batch_size
@@ -67,7 +80,7 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 def train(
     task: Any,
-    store: ImageStore,
+    store: Images,
     config: TrainConfig,
     seed: int,
     runtime: Runtime,
@@ -312,12 +325,17 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def _factor(schedule: str, done: float) -> float:
     """What the learning rate is multiplied by after the share `done` (0 to 1) of all steps.
 
-    `cosine` falls from 1 to 0, `step` is divided by ten at each of DECAYS.
+    `cosine` falls from 1 to 0, `step` is divided by ten at each of DECAYS, `halve` is half as
+    much in each of SHARES equal shares as in the one before, `drop` is a tenth from DROP on.
     """
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
     if schedule == "step":
         return 0.1 ** sum(done >= decay for decay in DECAYS)
+    if schedule == "halve":
+        return 0.5 ** math.floor(SHARES * done)
+    if schedule == "drop":
+        return 0.1 if done >= DROP else 1.0
     return 1.0
 
 

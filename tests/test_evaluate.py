@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import draw_photo
 
+from ssl_bench import catalogue
 from ssl_bench.errors import DataError
 from ssl_bench.evaluate import _against_chance, evaluate
 from ssl_bench.features import BATCH
@@ -41,6 +42,15 @@ class Other(ClassMeans):
     protocol = "test/other@1"
 
 
+class Fewer(ClassMeans):
+    """A probe that opens images of its own."""
+
+    protocol = "test/fewer@1"
+
+    def open(self, dataset, split, spec, **more):
+        return super().open(catalogue.dataset("scenes:train=40,test=10"), split, spec, **more)
+
+
 class Fussy(ClassMeans):
     protocol = "test/fussy@1"
 
@@ -65,6 +75,15 @@ def test_two_protocols_and_three_layers_share_one_pass(finished):
     assert len(records) == 6
     assert sum(calls) == 60 + 20
     assert len(calls) == math.ceil(60 / BATCH) + math.ceil(20 / BATCH)
+
+
+def test_a_harness_that_opens_another_store_sees_it_and_is_keyed_by_it(finished):
+    asked = [(kind(ProbeConfig()), ["conv2"]) for kind in (ClassMeans, Fewer, Other)]
+    (means, fewer, other), calls = measure(asked, finished)
+    assert sum(calls) == 60 + 20 + 40 + 10  # those that share the squares share a pass
+    assert means.identity["data"] == other.identity["data"] != fewer.identity["data"]
+    assert [r.details["train_images"] for r in (means, fewer, other)] == [60, 40, 60]
+    assert [r.details["test_images"] for r in (means, fewer, other)] == [20, 10, 20]
 
 
 def test_only_what_is_missing_is_measured(finished):

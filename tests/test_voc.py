@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,20 +11,15 @@ import pytest
 from conftest import Bench, draw_photo
 from PIL import Image
 from refusals import TOY, fails, only
+from voc_folders import LISTS, THINGS, annotate, make_year, refused, thing, write_list
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import SplitName, fit_square
 from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.data.voc import CLASSES, list_names, read_list, read_objects
-from ssl_bench.errors import BenchError, DataError, UsageError
+from ssl_bench.data.voc_files import CLASSES, list_names, read_list, read_objects
+from ssl_bench.errors import DataError, UsageError
 
 DOG, CAT, PERSON = (CLASSES.index(name) for name in ("dog", "cat", "person"))
-LISTS = {
-    "train": ["000001", "000002"],
-    "val": ["000003", "000004"],
-    "trainval": ["000001", "000002", "000003", "000004"],
-    "test": ["000005", "000006"],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -32,55 +27,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache for each test, so that what lies in it says what was decoded."""
     monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def thing(
-    name: str, difficult: int = 0, box: Sequence[object] = (1, 2, 30, 40), more: str = ""
-) -> str:
-    """One object as the official files write it."""
-    edges = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-    inner = "".join(f"\t\t\t<{edge}>{value}</{edge}>\n" for edge, value in edges)
-    return (
-        f"\t<object>\n\t\t<name>{name}</name>\n\t\t<pose>Left</pose>\n\t\t<truncated>1</truncated>\n"
-        f"\t\t<difficult>{difficult}</difficult>\n\t\t<bndbox>\n{inner}\t\t</bndbox>\n{more}\t</object>\n"
-    )
-
-
-# Dog: 1, −1, 1, 0 in trainval; person: 1, 0, −1, 0.
-THINGS = {
-    "000001": [thing("dog"), thing("person")],
-    "000002": [thing("dog", difficult=1)],
-    "000003": [thing("dog", difficult=1), thing("dog"), thing("person", difficult=1)],
-    "000004": [],
-    "000005": [thing("chair", box=(4.5, 2, 30.25, 40)), thing("person")],
-    "000006": [thing("tvmonitor", difficult=1), thing("tvmonitor", difficult=1)],
-}
-
-
-def annotate(root: Path, image: str, *things: str, filename: str | None = None) -> Path:
-    path = root / "Annotations" / f"{image}.xml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    filename = f"{image}.jpg" if filename is None else filename
-    head = f"\t<folder>{root.name}</folder>\n\t<filename>{filename}</filename>\n"
-    path.write_text(f"<annotation>\n{head}{''.join(things)}</annotation>\n")
-    return path
-
-
-def write_list(root: Path, name: str, lines: Sequence[str], end: str = "\n") -> Path:
-    path = root / "ImageSets" / "Main" / f"{name}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(line + end for line in lines).encode())
-    return path
-
-
-def make_year(root: Path, lists: Mapping[str, Sequence[str]] = LISTS) -> Path:
-    for i, (image, things) in enumerate(THINGS.items()):
-        annotate(root, image, *things)
-        (root / "JPEGImages").mkdir(exist_ok=True)
-        draw_photo(i).save(root / "JPEGImages" / f"{image}.jpg")
-    for name, images in lists.items():
-        write_list(root, name, images)
-    return root
 
 
 @pytest.fixture
@@ -98,17 +44,6 @@ def labels(root: Path, split: SplitName = "train", options: str = "") -> np.ndar
 def opened(root: Path, split: SplitName = "train", skip_bad_images: bool = False) -> ImageStore:
     dataset = catalogue.dataset(f"voc:{root}")
     return open_store(dataset, split, 64, skip_bad_images=skip_bad_images, workers=0)
-
-
-def refused(error: type[BenchError], call: Callable[[], object], *parts: object) -> None:
-    """One line that has all parts."""
-    with pytest.raises(error) as raised:
-        call()
-    message = str(raised.value)
-    assert len(message.splitlines()) == 1, message
-    assert len(message) < 700
-    for part in parts:
-        assert str(part) in message, f"{part!r} is not in {message!r}"
 
 
 # ---- labels

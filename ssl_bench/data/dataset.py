@@ -6,14 +6,55 @@ A dataset is found by its entry point (`ssl_bench.data`) and opened from a speci
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from ssl_bench.errors import DataError
 
 SplitName = Literal["train", "test"]
+Task = Literal["classification", "detection", "segmentation"]
+VOID = 255  # in a mask: pixels that no class is claimed for
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of one image.
+
+    `boxes` is float32 (M, 4): x0, y0, x1, y1 in pixels of the whole image, counted from 0, right
+    and bottom exclusive, so that x1 − x0 is the width. `labels` is int64 (M,) into the split's
+    classes, `difficult` bool (M,). M may be 0.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+
+    @classmethod
+    def of(cls, boxes: ArrayLike, labels: ArrayLike, difficult: ArrayLike) -> "Objects":
+        """The same from plain sequences, with the types and shapes above."""
+        return cls(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(labels, np.int64),
+            np.array(difficult, bool),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def resized(self, across: float, down: float) -> "Objects":
+        """In an image that has become `across` times as wide and `down` times as high."""
+        factors = np.array([across, down, across, down], np.float32)
+        return replace(self, boxes=self.boxes * factors)
+
+    def flipped(self, width: float) -> "Objects":
+        """In the mirrored image of `width` px."""
+        left, right = self.boxes[:, [2]], self.boxes[:, [0]]
+        mirrored = [width - left, self.boxes[:, [1]], width - right, self.boxes[:, [3]]]
+        return replace(self, boxes=np.concatenate(mirrored, 1).astype(np.float32))
 
 
 class Split(ABC):
@@ -23,6 +64,9 @@ class Split(ABC):
     `classes`, or int8 (N, C) for several labels an image (1 there, 0 not there, −1 not to be
     judged), or None where there are none; `fingerprint` is cheap and changes whenever a pixel or
     label may have changed.
+
+    A split asked for detection has `objects`, one asked for segmentation has `mask`. A fault of
+    one image is raised when that image is read, so that all of them can be reported together.
     """
 
     names: Sequence[str]
@@ -38,19 +82,59 @@ class Split(ABC):
         below `smallest`.
         """
 
+    def whole(self, index: int) -> tuple[np.ndarray, str]:
+        """Decode one whole image: uint8 (H, W, 3) RGB and the digest of its content.
+
+        Raises DataError, naming the image, if it cannot be decoded.
+        """
+        raise DataError("images of this set have no size of their own: take scenes or voc:PATH")
+
+    def objects(self, index: int) -> Objects:
+        """The objects of one image, none of them outside it or empty.
+
+        Raises DataError, with a line for each fault, for annotations that cannot be used.
+        """
+        raise DataError("these images have no boxes: detection takes scenes or voc:PATH")
+
+    def mask(self, index: int) -> np.ndarray:
+        """uint8 (H, W) of the image's size: 0 background, 1 + class index, 255 void.
+
+        Raises DataError for a mask that cannot be used.
+        """
+        raise DataError("these images have no masks: segmentation takes scenes or voc:PATH")
+
 
 class Dataset(ABC):
-    """A named set of images with a training split and, unless it is flat, a test split."""
+    """A named set of images with a training split and, unless it is flat, a test split.
+
+    `tasks` are those that it has ground truth for, `splits` those that it has, `where` says
+    which folder it lies in.
+    """
 
     name: str
+    where: str = "nothing is stored"
+    tasks: tuple[Task, ...] = ("classification",)
+    splits: tuple[SplitName, ...] = ("train", "test")
 
     @abstractmethod
     def __init__(self, argument: str) -> None:
         """Read what stands after the colon of the specification."""
 
     @abstractmethod
-    def split(self, name: SplitName) -> Split:
-        """Raises DataError where the dataset has no such split."""
+    def split(self, name: SplitName, task: Task = "classification") -> Split:
+        """Raises DataError where the dataset has no such split, or nothing for that task."""
+
+    def count(self, name: SplitName, task: Task) -> int:
+        """How many images a split has."""
+        return len(self.split(name, task).names)
+
+    def check_task(self, task: Task) -> None:
+        """DataError with the tasks that there are, if `task` is not one of them."""
+        if task not in self.tasks:
+            raise DataError(
+                f"{self.name} has nothing for {task}, only for {', '.join(self.tasks)}: "
+                "take another set, such as scenes or voc:PATH"
+            )
 
 
 def one_label_each(annotations: np.ndarray) -> np.ndarray:
@@ -70,7 +154,7 @@ def targets_of(annotations: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.int8)[annotations]
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     """Pillow's RGB, where it is right: it cuts 16-bit grey at 255 and warns of some palettes."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
@@ -81,7 +165,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def fit_square(image: Image.Image, size: int) -> np.ndarray:
     """Resize the short side to `size` (bilinear, antialiased), crop the centre: (size, size, 3)."""
-    image = _rgb(image)
+    image = rgb(image)
     scale = size / min(image.size)
     if scale != 1:
         width, height = (max(size, round(side * scale)) for side in image.size)

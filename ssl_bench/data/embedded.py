@@ -4,14 +4,20 @@
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
 from ssl_bench.data import scenes
-from ssl_bench.data.dataset import Dataset, Split, SplitName
+from ssl_bench.data.dataset import Dataset, Objects, Split, SplitName, Task
 from ssl_bench.errors import UsageError, unknown
 
 DEFAULTS = {"train": 2000, "test": 2000, "seed": 0}
+# Side of a whole scene in pixels, which has no size of its own. Who changes it raises whole.LAYOUT.
+WHOLE = 256
+
+# A whole scene, its boxes and its mask are asked for one after the other.
+_rendered = lru_cache(maxsize=1)(scenes.render)
 
 
 class ScenesSplit(Split):
@@ -29,13 +35,33 @@ class ScenesSplit(Split):
 
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
         """Draw one scene at `size`; see Split.load. A scene has no size of its own."""
+        return scenes.render(self.seed, self.split, index, size).image, self._digest(index)
+
+    def whole(self, index: int) -> tuple[np.ndarray, str]:
+        """Draw one scene at WHOLE px; see Split.whole."""
+        return self._whole(index).image, self._digest(index)
+
+    def objects(self, index: int) -> Objects:
+        """Tight boxes of the visible pixels, the subject first; see Split.objects."""
+        scene = self._whole(index)
+        return Objects(scene.boxes, scene.classes, np.zeros(len(scene.classes), bool))
+
+    def mask(self, index: int) -> np.ndarray:
+        """Classes of the visible pixels, none of them void; see Split.mask."""
+        return self._whole(index).mask
+
+    def _whole(self, index: int) -> scenes.Scene:
+        return _rendered(self.seed, self.split, index, WHOLE)
+
+    def _digest(self, index: int) -> str:
         identity = f"{scenes.VERSION} {self.names[index]}".encode()
-        pixels = scenes.render(self.seed, self.split, index, size).image
-        return pixels, hashlib.sha256(identity).hexdigest()
+        return hashlib.sha256(identity).hexdigest()
 
 
 class ScenesDataset(Dataset):
-    """Procedural scenes of ten object classes."""
+    """Procedural scenes of ten object classes, with boxes and masks."""
+
+    tasks = ("classification", "detection", "segmentation")
 
     def __init__(self, argument: str) -> None:
         self.sizes = dict(DEFAULTS)
@@ -49,6 +75,10 @@ class ScenesDataset(Dataset):
         other = [f"{k}={v}" for k, v in self.sizes.items() if v != DEFAULTS[k]]
         self.name = ":".join(["scenes", *filter(None, [",".join(other)])])
 
-    def split(self, name: SplitName) -> Split:
-        """`train` or `test`; the two never share a scene."""
+    def count(self, name: SplitName, task: Task) -> int:
+        """As many as the specification says."""
+        return self.sizes[name]
+
+    def split(self, name: SplitName, task: Task = "classification") -> Split:
+        """`train` or `test`, the same for every task; the two never share a scene."""
         return ScenesSplit(self.sizes["seed"], name, self.sizes[name])

@@ -7,15 +7,18 @@ PATH/…                                                      images only, for p
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from ssl_bench.data.dataset import Dataset, Split, SplitName, fit_square
+from ssl_bench.data.dataset import Dataset, Split, SplitName, Task, fit_square, rgb
 from ssl_bench.errors import DataError, UsageError
+
+T = TypeVar("T")
 
 
 class FolderSplit(Split):
@@ -42,6 +45,10 @@ class FolderSplit(Split):
         """Decode one file; see Split.load."""
         return load_image(self.root / self.names[index], size, smallest)
 
+    def whole(self, index: int) -> tuple[np.ndarray, str]:
+        """Decode one file; see Split.whole."""
+        return load_whole(self.root / self.names[index])
+
 
 def stamp(stat: os.stat_result) -> tuple[int, int, int]:
     """Size and times of a file: what changes when its content does.
@@ -53,6 +60,28 @@ def stamp(stat: os.stat_result) -> tuple[int, int, int]:
 
 def load_image(path: Path, size: int, smallest: int) -> tuple[np.ndarray, str]:
     """Decode one image file; see Split.load."""
+
+    def square(image: Image.Image) -> np.ndarray:
+        if min(image.size) < smallest:
+            raise DataError(
+                f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
+                "crop: lower --image-size, or pass --skip-bad-images"
+            )
+        return fit_square(image, size)
+
+    return read_image(path, square)
+
+
+def load_whole(path: Path) -> tuple[np.ndarray, str]:
+    """Decode one image file; see Split.whole."""
+    return read_image(path, lambda image: np.asarray(rgb(image)))
+
+
+def read_image(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, str]:
+    """What `use` makes of the image in a file, and the hexadecimal digest of the file.
+
+    Raises DataError, naming the file, if it cannot be read or decoded.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -63,18 +92,13 @@ def load_image(path: Path, size: int, smallest: int) -> tuple[np.ndarray, str]:
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            if min(image.size) < smallest:
-                raise DataError(
-                    f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
-                    "crop: lower --image-size, or pass --skip-bad-images"
-                )
-            pixels = fit_square(image, size)
+            used = use(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read as an image ({_reason(error)}): "
             "mend or remove it, or pass --skip-bad-images"
         ) from error
-    return pixels, hashlib.sha256(content).hexdigest()
+    return used, hashlib.sha256(content).hexdigest()
 
 
 def _reason(error: Exception) -> str:
@@ -91,10 +115,14 @@ class FolderDataset(Dataset):
         self.root = Path(os.path.expandvars(argument)).expanduser().resolve()
         if not self.root.is_dir():
             raise DataError(f"{argument} is not a folder: give folder:PATH an existing one")
+        self.where = str(self.root)
         self.name = f"folder:{self.root.name}"
+        if not (self.root / "train").is_dir():
+            self.splits = ("train",)
 
-    def split(self, name: SplitName) -> Split:
+    def split(self, name: SplitName, task: Task = "classification") -> Split:
         """`train` is PATH/train, else all images of PATH; `test` is PATH/val, else PATH/test."""
+        self.check_task(task)
         train = self.root / "train"
         if not train.is_dir():
             if name == "test":
