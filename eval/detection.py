@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from eval.fast_rcnn import Detector, Learner, framed, new_heads, new_rpn
+from eval.fast_rcnn import Detector, Learner, framed, new_heads, new_rpn, rescale
 from eval.fcn import Geometry
 from eval.proposals import Proposals, open_proposals
 from eval.regions import BACKGROUND, MOST
+from eval.splits import some_images
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.whole import WholeStore, open_whole
 from ssl_bench.encoders import Encoder, EncoderSpec, Normalization, weights_digest
@@ -56,6 +57,7 @@ from ssl_bench.train import Report
 from ssl_bench.train import train as run_loop
 
 SHOWN = 6  # test images in the picture
+RESCALED_BY = 64  # training images
 Source = Literal["selective-search", "rpn"]
 
 
@@ -70,13 +72,16 @@ class FastRCNNConfig(EvaluationConfig, TrainConfig):
     longest: int = Field(
         default=1000, ge=32, description="largest long side, px; images above it are reduced"
     )
-    rois: int = Field(default=128, ge=1, description="regions of each image that are learnt")
+    rois: int = Field(default=64, ge=1, description="regions of each image that are learnt")
     proposals: Source = Field(
         default="selective-search",
         description="where boxes come from; rpn: a network that learns along (Faster R-CNN)",
     )
     head: int = Field(default=4096, ge=1, description="outputs of fc6 and of fc7")
     freeze: bool = Field(default=False, description="keep the encoder's weights as they are")
+    rescale: bool = Field(
+        default=False, description="set the layers' scales by training images before fine-tuning"
+    )
 
 
 class FastRCNN(Evaluation):
@@ -148,8 +153,9 @@ class FastRCNN(Evaluation):
         folder: Path,
     ) -> Outcome:
         (train, test), config, normalization = stores, self.config, subject.spec.normalization
-        before = weights_digest(subject.encoder.state_dict())
         network = self._network(subject, layer, len(train.index.classes))
+        scales = self._rescale(network, subject.spec, train) if config.rescale else {}
+        before = weights_digest(network.encoder.state_dict())
         learner = Learner(network, train, boxes[0], normalization, config.lr)
         report = run_loop(learner, train, config, config.seed, runtime, folder, title="detection")
         if config.freeze and weights_digest(network.encoder.cpu().state_dict()) != before:
@@ -158,6 +164,8 @@ class FastRCNN(Evaluation):
         title = f"{' '.join([self.protocol, *config.deviations()])}, {layer}"
         _draw(test, found, truth, folder, title)
         selection = _selection(network, train.index.classes, boxes, found, truth, report)
+        if scales:
+            selection["rescaled"] = scales
         return Outcome({"detections": found, "objects": truth}, selection)
 
     def _network(self, subject: Subject, layer: str, classes: int) -> Detector:
@@ -169,6 +177,14 @@ class FastRCNN(Evaluation):
         network = Detector(encoder, layer, heads, rpn)
         network.freeze(config.freeze)
         return network
+
+    def _rescale(self, network: Detector, spec: EncoderSpec, train: WholeStore) -> dict[str, float]:
+        """Set the network's scales by some training images; returns what was done."""
+        which = some_images(len(train), RESCALED_BY, self.config.seed)
+        sizes = [(h, w) for h, w in train.sizes[which].tolist()]
+        straight, margin = [False] * len(which), network.pooling.margin
+        images = framed(train.images(which), sizes, straight, spec.normalization, margin)
+        return rescale(network, images, spec.arch)
 
 
 @torch.no_grad()

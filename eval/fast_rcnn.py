@@ -35,6 +35,7 @@ from ssl_bench.counter import generator
 from ssl_bench.data.dataset import Objects
 from ssl_bench.data.whole import WholeStore
 from ssl_bench.encoders import Encoder, Normalization, initialize
+from ssl_bench.rescale import rescale_with_head
 from ssl_bench.task import Step
 
 ANCHORS = (128, 256, 512)  # sides at short side 600, px (Ren et al., arXiv 1506.01497)
@@ -170,6 +171,21 @@ class Detector(nn.Module):
         for module in (self.heads, self.rpn):
             if module is not None:
                 module.fg_bg_sampler.draw = draw  # type: ignore[union-attr]
+
+
+def rescale(network: Detector, images: Tensor, arch: str) -> dict[str, float]:
+    """Set the scales of trunk, fc6 and fc7 by framed images, each as one region, before training.
+
+    See ssl_bench.rescale; returns what was done, by name. UsageError for a trunk that is no chain.
+    """
+    parts = {"encoder": network.encoder, "pool": nn.AdaptiveMaxPool2d(POOLED)}
+    chain = nn.ModuleDict({**parts, "head": network.heads.box_head})
+
+    def run(framed: Tensor) -> Tensor:
+        maps = network.encoder(framed, [network.layer])[network.layer]
+        return network.heads.box_head(chain["pool"](maps))
+
+    return rescale_with_head(chain, network.heads.box_head, run, images, arch)
 
 
 def first_weights(encoder: Encoder) -> list[nn.Parameter]:

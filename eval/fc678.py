@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.encoders import Encoder, initialize
-from ssl_bench.errors import UsageError
 from ssl_bench.features import pooled_side
-from ssl_bench.rescale import LOOKED_AT, between_layers, chain_obstacle, within_layers
 
 DIMENSIONS = 9216  # of AlexNet's pool5 at 227 px; larger maps are pooled to as many
 Train = Literal["all", "fc6-8", "fc8"]
@@ -74,20 +72,3 @@ class Classifier(nn.Module):
         if self.frozen:
             self.encoder.eval()
         return self
-
-
-def rescale(network: Classifier, images: Tensor, arch: str) -> dict[str, float]:
-    """Give fc6 and fc7 unit scales and all layers up to there one rate of learning.
-
-    Data-dependent initialisation by normalised images, float (B, 3, S, S); see ssl_bench.rescale.
-    The encoder counts as trained: what it computes stays, up to a factor. fc8 stays as it is.
-    Returns what was done, by name. Raises UsageError for a network that is no chain, in which
-    `arch` names the encoder.
-    """
-    network.eval()
-    obstacle = chain_obstacle(network, network.features, images[:1])
-    if obstacle:
-        raise UsageError(f"weights of {arch} cannot be rescaled: {obstacle}")
-    constant = within_layers(network.fc67, network.features, images)
-    moved = between_layers(network, network.features, images[:LOOKED_AT])
-    return {**{f"fc67.{name}.constant": n for name, n in constant.items()}, **moved.numbers()}

@@ -6,6 +6,7 @@ image is padded by 100 px, fc6 is a 6×6 and fc7 a 1×1 convolution, a 1×1 conv
 classes, and the scores are upsampled bilinearly by the stride and cropped to the image.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 
@@ -96,11 +97,16 @@ class FCN(nn.Module):
         super().__init__()
         self.geometry = Geometry(encoder, layer)
         self.encoder, self.layer, self.kernel = encoder.requires_grad_(not freeze), layer, kernel
-        self.fc6 = nn.Conv2d(self.geometry.channels, head, kernel)
-        self.fc7 = nn.Conv2d(head, head, 1)
+        fc6, fc7 = nn.Conv2d(self.geometry.channels, head, kernel), nn.Conv2d(head, head, 1)
+        _fill(fc6, FC6_INPUTS, generator(seed, "fc6"))
+        _fill(fc7, FC7_INPUTS, generator(seed, "fc7"))
+        self.fc67 = nn.Sequential(
+            OrderedDict(
+                fc6=fc6, relu6=nn.ReLU(), drop6=nn.Dropout(DROPOUT),
+                fc7=fc7, relu7=nn.ReLU(), drop7=nn.Dropout(DROPOUT),
+            )
+        )  # fmt: skip
         self.score = nn.Conv2d(head, classes, 1)
-        _fill(self.fc6, FC6_INPUTS, generator(seed, "fc6"))
-        _fill(self.fc7, FC7_INPUTS, generator(seed, "fc7"))
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
 
@@ -123,13 +129,17 @@ class FCN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float (B, 3, H, W) -> scores float32 (B, classes, H, W)."""
-        height, width = images.shape[-2:]
-        before, below, right = self.padding, self._after(height), self._after(width)
-        padded = F.pad(images, (before, right, before, below))  # zeros: the mean colour
-        x = self.encoder(padded, [self.layer])[self.layer]
-        for layer in (self.fc6, self.fc7):
-            x = F.dropout(F.relu(layer(x)), DROPOUT, self.training)
-        return upsample(self.score(x), self.geometry.stride, self.first, (height, width))
+        scores = self.score(self.features(self.padded(images)))
+        return upsample(scores, self.geometry.stride, self.first, images.shape[-2:])
+
+    def padded(self, images: Tensor) -> Tensor:
+        """With zeros around, the mean colour, as far as the scores need."""
+        below, right = (self._after(length) for length in images.shape[-2:])
+        return F.pad(images, (self.padding, right, self.padding, below))
+
+    def features(self, padded: Tensor) -> Tensor:
+        """Padded images -> fc7, (B, head, h, w)."""
+        return self.fc67(self.encoder(padded, [self.layer])[self.layer])
 
     def _after(self, length: int) -> int:
         """Padding behind `length` px: as much as before, and more where a last score lacked.

@@ -11,25 +11,26 @@ Nothing is chosen: the last step counts. A test image's scores are the mean of t
 There, a network comes with fc6 and fc7, and the classifier alone starts anew. Encoders here end
 below fc6, so all three do, as there with `--random-from pool5`: weights N(0, 0.01²), biases 0.1.
 
-    bench finetune --protocol krahenbuhl16 --data voc:VOCdevkit/VOC2007
-    bench finetune --protocol krahenbuhl16 --train fc6-8 --steps 2000 --data folder:photos
+    bench finetune --data voc:VOCdevkit/VOC2007
+    bench finetune --train fc6-8 --steps 2000 --data folder:photos
 """
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eval.fc678 import Classifier, Train, rescale
-from eval.splits import check_labels, few_labels
+from eval.fc678 import Classifier, Train
+from eval.splits import check_labels, few_labels, some_images
 from ssl_bench.augment import random_scale_crop
-from ssl_bench.counter import Randomness, derive, generator
+from ssl_bench.counter import Randomness, derive
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.whole import WholeStore, open_whole
 from ssl_bench.encoders import EncoderSpec
@@ -37,6 +38,7 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.figures import precision_recall_curves
 from ssl_bench.metrics import mean_average_precision, top1
 from ssl_bench.progress import progress
+from ssl_bench.rescale import rescale_with_head
 from ssl_bench.runtime import Runtime
 from ssl_bench.task import (
     Evaluation,
@@ -61,6 +63,7 @@ class Krahenbuhl16Config(EvaluationConfig, TrainConfig):
     train: Train = Field(
         default="all", description="layers that learn; fc6-8 and fc8 leave the encoder frozen"
     )
+    freeze: bool = Field(default=False, description="the same as --train fc6-8", exclude=True)
     labels: int = Field(default=0, ge=0, description="labelled images per class; 0: all of train")
     steps: int = Field(default=80_000, ge=1, description="updates")
     batch_size: int = Field(default=16, ge=1, description="images per update")
@@ -71,6 +74,14 @@ class Krahenbuhl16Config(EvaluationConfig, TrainConfig):
     rescale: bool = Field(
         default=False, description="set the layers' scales by training images before fine-tuning"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, given: Any) -> Any:
+        """What is frozen has one name, in keys and in tables."""
+        if given.get("freeze"):
+            given = {"train": "fc6-8"} | given
+        return {name: value for name, value in given.items() if name != "freeze"}
 
 
 class Learner(nn.Module):
@@ -221,12 +232,12 @@ class Krahenbuhl16(Evaluation):
         self, network: Classifier, spec: EncoderSpec, train: WholeStore, chosen: np.ndarray
     ) -> dict[str, float]:
         """Set the network's scales by windows of some training images; returns what was done."""
-        random = generator(self.config.seed, "rescale")
-        seen = chosen[torch.randperm(len(chosen), generator=random)[:RESCALED_BY].numpy()]
+        seen = chosen[some_images(len(chosen), RESCALED_BY, self.config.seed)]
         sizes = torch.as_tensor(train.sizes)[seen]
         draws = Randomness(derive(self.config.seed, "rescale"), 0, torch.arange(len(seen)))
         windows = random_scale_crop(train.images(seen), sizes, spec.image_size, draws)
-        return rescale(network, spec.normalization.apply(windows), spec.arch)
+        images = spec.normalization.apply(windows)
+        return rescale_with_head(network, network.fc67, network.features, images, spec.arch)
 
 
 # ---- labels

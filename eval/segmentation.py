@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from eval.fcn import FCN
 from eval.framed import Framed, frames, mirror, normalized
+from eval.splits import some_images
 from ssl_bench.data.dataset import VOID, Dataset, SplitName
 from ssl_bench.data.whole import WholeStore, open_whole
 from ssl_bench.encoders import EncoderSpec, Normalization, weights_digest
@@ -33,6 +34,7 @@ from ssl_bench.features import best_device
 from ssl_bench.figures import mask_grid
 from ssl_bench.metrics import confusion, intersection_over_union, mean_iu
 from ssl_bench.progress import progress
+from ssl_bench.rescale import rescale_with_head
 from ssl_bench.runtime import Runtime
 from ssl_bench.task import Evaluation, EvaluationConfig, Outcome, Step, Subject, TrainConfig
 from ssl_bench.train import Report
@@ -41,6 +43,7 @@ from ssl_bench.train import train as run_loop
 SCORED = 10  # test images per forward pass
 SHOWN = 6  # test images in the picture
 LOOKED_AT = 64  # masks at a time
+RESCALED_BY = 64  # training images
 BACKGROUND = "background"
 
 
@@ -64,6 +67,9 @@ class FCN32sConfig(EvaluationConfig, TrainConfig):
     )  # fmt: skip
     head: int = Field(default=4096, ge=1, description="channels of fc6 and fc7")
     freeze: bool = Field(default=False, description="keep the encoder's weights as they are")
+    rescale: bool = Field(
+        default=False, description="set the layers' scales by training images before fine-tuning"
+    )
 
 
 # ---- training
@@ -178,11 +184,12 @@ class FCN32s(Evaluation):
         config, normalization = self.config, subject.spec.normalization
         names = (BACKGROUND, *train.index.classes)
         encoder = deepcopy(subject.encoder)
-        before = weights_digest(encoder.state_dict())
         network = FCN(
             encoder, layer, len(names),
             kernel=config.kernel, head=config.head, freeze=config.freeze, seed=config.seed,
         )  # fmt: skip
+        scales = self._rescale(network, subject.spec, train) if config.rescale else {}
+        before = weights_digest(encoder.state_dict())
         learnt, judged = frames(train, test)
         learner = Learner(network, train.sizes, normalization, config.lr)
         report = run_loop(
@@ -195,7 +202,17 @@ class FCN32s(Evaluation):
         title = f"{' '.join([self.protocol, *config.deviations()])}, {layer}"
         _draw(test, masks, names, folder / "masks.png", title)
         selection = _selection(network, learnt, names, confusions, report)
+        if scales:
+            selection["rescaled"] = scales
         return Outcome({"confusion": confusions}, selection)
+
+    def _rescale(self, network: FCN, spec: EncoderSpec, train: WholeStore) -> dict[str, float]:
+        """Set the network's scales by some training images; returns what was done."""
+        which = some_images(len(train), RESCALED_BY, self.config.seed)
+        sizes = torch.from_numpy(train.sizes[which])
+        images = normalized(train.images(which), sizes, spec.normalization)
+        padded = network.padded(images)
+        return rescale_with_head(network, network.fc67, network.features, padded, spec.arch)
 
 
 @torch.no_grad()

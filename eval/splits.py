@@ -1,8 +1,10 @@
-"""Parts of the training set, drawn per class: what a choice is made on, and few labels."""
+"""Parts of the training set: what a choice is made on, few labels, and some images."""
 
 import numpy as np
+import torch
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from ssl_bench.counter import generator
 from ssl_bench.errors import DataError, UsageError
 
 
@@ -48,3 +50,8 @@ def few_labels(
             )
         chosen.append(random.choice(images, per_class, replace=False))
     return np.sort(np.concatenate(chosen))
+
+
+def some_images(count: int, most: int, seed: int) -> np.ndarray:
+    """Places of at most `most` of `count` images, in random order: those that scales are set by."""
+    return torch.randperm(count, generator=generator(seed, "rescale"))[:most].numpy()

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.augment import random_crop_flip
+from ssl_bench.chain import Affine, chain_obstacle
 from ssl_bench.counter import Randomness, derive, epoch_order, generator
 from ssl_bench.data.store import ImageStore
 from ssl_bench.encoders import Encoder, Normalization
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
-from ssl_bench.rescale import Affine, chain_obstacle, rescale, top_of
+from ssl_bench.rescale import rescale, top_of
 from ssl_bench.task import EncoderConfig, Pretext
 
 RANK = 1e-6  # a direction with less than this share of the largest variance has none

@@ -209,16 +209,18 @@ def _config_options(config: Any) -> list[click.Option]:
     options: list[click.Option] = []
     for name, field in config.model_fields.items():
         kind: Any = field.annotation
+        text = f"{field.description}."
+        text, flag = text[0].upper() + text[1:], "--" + name.replace("_", "-")
+        if kind is bool:  # unset is None: the default stays the model's
+            options.append(click.Option([flag], is_flag=True, flag_value=True, default=None,
+                                        help=text))  # fmt: skip
+            continue
         if get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
         elif get_origin(kind) is tuple:
             kind = _Numbers(get_args(kind)[0])
-        text = f"{field.description}. [default: {_default_text(field.default)}]"
-        options.append(
-            click.Option(
-                ["--" + name.replace("_", "-")], type=kind, help=text[0].upper() + text[1:]
-            )
-        )
+        shown = f"{text} [default: {_default_text(field.default)}]"
+        options.append(click.Option([flag], type=kind, help=shown))
     return options
 
 

@@ -11,21 +11,27 @@ Nothing is random but the noise that stands for a loss, and its seed is given.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ssl_bench.chain import (
+    Affine,
+    Run,
+    chain_obstacle,
+    differentiable,
+    evaluating,
+    hooked,
+    mean_size,
+    trace,
+)
 from ssl_bench.counter import generator
 from ssl_bench.encoders import Encoder
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
 
-Affine = nn.Conv2d | nn.Linear
-Run = Callable[[Tensor], Tensor]  # normalised images (B, 3, S, S) -> the network's output
 Fill = Callable[[str, Affine, Tensor], None]  # name, layer, its input: sets the layer's weights
 
 BETA = 0.1  # magic_init's default: a unit begins a little on the live side of its ReLU
@@ -33,12 +39,6 @@ CONSTANT = 1e-6  # a channel whose deviation is below this share of its peak is 
 LOOKED_AT = 16  # images behind the gradients: magic_init's one batch
 ROUNDS, TOLERANCE = 10, 0.01  # rounds at most, as in both sources, and the deviation that ends them
 DISTORTION = 0.05  # share of the output that may change before `rescale` warns
-
-# What a chain may consist of. LRN passes a factor on nearly unchanged, for small values.
-HOMOGENEOUS = (
-    nn.Conv2d, nn.Linear, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
-    nn.LocalResponseNorm, nn.Flatten, nn.Dropout, nn.Identity,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def rescale(
     UsageError. Raises DataError for a layer that gets no gradient or values that are not finite.
     """
     run = top_of(encoder)
-    with _evaluating(encoder):
+    with evaluating(encoder):
         obstacle = chain_obstacle(encoder, run, images[:1])
         if trained and obstacle:
             raise UsageError(f"trained weights of {arch} cannot be rescaled: {obstacle}")
@@ -100,6 +100,25 @@ def rescale(
     if moved.distortion > DISTORTION:
         say(f"warning: rescaling changed {moved.distortion:.1%} of what {arch} computes")
     return Rescaled(moved.before, moved.after, moved.distortion, constant)
+
+
+def rescale_with_head(
+    network: nn.Module, head: nn.Module, run: Run, images: Tensor, arch: str
+) -> dict[str, float]:
+    """Scale an encoder and the fresh layers behind it, in place, before both are fine-tuned.
+
+    `run` gives what the last layer of `head` gives for `images`; encoder and head are all that it
+    runs, and parts of `network`. The layers of `head` are normalised within, then scales move
+    between all layers; what the encoder computes stays, up to a factor. Returns what was done, by
+    name. Raises UsageError for a network that is no chain, in which `arch` names the encoder.
+    """
+    with evaluating(network):
+        obstacle = chain_obstacle(network, run, images[:1])
+        if obstacle:
+            raise UsageError(f"weights of {arch} cannot be rescaled: {obstacle}")
+        constant = within_layers(head, run, images)
+        moved = between_layers(network, run, images[:LOOKED_AT])
+    return {**{f"{name}.constant": n for name, n in constant.items()}, **moved.numbers()}
 
 
 def top_of(encoder: Encoder) -> Run:
@@ -142,7 +161,7 @@ def within_layers(
             raise UsageError(f"the output of layer {name} does not follow the scale of its weights")
         return output
 
-    with _hooked(module, set_scale):
+    with hooked(module, set_scale):
         run(images)
     return {name: count for name, count in constant.items() if count}
 
@@ -188,12 +207,12 @@ def between_layers(
     obstacle = chain_obstacle(module, run, images[:1])
     if obstacle:
         raise UsageError(f"scales cannot move between layers: {obstacle}")
-    _, sizes, first = _trace(module, run, images)
+    _, sizes, first = trace(module, run, images)
     before = rates = change_rates(module, run, images, seed)
     output = first
     for _ in range(ROUNDS):
         centre = math.exp(sum(map(math.log, rates.values())) / len(rates))
-        drift = _size(output) / _size(first)
+        drift = mean_size(output) / mean_size(first)
         uneven = [drift, *(rate / centre for rate in rates.values())]
         if max(abs(math.log(ratio)) for ratio in uneven) < TOLERANCE:
             break
@@ -210,10 +229,10 @@ def change_rates(module: nn.Module, run: Run, images: Tensor, seed: int = 0) -> 
     The loss needs no labels: it is the output times unit Gaussian noise, drawn by `seed`. Layers
     stand in the order in which they run. Raises DataError for a rate of zero or not finite.
     """
-    layers, _, _ = _trace(module, run, images[:1])
+    layers, _, _ = trace(module, run, images[:1])
     weights = [layer.weight for layer in layers.values()]
     totals = [torch.zeros_like(weight) for weight in weights]
-    with _differentiable(weights):
+    with differentiable(weights):
         for start in range(0, len(images), LOOKED_AT):  # the noise is independent: gradients add
             output = run(images[start : start + LOOKED_AT])
             noise = torch.randn(output.shape, generator=generator(seed, "rates", start))
@@ -243,134 +262,18 @@ def _multiply(
     """
 
     def scale(name: str, layer: Affine, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
-        size = _size(inputs[0])
+        size = mean_size(inputs[0])
         layer.weight.mul_(factors[name])
         if layer.bias is not None:
             layer.bias.mul_(factors[name] * size / sizes[name])
         sizes[name] = size
         return layer.forward(*inputs)
 
-    with _hooked(module, scale):
+    with hooked(module, scale):
         return run(images)
-
-
-def _size(values: Tensor) -> float:
-    return float(values.abs().mean())
 
 
 def _distortion(first: Tensor, last: Tensor) -> float:
     """‖first − a·last‖ / ‖first‖ with the best number a."""
     a = (first * last).sum() / last.square().sum()
     return float((first - a * last).norm() / first.norm())
-
-
-# ---- the network as it runs
-
-
-@torch.no_grad()
-def chain_obstacle(module: nn.Module, run: Run, images: Tensor) -> str | None:
-    """Why scales cannot move between the layers that `run` runs; None if they can.
-
-    They can where each layer's input is the output of the layer before it and a factor on the
-    image comes out as a factor. All layers of `run` must belong to `module`.
-    """
-    found: list[str] = []
-    affine: set[str] = set()
-    outputs, marks = [images], [_mark(images)]  # held, so that no other tensor gets their memory
-
-    def check(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if type(layer) not in HOMOGENEOUS:  # a subclass may do something else to its weights
-            found.append(f"{name} is a {type(layer).__name__}, which a scale does not pass through")
-        elif _mark(inputs[0]) != marks[-1]:
-            found.append(f"{name} does not take what the layer before it gives (a branch or a sum)")
-        elif name in affine:
-            found.append(f"layer {name} runs more than once")
-        affine.update([name] if isinstance(layer, Affine) else [])
-
-    def note(_name: str, _layer: nn.Module, _inputs: object, output: Any) -> None:
-        outputs.append(output)
-        marks.append(_mark(output))
-
-    with (
-        _evaluating(module),
-        _hooked(module, check, nn.Module, before=True),
-        _hooked(module, note, nn.Module),
-    ):
-        output = run(images)
-    if not found and _mark(output) != marks[-1]:
-        found.append("something is computed behind its last layer")
-    return found[0] if found else None
-
-
-def _mark(tensor: Any) -> tuple[int, ...]:
-    """Equal for a tensor and its views, as flattening makes, until something is added in place."""
-    if not isinstance(tensor, Tensor):
-        return ()
-    return tensor.data_ptr(), tensor.numel(), tensor._version
-
-
-@torch.no_grad()
-def _trace(
-    module: nn.Module, run: Run, images: Tensor
-) -> tuple[dict[str, Affine], dict[str, float], Tensor]:
-    """The affine layers in the order in which they run, their mean absolute inputs, the output."""
-    layers: dict[str, Affine] = {}
-    sizes: dict[str, float] = {}
-
-    def note(name: str, layer: Affine, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        layers[name], sizes[name] = layer, _size(inputs[0])
-
-    with _hooked(module, note):
-        return layers, sizes, run(images)
-
-
-@contextmanager
-def _hooked(
-    module: nn.Module, hook: Callable[..., Any], kind: Any = Affine, before: bool = False
-) -> Iterator[None]:
-    """Call hook(name, layer, inputs, output) after a layer ran, or without output `before` it.
-
-    A layer is a part without parts, or with parameters of its own. What the hook returns, unless
-    None, takes the place of the output.
-    """
-    with ExitStack() as stack:
-        for name, layer in module.named_modules():
-            whole = (
-                not any(layer.children()) or next(layer.parameters(recurse=False), None) is not None
-            )
-            if isinstance(layer, kind) and whole:
-
-                def call(layer: Any, *tensors: Any, name: str = name) -> Any:
-                    return hook(name, layer, *tensors)
-
-                register = (
-                    layer.register_forward_pre_hook if before else layer.register_forward_hook
-                )
-                stack.callback(register(call).remove)
-        yield
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards every part's own mode again."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
-@contextmanager
-def _differentiable(weights: Sequence[Tensor]) -> Iterator[None]:
-    """Gradients for these weights, be they frozen."""
-    wanted = [weight.requires_grad for weight in weights]
-    try:
-        for weight in weights:
-            weight.requires_grad_(True)
-        with torch.enable_grad():
-            yield
-    finally:
-        for weight, want in zip(weights, wanted, strict=True):
-            weight.requires_grad_(want)

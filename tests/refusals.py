@@ -14,7 +14,8 @@ TOY = ("--image-size", "64", "--width", "0.1", "--workers", "0")
 STEPS = ("--steps", "4", "--batch-size", "4")
 PRETRAIN = ("pretrain", "context-encoder", *TOY, *STEPS)
 PROBE = ("linear-probe", "--workers", "0", "--strengths", "2")
-FINETUNE = ("finetune", "--workers", "0", "--steps", "2", "--batch-size", "4")
+FEW = ("finetune", "--protocol=linear-head")
+FINETUNE = (*FEW, "--workers", "0", "--steps", "2", "--batch-size", "4")
 
 
 def fails(result: Result, code: int, *parts: str) -> None:

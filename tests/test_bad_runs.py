@@ -91,7 +91,16 @@ def test_spoilt_weights_never_make_a_record(bench: Bench, workspace: Path) -> No
 
 def test_fine_tuning_that_diverges(bench: Bench, finished: Path) -> None:
     before = contents(finished)
-    command = ["finetune", "--workers", "0", "--steps", "6", "--batch-size", "4", "--labels", "2"]
+    command = [
+        "finetune",
+        "--protocol=linear-head",
+        "--workers=0",
+        "--steps=6",
+        "--batch-size",
+        "4",
+        "--labels",
+        "2",
+    ]
     result = bench(*command, *SCENES, "--lr", "1e30", "--workspace", finished)
     fails(result, 1, "step", "--lr")
     assert contents(finished) == before

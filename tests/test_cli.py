@@ -120,7 +120,7 @@ evaluation = "linear-probe"
 layers = ["pool5"]
 strengths = 3
 [[evaluate]]
-evaluation = "finetune"
+evaluation = "finetune.linear-head"
 labels = 2
 steps = 3
 batch_size = 8

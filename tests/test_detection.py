@@ -601,6 +601,15 @@ def test_the_command_and_its_refusals(bench, workspace, tiny_photos):
 # ---- learning
 
 
+def test_rescaling_levels_the_rates_up_to_fc7(stores, tmp_path):
+    config = QUICK.model_copy(update={"steps": 1, "rescale": True, "freeze": True})
+    scales = detected(config, subject(stores[0]), stores, tmp_path).selection["rescaled"]
+    rates = [scales[name] for name in scales if name.endswith("rate_after")]
+    before = [scales[name] for name in scales if name.endswith("rate_before")]
+    assert len(rates) == 7  # conv1-5, fc6, fc7
+    assert max(rates) / min(rates) < 1.05 < max(before) / min(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["selective-search", "rpn"])
 def test_it_learns_its_training_images(source, tmp_path):

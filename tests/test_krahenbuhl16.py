@@ -524,9 +524,15 @@ def test_deviations_are_named():
     assert sorted(other) == ["precision=bf16", "steps=100", "train=fc8"]
 
 
+def test_freezing_is_another_word_for_training_fc6_to_fc8():
+    assert Krahenbuhl16Config(freeze=True) == Krahenbuhl16Config(train="fc6-8")
+    assert Krahenbuhl16Config(freeze=True, train="fc8").train == "fc8"
+    assert "freeze" not in Krahenbuhl16Config(freeze=True).model_dump()
+
+
 # ---- the command
 
-COMMAND = ("finetune", "--protocol", "krahenbuhl16", "--workers", 0)
+COMMAND = ("finetune", "--workers", 0)
 SHORT = ("--steps", 3, "--batch-size", 4, "--head", 8, "--crops", 2)
 
 
@@ -545,7 +551,7 @@ def test_the_command_on_one_label_each(bench, finished):
     assert made["details"]["selection"]["training_images"] == 60
     assert not list(finished.rglob("checkpoint.pt"))
     assert bench(*COMMAND, *SHORT, *place).out == result.out  # from the record
-    kept = bench(*COMMAND, *SHORT, *place, "--train", "fc6-8", "--labels", 2, "--rescale", "true")
+    kept = bench(*COMMAND, *SHORT, *place, "--freeze", "--labels", 2, "--rescale")
     assert kept.code == 0, kept.err
     assert " train=fc6-8 labels=2 " in kept.out
     assert "rescale=True" in kept.out
@@ -555,7 +561,8 @@ def test_what_the_command_refuses(bench, finished):
     place = (*SCENES, "--workspace", finished)
     fails(bench(*COMMAND, *place, "--train", "fc7"), 2, "--train", "fc6-8")
     fails(bench(*COMMAND, *place, "--dimensions", 9), 2, "--dimensions", "finetune/linear-head@1")
-    fails(bench("finetune", *place, "--crops", 3), 2, "--crops", "finetune/krahenbuhl16@1")
+    few = ("finetune", "--protocol", "linear-head", *place)
+    fails(bench(*few, "--crops", 3), 2, "--crops", "finetune/krahenbuhl16@1")
     fails(bench(*COMMAND, *place, "--crops", 0), 2, "--crops")
     fails(bench(*COMMAND, *place, "--labels", 50), 2, "--labels 50", "has only 6 images")
     fails(bench(*COMMAND, *place, "--layer", "fc7"), 2, "layer", "fc7")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_bench.chain import chain_obstacle
 from ssl_bench.counter import generator
 from ssl_bench.encoders import (
     AlexNet,
@@ -23,7 +24,6 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.rescale import (
     BETA,
     between_layers,
-    chain_obstacle,
     change_rates,
     rescale,
     top_of,

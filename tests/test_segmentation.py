@@ -246,17 +246,23 @@ def test_every_pixel_has_a_score(size, kernel):
     assert bool((scores > 0).all())
 
 
+def convolutions(network):
+    return [layer for layer in network.fc67 if isinstance(layer, torch.nn.Conv2d)]
+
+
 def test_fresh_layers_start_as_caffenets():
     network = FCN(subject(1.0).encoder, "pool5", 21)
-    for layer in (network.fc6, network.fc7):
+    fc6, fc7 = convolutions(network)
+    for layer in (fc6, fc7):
         assert float(layer.weight.detach().std()) == pytest.approx(0.005, rel=0.01)
-        assert bool((layer.bias == 1).all())  # type: ignore[union-attr]
+        assert layer.bias is not None
+        assert bool((layer.bias == 1).all())
     assert not network.score.weight.any()
-    assert [tuple(m.weight.shape) for m in (network.fc6, network.fc7, network.score)] == [
+    assert [tuple(m.weight.shape) for m in (fc6, fc7, network.score)] == [
         (4096, 256, 6, 6), (4096, 4096, 1, 1), (21, 4096, 1, 1),
     ]  # fmt: skip
     small = FCN(subject(1.0).encoder, "pool5", 21, kernel=3, head=4096)
-    assert float(small.fc6.weight.detach().std()) == pytest.approx(0.01, rel=0.01)
+    assert float(convolutions(small)[0].weight.detach().std()) == pytest.approx(0.01, rel=0.01)
 
 
 # ---- padding, mirrors, the loss
@@ -412,6 +418,17 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path, monkeypatch):
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
+def test_rescaling_levels_the_rates_up_to_fc7(tmp_path):
+    train = drawn(6, 64)
+    config = QUICK.model_copy(update={"steps": 1, "rescale": True, "freeze": True})
+    found = segmented(config, subject(0.25), train, train, tmp_path)["pool5"]
+    scales = found.selection["rescaled"]
+    rates = [scales[name] for name in scales if name.endswith("rate_after")]
+    before = [scales[name] for name in scales if name.endswith("rate_before")]
+    assert len(rates) == 7  # conv1-5, fc6, fc7
+    assert max(rates) / min(rates) < 1.05 < max(before) / min(before)
+
+
 @pytest.mark.slow
 def test_eight_scenes_are_learnt_by_heart(tmp_path):
     train = drawn(8, 64)
@@ -483,7 +500,7 @@ def test_the_command_writes_a_record_that_its_predictions_explain(bench, finishe
 
 
 def test_whole_images_are_resized_as_asked(bench, finished):
-    sides = ("--short", "48", "--longest", "50", "--freeze", "true")
+    sides = ("--short", "48", "--longest", "50", "--freeze")
     result = bench(*SEGMENT, *STEPS, *sides, *SCENES, "--workspace", finished)
     assert result.code == 0, result.err
     assert "short=48 longest=50 kernel=1 head=16 freeze=True" in result.out

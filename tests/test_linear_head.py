@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.finetune import FineTune, FineTuneConfig
+from eval.linear_head import LinearHead, LinearHeadConfig
 from eval.splits import few_labels, held_out
 from ssl_bench import catalogue
 from ssl_bench.data.store import ImageStore, open_store
@@ -16,7 +16,7 @@ from ssl_bench.runtime import Runtime
 from ssl_bench.task import Subject
 from ssl_bench.train import Interrupted
 
-QUICK = FineTuneConfig(labels=3, steps=6, batch_size=8)
+QUICK = LinearHeadConfig(labels=3, steps=6, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def subject(store, width=0.1):
 def tuned(config, tested, train, test, folder: Path, **runtime):
     folder.mkdir(exist_ok=True)
     settings = Runtime(workers=0, **runtime)
-    found = FineTune(config).evaluate(tested, train, test, settings, {"conv5": folder})
+    found = LinearHead(config).evaluate(tested, train, test, settings, {"conv5": folder})
     return dict(found)["conv5"]
 
 
@@ -60,7 +60,7 @@ def test_held_out_images_keep_the_classes_shares_and_leave_the_others():
 
 
 def top1(outcome):
-    return FineTune(QUICK).score(outcome.predictions)["top1"]
+    return LinearHead(QUICK).score(outcome.predictions)["top1"]
 
 
 def test_the_evaluated_encoder_itself_stays_as_it_was(stores, tmp_path):
@@ -75,11 +75,11 @@ def test_the_evaluated_encoder_itself_stays_as_it_was(stores, tmp_path):
 def test_it_learns_its_training_images(stores, tmp_path):
     """Tested on what it was trained on, it is nearly always right; untrained it is at chance."""
     train = stores[0]
-    config = FineTuneConfig(labels=0, steps=150, batch_size=20)
+    config = LinearHeadConfig(labels=0, steps=150, batch_size=20)
     learnt = tuned(config, subject(train, 0.25), train, train, tmp_path / "a")
     assert top1(learnt) > 85
     begun = tuned(
-        FineTuneConfig(labels=0, steps=1, batch_size=20), subject(train, 0.25), train, train,
+        LinearHeadConfig(labels=0, steps=1, batch_size=20), subject(train, 0.25), train, train,
         tmp_path / "b",
     )  # fmt: skip
     assert top1(begun) < 40
@@ -98,9 +98,9 @@ def test_test_labels_do_not_reach_the_predictions(stores, tmp_path):
 
 def test_a_stopped_fine_tuning_continues_to_the_same_predictions(stores, tmp_path, monkeypatch):
     whole = tuned(QUICK, subject(stores[0]), stores[0], stores[1], tmp_path / "whole")
-    from eval import finetune
+    from eval import linear_head
 
-    plain, steps = finetune._Learner.train_step, []
+    plain, steps = linear_head._Learner.train_step, []
 
     def stopping(self, images, step):
         steps.append(step.index)
@@ -108,7 +108,7 @@ def test_a_stopped_fine_tuning_continues_to_the_same_predictions(stores, tmp_pat
             signal.raise_signal(signal.SIGINT)
         return plain(self, images, step)
 
-    monkeypatch.setattr(finetune._Learner, "train_step", stopping)
+    monkeypatch.setattr(linear_head._Learner, "train_step", stopping)
     with pytest.raises(Interrupted):
         tuned(QUICK, subject(stores[0]), stores[0], stores[1], tmp_path / "cut")
     again = tuned(QUICK, subject(stores[0]), stores[0], stores[1], tmp_path / "cut")
@@ -118,6 +118,6 @@ def test_a_stopped_fine_tuning_continues_to_the_same_predictions(stores, tmp_pat
 
 
 def test_deviations_are_named_and_the_arithmetic_is_one_of_them():
-    assert FineTuneConfig(precision="32", seed=3).deviations() == []
-    other = FineTuneConfig(labels=5, precision="bf16").deviations()
+    assert LinearHeadConfig(precision="32", seed=3).deviations() == []
+    other = LinearHeadConfig(labels=5, precision="bf16").deviations()
     assert sorted(other) == ["labels=5", "precision=bf16"]

@@ -5,7 +5,7 @@ with the same seed); encoder and head are trained together on random crops and m
 and a cosine course, for a fixed number of steps. Nothing is chosen: no validation images, no
 best step. Test images are scored once, on central crops.
 
-    bench finetune --layer pool5 --labels 20 --data folder:photos
+    bench finetune --protocol linear-head --layer pool5 --labels 20 --data folder:photos
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ from ssl_bench.train import train as run_loop
 SCORED = 128  # test images per forward pass
 
 
-class FineTuneConfig(EvaluationConfig, TrainConfig):
+class LinearHeadConfig(EvaluationConfig, TrainConfig):
     """The settings of `finetune/linear-head@1`."""
 
     labels: int = Field(default=20, ge=0, description="labelled images per class; 0: all of train")
@@ -86,10 +86,10 @@ class _Learner(nn.Module):
         return {"loss": loss.detach()}
 
 
-class FineTune(Evaluation):
+class LinearHead(Evaluation):
     """Top-1 after training encoder and head on a few labelled images per class."""
 
-    Config = FineTuneConfig
+    Config = LinearHeadConfig
     protocol = "finetune/linear-head@1"
     metric = "top1"
 
