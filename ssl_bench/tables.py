@@ -7,7 +7,7 @@ label draws) or, with one seed each, by test image.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -383,8 +383,17 @@ def _column_names(shown: Sequence[tuple[Record, str]]) -> list[str]:
 
 
 def _data_names(records: Sequence[Record]) -> list[str]:
-    """The data set of each record, told apart by content where a name stands for several."""
-    return _told_apart([(r.data, "".join(r.identity["data"].values())) for r in records])
+    """The data set of each record, told apart by content where a name stands for several.
+
+    Protocols are looked at one by one: of one set, some see squares, some boxes, some masks.
+    """
+    names = [""] * len(records)
+    for protocol in {record.identity["protocol"] for record in records}:
+        of = [i for i, r in enumerate(records) if r.identity["protocol"] == protocol]
+        contents = [(records[i].data, "".join(records[i].identity["data"].values())) for i in of]
+        for i, name in zip(of, _told_apart(contents), strict=True):
+            names[i] = name
+    return names
 
 
 def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
@@ -413,17 +422,26 @@ def _column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
 
 
 def _footnotes(records: Sequence[Record]) -> list[str]:
-    """What every row has in common: data, number of test images, skipped ones."""
-    notes = []
-    names = _data_names(records)
-    for data in dict.fromkeys(names):
-        of = [r for r, name in zip(records, names, strict=True) if name == data]
-        skipped = len(of[0].details["skipped_images"])
-        left = f", {skipped} bad images skipped" if skipped else ""
-        twice = len(of[0].details.get("duplicates", []))
-        left += f", **{twice} of them also in train**" if twice else ""
-        notes.append(f"Data: {data}, {of[0].details['test_images']} test images{left}.")
-    return notes
+    """What every row has in common: data, number of test images, skipped ones.
+
+    Where protocols see other images of one set, each count is followed by those that it is for.
+    """
+    notes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for record, data in zip(records, _data_names(records), strict=True):
+        notes[data, _counted(record)][record.identity["protocol"]] = None
+    sets = Counter(data for data, _ in notes)
+    return [
+        f"Data: {data}, {count}" + (f" ({', '.join(protocols)})." if sets[data] > 1 else ".")
+        for (data, count), protocols in notes.items()
+    ]
+
+
+def _counted(record: Record) -> str:
+    skipped = len(record.details["skipped_images"])
+    twice = len(record.details.get("duplicates", []))
+    count = f"{record.details['test_images']} test images"
+    count += f", {skipped} bad images skipped" if skipped else ""
+    return count + (f", **{twice} of them also in train**" if twice else "")
 
 
 # ---- listings

@@ -134,3 +134,21 @@ def test_missing_cells_are_dashes_and_files_are_written(tmp_path):
     assert [p.name for p in paths] == ["table.md", "table.csv", "table.tex"]
     assert paths[0].read_text().count("–") == 2
     assert "--" in paths[2].read_text()
+
+
+def seen_by(protocol, digest, images):
+    made = record("random", 0, 20.0, digest=digest, protocol=protocol)
+    identity = {**made.identity, "protocol": protocol}
+    details = {**made.details, "test_images": images, "pretraining_digest": "d"}
+    return made.model_copy(update={"identity": identity, "details": details})
+
+
+def test_protocols_that_see_one_set_in_other_forms_share_its_name():
+    boxes, masks = seen_by("detection/a@1", "d1", 90), seen_by("segmentation/b@1", "d2", 20)
+    table = Table.of([boxes, masks]).markdown()
+    assert "[" not in table
+    assert "Data: scenes, 90 test images (detection/a@1).\n" in table
+    assert "Data: scenes, 20 test images (segmentation/b@1)." in table
+    changed = Table.of([boxes, masks, seen_by("segmentation/b@1", "d3", 20)]).markdown()
+    assert changed.count("segmentation/b@1 pool5 on scenes [") == 2
+    assert "detection/a@1 pool5 on scenes |" in changed
