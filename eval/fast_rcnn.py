@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
 
-from eval.fcn import Geometry
+from eval.fcn import PROBE, Geometry
 from eval.proposals import Proposals
 from eval.regions import (
     DEVIATIONS,
@@ -34,7 +34,7 @@ from eval.regions import (
 from ssl_bench.counter import generator
 from ssl_bench.data.dataset import Objects
 from ssl_bench.data.whole import WholeStore
-from ssl_bench.encoders import Encoder, Normalization, initialize
+from ssl_bench.encoders import Encoder, Normalization, initialize, learn_up_to, weights_of
 from ssl_bench.rescale import rescale_with_head
 from ssl_bench.task import Step
 
@@ -129,9 +129,10 @@ class Detector(nn.Module):
 
     def freeze(self, whole: bool) -> None:
         """Keep the first layer as it is, as the original does, or the whole trunk."""
-        self.encoder.requires_grad_(True)
         self.frozen = whole
-        for weight in self.encoder.parameters() if whole else first_weights(self.encoder):
+        learn_up_to(self.encoder.requires_grad_(True), self.layer, PROBE)
+        still = weights_of(self.encoder, self.layer if whole else self.encoder.layers[0], PROBE)
+        for weight in still:
             weight.requires_grad_(False)
 
     def forward(
@@ -186,15 +187,6 @@ def rescale(network: Detector, images: Tensor, arch: str) -> dict[str, float]:
         return network.heads.box_head(chain["pool"](maps))
 
     return rescale_with_head(chain, network.heads.box_head, run, images, arch)
-
-
-def first_weights(encoder: Encoder) -> list[nn.Parameter]:
-    """The weights that the encoder's first layer depends on: conv1 of AlexNet."""
-    weights = list(encoder.parameters())
-    first = encoder.layers[0]
-    maps = encoder.eval()(torch.zeros(1, 3, 128, 128), [first])[first]
-    found = torch.autograd.grad(maps.sum(), weights, allow_unused=True)
-    return [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
 
 
 # ---- training

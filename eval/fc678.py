@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.encoders import Encoder, initialize
+from ssl_bench.encoders import Encoder, initialize, learn_up_to
 from ssl_bench.features import pooled_side
 
 DIMENSIONS = 9216  # of AlexNet's pool5 at 227 px; larger maps are pooled to as many
@@ -31,6 +31,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.layer, self.frozen = encoder.eval(), layer, False
+        learn_up_to(encoder, layer, size)
         with torch.no_grad():
             channels, side = encoder(torch.zeros(1, 3, size, size), [layer])[layer].shape[1:3]
         grid = pooled_side(channels, side, DIMENSIONS)

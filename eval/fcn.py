@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.counter import generator
-from ssl_bench.encoders import Encoder
+from ssl_bench.encoders import Encoder, learn_up_to
 from ssl_bench.errors import UsageError
 
 PROBE = 227  # px; here Caffe's AlexNet has no remainder, and padded networks at most 2 px
@@ -96,7 +96,10 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         self.geometry = Geometry(encoder, layer)
-        self.encoder, self.layer, self.kernel = encoder.requires_grad_(not freeze), layer, kernel
+        self.encoder, self.layer, self.kernel = encoder, layer, kernel
+        learn_up_to(encoder, layer, PROBE)
+        if freeze:
+            encoder.requires_grad_(False)
         fc6, fc7 = nn.Conv2d(self.geometry.channels, head, kernel), nn.Conv2d(head, head, 1)
         _fill(fc6, FC6_INPUTS, generator(seed, "fc6"))
         _fill(fc7, FC7_INPUTS, generator(seed, "fc7"))

@@ -22,7 +22,7 @@ from eval.splits import check_labels, few_labels
 from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import generator
 from ssl_bench.data.store import ImageStore
-from ssl_bench.encoders import Encoder
+from ssl_bench.encoders import Encoder, learn_up_to
 from ssl_bench.features import pool
 from ssl_bench.metrics import top1
 from ssl_bench.runtime import Runtime
@@ -126,6 +126,7 @@ class LinearHead(Evaluation):
         classes = int(labels.max()) + 1
         network = Classifier(deepcopy(subject.encoder), layer, classes, config.dimensions)
         size = subject.spec.image_size
+        learn_up_to(network.encoder, layer, size)
         with torch.no_grad():
             network(torch.zeros(1, 3, size, size))  # gives the lazy head its size
         nn.init.normal_(network.head.weight, std=0.01, generator=generator(config.seed, "head"))
@@ -140,6 +141,7 @@ class LinearHead(Evaluation):
             "training_images": len(chosen),
             "final_loss": report.last.get("loss"),
             "images_per_second": round(report.images_per_second, 1),
+            "data_wait": round(report.data_wait, 4),
         }
         predictions = {"label": test.labels, "predicted": predicted}
         return Outcome(predictions, selection)

@@ -165,6 +165,16 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _devices(default: str) -> Callable[..., Any]:
+    """The option of every command that trains."""
+    return click.option(
+        "--devices",
+        default=default,
+        show_default=True,
+        help="Number of processes or GPUs; auto: all GPUs, else one CPU process.",
+    )
+
+
 def _runtime(
     workers: int,
     checkpoint_every: str,
@@ -172,7 +182,7 @@ def _runtime(
     feature_memory: int = 1024,
     **_: Any,
 ) -> "Runtime":
-    """Evaluations and suites run in one process; only `pretrain` spreads over devices."""
+    """Suites and probes run in one process; trainings spread over devices."""
     from ssl_bench.runtime import Runtime
 
     if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
@@ -258,12 +268,7 @@ def _pretrain_command(method: str) -> click.Command:
         show_default=True,
         help="Images: scenes, folder:PATH or voc:PATH.",
     )
-    @click.option(
-        "--devices",
-        default="auto",
-        show_default=True,
-        help="Number of processes or GPUs; auto: all GPUs, else one CPU process.",
-    )
+    @_devices("auto")
     @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
     @_shared
     def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
@@ -286,8 +291,8 @@ def _pretrain_command(method: str) -> click.Command:
 
 
 def _show_run(record: Any, workspace: Path) -> None:
+    from ssl_bench.progress import is_main_process
     from ssl_bench.records import folder_of
-    from ssl_bench.runtime import is_main_process
 
     if not is_main_process():
         return
@@ -351,6 +356,7 @@ def _evaluation_command(name: str) -> click.Command:
         **options: Any,
     ) -> None:
         from ssl_bench.evaluate import evaluate
+        from ssl_bench.progress import is_main_process
         from ssl_bench.reference import Reference, newest_of_each
         from ssl_bench.tables import Table
 
@@ -368,8 +374,11 @@ def _evaluation_command(name: str) -> click.Command:
                 skip_bad_images=options["skip_bad_images"],
             )
         ]  # fmt: skip
-        click.echo(Table.of(records, workspace).markdown())
+        if is_main_process():
+            click.echo(Table.of(records, workspace).markdown())
 
+    if all("steps" in variant.Config.model_fields for variant in variants.values()):
+        command = _devices("1")(command)
     made = click.command(name, help=catalogue.summary("eval", name))(command)
     made.params = [*made.params[:3], *_variant_options(variants), *made.params[3:]]
     return made

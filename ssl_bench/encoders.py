@@ -84,6 +84,21 @@ class Encoder(nn.Module, ABC):
                 raise unknown("layer", layer, self.layers)
 
 
+def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:
+    """The weights that a layer's map depends on, for images of `size` px."""
+    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+    maps = encoder.eval()(torch.zeros(1, 3, size, size), [layer])[layer]
+    found = torch.autograd.grad(maps.sum(), weights, allow_unused=True)
+    return [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
+
+
+def learn_up_to(encoder: Encoder, layer: str, size: int) -> None:
+    """From now on no weight behind `layer` asks for a gradient: several devices wait for those."""
+    wanted = {id(weight) for weight in weights_of(encoder, layer, size)}
+    for weight in encoder.parameters():
+        weight.requires_grad_(id(weight) in wanted)
+
+
 class AlexNet(Encoder):
     """conv1 … conv5 and pool5 of CaffeNet: 227×227 in, 256×6×6 out, 2,334,080 parameters.
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning_fabric import Fabric
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, UsageError
 from ssl_bench.features import Features, extract, feature_bytes
-from ssl_bench.progress import progress, say
+from ssl_bench.progress import is_main_process, progress, say
 from ssl_bench.records import Record, Run, write_predictions
 from ssl_bench.reference import Reference
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
-from ssl_bench.task import Evaluation, Harness, Outcome, Probe, Subject
+from ssl_bench.task import Evaluation, Harness, Outcome, Probe, Subject, TrainConfig
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
 SHUFFLED = "shuffled-labels"
@@ -79,14 +80,35 @@ def evaluate(
     jobs = [job for request in requests for job in work.jobs(*request, controls=controls)]
     for job in {id(job.harness): job for job in jobs}.values():
         job.harness.check(job.images.train, job.images.test)
+    missing = [job for job in jobs if job.run.record is None]
+    fabric = _launched(missing, runtime)
     with ExitStack() as locks:
-        missing = [job for job in jobs if job.run.record is None]
-        for job in sorted(missing, key=lambda job: job.run.key):
-            locks.enter_context(job.run.working())
+        if fabric is None or fabric.is_global_zero:
+            for job in sorted(missing, key=lambda job: job.run.key):
+                locks.enter_context(job.run.working())
         # Another process may have made some while this one waited.
-        work.do([job for job in missing if job.run.record is None])
+        left = [i for i, job in enumerate(missing) if job.run.record is None]
+        if fabric is not None:
+            left = fabric.broadcast(left)
+        work.do([missing[i] for i in left])
+        if fabric is not None:
+            fabric.barrier()
     records = [job.run.record for job in jobs]
     return [record for record in records if record is not None]
+
+
+def _launched(jobs: Sequence[_Job], runtime: Runtime) -> Fabric | None:
+    """The processes that share the jobs, where there are several: each runs all of this.
+
+    They train together and score the test images alike; the first one writes. UsageError for
+    probes, which do not train by the loop.
+    """
+    if not jobs or runtime.devices == "1":
+        return None
+    for job in jobs:
+        if not isinstance(job.harness.config, TrainConfig):
+            raise UsageError(f"--devices {runtime.devices}: {job.harness.protocol} takes one")
+    return runtime.fabric(resolve_precision(jobs[0].harness.config.precision))
 
 
 @dataclass(frozen=True)
@@ -161,7 +183,8 @@ class _Work:
         started = time.monotonic()
         outcomes = harness.evaluate(subject, train, test, self.runtime, folders)
         for layer, outcome in outcomes:
-            self._finish(by_layer[layer], outcome, started, {})
+            if is_main_process():
+                self._finish(by_layer[layer], outcome, started, {})
 
     def _probe(self, images: _Images, jobs: Sequence[_Job], errors: list[DataError]) -> None:
         """One pass over the images for all jobs, then layer by layer, whose rows are then freed."""

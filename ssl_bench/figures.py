@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 from torch import Tensor
 
+from ssl_bench.progress import is_main_process
+
 matplotlib.use("Agg")
 
 
@@ -29,8 +31,7 @@ def picture_grid(rows: Mapping[str, Tensor], path: Path, title: str) -> None:
             cell.set_frame_on(False)
         line[0].set_ylabel(label, fontsize=8)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
+    _save(figure, path, 160)
 
 
 def precision_recall_curves(
@@ -56,8 +57,7 @@ def precision_recall_curves(
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
+    _save(figure, path, 160)
 
 
 def voc_palette() -> np.ndarray:
@@ -104,8 +104,7 @@ def mask_grid(
     patches = [Patch(color=tuple(colours[c] / 255), label=name) for c, name in called.items()]
     figure.legend(handles=patches, loc="outside right center", fontsize=7)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
+    _save(figure, path, 160)
 
 
 def box_grid(
@@ -143,8 +142,7 @@ def box_grid(
             label, score = int(row[0]), row[1]
             _box(cell, row, f"C{label % 10}", "-", f"{names[label]} {score:.2f}")
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    _save(figure, path, 120)
 
 
 def _box(cell: Any, row: np.ndarray, colour: str, line: str, text: str) -> None:
@@ -163,3 +161,12 @@ def _box(cell: Any, row: np.ndarray, colour: str, line: str, text: str) -> None:
             x0, y0, text, fontsize=6, color="white", va="bottom", clip_on=True,
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
         )  # fmt: skip
+
+
+def _save(figure: Any, path: Path, dpi: int) -> None:
+    """Write a PNG, in the process that writes, and close the figure."""
+    from matplotlib import pyplot as plt
+
+    if is_main_process():
+        figure.savefig(path, dpi=dpi)
+    plt.close(figure)

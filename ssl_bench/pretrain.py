@@ -18,9 +18,9 @@ from ssl_bench.encoders import (
     save_encoder,
     weights_digest,
 )
-from ssl_bench.progress import say
+from ssl_bench.progress import is_main_process, say
 from ssl_bench.records import Record, Run, written_at_once
-from ssl_bench.runtime import Runtime, device_name, is_main_process, resolve_precision
+from ssl_bench.runtime import Runtime, device_name, resolve_precision
 from ssl_bench.task import EncoderConfig, Fitted, Pretext, Previewable, Trainable, TrainConfig
 from ssl_bench.train import train
 

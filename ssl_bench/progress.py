@@ -1,5 +1,6 @@
 """Progress: a bar with the time left on a terminal, a plain line now and then elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,12 @@ T = TypeVar("T")
 PLAIN_SECONDS = 15  # between two lines where there is no terminal
 
 
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and writes, whatever launched it."""
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK")
+    return int(rank or 0) == 0
+
+
 def say(text: str) -> None:
     """A line for the person who waits; results go to standard output, this does not."""
     print(text, file=sys.stderr, flush=True)
@@ -16,6 +23,8 @@ def say(text: str) -> None:
 
 def progress(items: Iterable[T], title: str, total: int, done: int = 0) -> Iterator[T]:
     """Pass `items` on and show how far they are: `done` of `total` at the start."""
+    if not is_main_process():
+        return iter(items)
     if sys.stderr.isatty():
         return _bar(items, title, total, done)
     return _lines(items, title, total, done)

@@ -54,9 +54,3 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return f"cuda: {torch.cuda.get_device_name()}"
     return f"cpu: {torch.get_num_threads()} threads"
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes, whatever launched it."""
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK")
-    return int(rank or 0) == 0
