@@ -165,10 +165,10 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _devices(default: str) -> Callable[..., Any]:
+def _devices(default: str) -> click.Option:
     """The option of every command that trains."""
-    return click.option(
-        "--devices",
+    return click.Option(
+        ["--devices"],
         default=default,
         show_default=True,
         help="Number of processes or GPUs; auto: all GPUs, else one CPU process.",
@@ -266,9 +266,8 @@ def _pretrain_command(method: str) -> click.Command:
         "--data",
         default="scenes",
         show_default=True,
-        help="Images: scenes, folder:PATH or voc:PATH.",
+        help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
     )
-    @_devices("auto")
     @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
     @_shared
     def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
@@ -286,7 +285,7 @@ def _pretrain_command(method: str) -> click.Command:
         _show_run(run, workspace)
 
     made = click.command(method, help=catalogue.summary("pretext", method))(command)
-    made.params = [*_config_options(config), *made.params]
+    made.params = [*_config_options(config), *made.params, _devices("auto")]
     return made
 
 
@@ -330,12 +329,12 @@ def _evaluation_command(name: str) -> click.Command:
                   help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
                   "several times; default: the newest run of every method.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
-                  help="Layer to measure, several times, or all; default: the last.")  # fmt: skip
+                  help="Layer to measure, several times, or all; default: mostly the last.")  # fmt: skip
     @click.option(
         "--data",
         default="scenes",
         show_default=True,
-        help="Images: scenes, folder:PATH or voc:PATH.",
+        help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
     )
     @click.option("--weights",
                   help="Weights of timm:NAME, torchvision:NAME or alexnet from a file, or from an "
@@ -377,10 +376,10 @@ def _evaluation_command(name: str) -> click.Command:
         if is_main_process():
             click.echo(Table.of(records, workspace).markdown())
 
-    if all("steps" in variant.Config.model_fields for variant in variants.values()):
-        command = _devices("1")(command)
     made = click.command(name, help=catalogue.summary("eval", name))(command)
     made.params = [*made.params[:3], *_variant_options(variants), *made.params[3:]]
+    if all("steps" in variant.Config.model_fields for variant in variants.values()):
+        made.params.append(_devices("1"))
     return made
 
 
@@ -411,6 +410,8 @@ def _variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:
 
 
 def _default_text(default: Any) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
