@@ -16,6 +16,7 @@ that it means the same on other data.
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,7 @@ class Zhang16(Evaluation):
         learner = Learner(frozen, heads, torch.from_numpy(labels), config.lr)
         settings, folder = self._settings(len(train)), _folder(subject, folders)
         steps = settings.steps
+        runtime = replace(runtime, devices="1")  # batch norm takes its statistics of whole batches
         report = run_loop(
             learner, train, settings, config.seed, runtime, folder, title="linear classifiers"
         )

@@ -100,14 +100,14 @@ def evaluate(
 def _launched(jobs: Sequence[_Job], runtime: Runtime) -> Fabric | None:
     """The processes that share the jobs, where there are several: each runs all of this.
 
-    They train together and score the test images alike; the first one writes. UsageError for
-    probes, which do not train by the loop.
+    They train together and score the test images alike; the first one writes. Probes do not train
+    by the loop: UsageError if several are asked for.
     """
-    if not jobs or runtime.devices == "1":
+    alone = [job for job in jobs if not isinstance(job.harness.config, TrainConfig)]
+    if alone and runtime.devices not in ("1", "auto"):
+        raise UsageError(f"--devices {runtime.devices}: {alone[0].harness.protocol} takes one")
+    if not jobs or alone or runtime.devices == "1":
         return None
-    for job in jobs:
-        if not isinstance(job.harness.config, TrainConfig):
-            raise UsageError(f"--devices {runtime.devices}: {job.harness.protocol} takes one")
     return runtime.fabric(resolve_precision(jobs[0].harness.config.precision))
 
 

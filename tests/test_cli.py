@@ -190,9 +190,12 @@ def test_a_weights_file_is_an_encoder(call, tmp_path):
 def test_the_shipped_suites_are_valid(tmp_path, monkeypatch):
     from ssl_bench.suite import read_suite, shipped
 
-    year = tmp_path / "VOCdevkit" / "VOC2007"
-    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (year / folder).mkdir(parents=True)
+    for year in ("VOC2007", "VOC2012"):
+        lists = tmp_path / "VOCdevkit" / year / "ImageSets" / "Segmentation"
+        for folder in ("Annotations", "ImageSets/Main", "JPEGImages", "ImageSets/Segmentation"):
+            (tmp_path / "VOCdevkit" / year / folder).mkdir(parents=True)
+        for name in ("trainaug", "val"):
+            (lists / f"{name}.txt").write_text("a\n")
     (tmp_path / "imagenette-128").mkdir()
     monkeypatch.setenv("SSL_BENCH_DATA", str(tmp_path))
     assert "quickstart" in shipped()

@@ -12,7 +12,6 @@ from refusals import PROBE, SCENES, TOY, fails, only
 
 from ssl_bench.records import read_records
 
-BENCH = Path(sys.executable).with_name("bench")
 TRAINING = ("--steps=3", "--batch-size=4", "--workers=0", "--layer=conv4")
 COMMANDS = {
     "finetune": ("--head=16", "--crops=1", "--lr=0.01"),
@@ -22,22 +21,27 @@ COMMANDS = {
 }
 
 
+def launched(arguments: list[str]) -> str:
+    """What the command prints; it starts another process of itself."""
+    call = [str(Path(sys.executable).with_name("bench")), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_two_processes_see_what_one_sees(command: str, bench: Bench, tmp_path) -> None:
     """Equal up to the order in which gradients are summed; conv5 lies behind the layer."""
     found = {}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    call = [*command.split(), *COMMANDS[command], *TRAINING, "--data=scenes:train=20,test=6"]
     for devices in ("1", "2"):
         place = tmp_path / devices
         pretrain = ("pretrain", "random", "--init=fan-in", *TOY, "--workspace", place)
         assert bench(*pretrain).code == 0
-        call = [str(BENCH), *command.split(), *COMMANDS[command]]
-        call += [*TRAINING, "--data=scenes:train=20,test=6", f"--devices={devices}"]
-        done = subprocess.run(
-            [*call, f"--workspace={place}"], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("| random") == 1
+        more = [f"--devices={devices}", f"--workspace={place}"]
+        out = bench(*call, *more).out if devices == "1" else launched([*call, *more])
+        assert out.count("| random") == 1
         (record,) = read_records(place, "evaluation")
         path = only(place, "evaluation/*/predictions.npz")
         found[devices] = record.key, dict(np.load(path))

@@ -342,7 +342,7 @@ def test_the_optimiser_is_the_published_one():
     assert FCN32sConfig().model_dump() == {
         "steps": 100_000, "batch_size": 20, "lr": 1e-4, "schedule": "constant",
         "precision": "auto", "seed": 0, "short": 0, "longest": 500, "kernel": 6, "head": 4096,
-        "freeze": False,
+        "freeze": False, "rescale": False,
     }  # fmt: skip
 
 
