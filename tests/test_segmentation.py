@@ -434,9 +434,9 @@ def test_eight_scenes_are_learnt_by_heart(tmp_path):
     """At conv1, whose cells are 4 px apart: those of pool5 are as large as an object."""
     train = drawn(8, 192)
     config = FCN32sConfig(
-        steps=300, batch_size=8, lr=0.05, precision="32", kernel=9, head=128, rescale=True
+        steps=300, batch_size=8, lr=0.1, precision="32", kernel=9, head=128, rescale=True
     )
-    found = segmented(config, subject(0.25, ("conv1",)), train, train, tmp_path)["conv1"]
+    found = segmented(config, subject(0.12, ("conv1",)), train, train, tmp_path)["conv1"]
     assert FCN32s(config).score(found.predictions)["mean_iu"] > 90
 
 
