@@ -146,7 +146,10 @@ def box_grid(
 
 
 def _box(cell: Any, row: np.ndarray, colour: str, line: str, text: str) -> None:
-    """One box with its name at the upper left corner; pixel centres are at whole numbers."""
+    """One box with its name at the upper left corner, outside if there is room.
+
+    Pixel centres are at whole numbers.
+    """
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = row[2:].tolist()
@@ -157,8 +160,10 @@ def _box(cell: Any, row: np.ndarray, colour: str, line: str, text: str) -> None:
         )
     )  # fmt: skip
     if text:
+        outside = y0 > 0.06 * cell.get_ylim()[0]  # the axis points down
         cell.text(
-            x0, y0, text, fontsize=6, color="white", va="bottom", clip_on=True,
+            x0, y0, text, fontsize=6, color="white", va="bottom" if outside else "top",
+            clip_on=True,
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
         )  # fmt: skip
 
