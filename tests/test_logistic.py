@@ -79,3 +79,37 @@ def test_constant_features_become_zero_and_only_constants_are_refused():
     assert not Standardizer.fit(given)(given).whole()[:, 3:].any()
     with pytest.raises(ValueError, match="constant"):
         Standardizer.fit(Rows.of(torch.full((20, 2), 7.0)))
+
+
+def alike(count: int, size: int) -> tuple[Rows, torch.Tensor]:
+    """Features of smooth pictures: neighbours are nearly the same, as in conv1 of photographs."""
+    random = torch.Generator().manual_seed(0)
+    waves = torch.cos(torch.linspace(0, 9, size)[:, None] * torch.arange(1, 25) / 3)  # (D, 24)
+    strength = torch.randn(count, 24, generator=random) / torch.arange(1, 25) ** 0.5
+    x = strength @ waves.T + 0.02 * torch.randn(count, size, generator=random)
+    labels = (strength[:, 3:6] + 0.5 * torch.randn(count, 3, generator=random)).argmax(1)
+    rows = Rows.of(x)
+    return Standardizer.fit(rows)(rows), labels
+
+
+def test_a_fit_that_goes_on_never_gets_worse_on_features_that_are_alike():
+    """The first direction is far too long there: a search that stops early climbs instead."""
+    rows, labels = alike(500, 2000)
+    strength = torch.tensor([1e-5])
+    part = torch.arange(400)
+    begun = fit(rows.part(part), labels[part], 3, strength)
+    given = (rows, labels, 3, strength)
+    start = float(fit(*given, (begun.weights, begun.bias), max_iterations=0).objective)
+    reached = [
+        float(fit(*given, (begun.weights, begun.bias), max_iterations=n).objective)
+        for n in (1, 2, 5, 20)
+    ]
+    assert all(later <= before for before, later in zip([start, *reached], reached, strict=False))
+    gone_on = fit(*given, (begun.weights, begun.bias))
+    oracle = LogisticRegression(C=1 / (500 * 1e-5), tol=1e-8, max_iter=20_000)
+    oracle.fit(rows.whole().double().numpy(), labels.numpy())
+    theirs = torch.from_numpy(oracle.decision_function(rows.whole().double().numpy()))
+    best = objective(theirs, torch.from_numpy(oracle.coef_), labels, 1e-5)
+    assert float(gone_on.objective) == pytest.approx(best, rel=1e-4)
+    agreed = gone_on.predict(rows)[0] == theirs.argmax(1)
+    assert float(agreed.float().mean()) >= 0.999
