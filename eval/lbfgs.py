@@ -20,7 +20,7 @@ from ssl_bench.features import Rows
 
 MEMORY = 10  # pairs that L-BFGS remembers
 NEWTON, SHORTER = 6, 60  # steps of the line search, and of one that has far to go
-FLATTER = 0.5  # share of the slope at the start that may be left at its end
+FLATTER = 0.5  # share of the slope at the start; what rises more steeply is far too long
 DOUBLE_BELOW = 2048  # two seconds; above, single precision is three times faster
 TURN_BELOW = 10_000  # the eigendecomposition then costs less than the iterations it saves
 COLUMNS = 1024  # of the features that go to double precision at once
@@ -160,19 +160,21 @@ def _step_length(
     """The minimiser over t >= 0 along dw, (K,), by safeguarded Newton.
 
     `steep` (K,) is minus the slope at 0. On features that are much alike the first direction is
-    too long by orders of magnitude, and Newton's steps would end far above the start: they go on,
-    by halves, until the slope is less than it was.
+    too long by orders of magnitude, and Newton's steps would end far above the start: where every
+    length that was tried lies beyond the minimiser, halving goes on.
     """
     t = torch.ones(len(w), device=w.device)
     low, high = torch.zeros_like(t), torch.full_like(t, torch.inf)
     for step in range(SHORTER):
         slope, bend = problem.along(t, z, dz, w, dw)
-        if step >= NEWTON and bool((slope.abs() <= FLATTER * steep).all()):
-            break
         low, high = torch.where(slope < 0, t, low), torch.where(slope > 0, t, high)
         guess = t - slope / bend.clamp(min=1e-30)
         middle = torch.where(high.isinf(), 2 * t, (low + high) / 2)
-        t = torch.where((guess > low) & (guess < high), guess, middle)
+        better = torch.where((guess > low) & (guess < high), guess, middle)
+        far = (low == 0) & (slope > FLATTER * steep)
+        if step >= NEWTON and not bool(far.any()):
+            break
+        t = better if step < NEWTON else torch.where(far, better, t)
     return t
 
 
