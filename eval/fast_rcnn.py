@@ -130,9 +130,11 @@ class Detector(nn.Module):
     def freeze(self, whole: bool) -> None:
         """Keep the first layer as it is, as the original does, or the whole trunk."""
         self.frozen = whole
-        learn_up_to(self.encoder.requires_grad_(True), self.layer, PROBE)
-        still = weights_of(self.encoder, self.layer if whole else self.encoder.layers[0], PROBE)
-        for weight in still:
+        self.encoder.requires_grad_(not whole)
+        if whole:
+            return
+        learn_up_to(self.encoder, self.layer, PROBE)
+        for weight in weights_of(self.encoder, self.encoder.layers[0], PROBE):
             weight.requires_grad_(False)
 
     def forward(
