@@ -618,7 +618,7 @@ def test_it_learns_its_training_images(source, tmp_path):
     data = catalogue.dataset("scenes:train=8,test=1")
     store = open_whole(data, "train", "detection", 192, 192, workers=0)
     config = FastRCNNConfig(
-        steps=400, batch_size=4, lr=4e-3, short=192, longest=192, head=256, rois=64,
+        steps=800, batch_size=4, lr=4e-3, short=192, longest=192, head=256, rois=64,
         proposals=source, rescale=True,
     )  # fmt: skip
     outcome = detected(config, subject(store, 0.5), (store, store), tmp_path / "a")
