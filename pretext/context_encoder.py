@@ -21,10 +21,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretext.masks import MaskKind, draw_masks
 from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import Randomness, generator
 from ssl_bench.encoders import Encoder, Normalization, initialize
+from ssl_bench.errors import UsageError
+from ssl_bench.masks import MaskKind, central, draw_masks
 from ssl_bench.task import Pretext, PretextConfig, Step
 
 
@@ -156,6 +157,26 @@ class ContextEncoder(Pretext):
         loss = masked_l2(x, output, mask)
         step.update(self.adam, loss)
         return {"loss": loss.detach()}
+
+    @property
+    def reach(self) -> float:
+        """Half of the side with the central mask, else all of it."""
+        return 0.5 if self.config.mask == "central" else 1.0
+
+    @torch.no_grad()
+    def fill(self, images: Tensor, holes: Tensor) -> Tensor:
+        """As `Inpaints.fill`; a network of the central mask is always shown its whole hole."""
+        shown = holes
+        if self.config.mask == "central":
+            shown = central(len(images), images.shape[-1], images.device)
+            if bool((holes > shown).any()):
+                raise UsageError(
+                    "a hole goes beyond the central half of the image: this network was trained "
+                    "with --mask central and predicts nothing else"
+                )
+        x = self.normalization.apply(images)
+        output = reconstruct(self, x * (1 - shown), None)
+        return self.normalization.invert(torch.where(holes.bool(), output, x))
 
     @torch.no_grad()
     def preview(self, images: Tensor, random: Randomness) -> Mapping[str, Tensor]:

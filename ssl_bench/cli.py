@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
@@ -225,6 +226,8 @@ def _config_options(config: Any) -> list[click.Option]:
             options.append(click.Option([flag], is_flag=True, flag_value=True, default=None,
                                         help=text))  # fmt: skip
             continue
+        if get_origin(kind) is UnionType:  # None: not set
+            kind = next(k for k in get_args(kind) if k is not NoneType)
         if get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
         elif get_origin(kind) is tuple:

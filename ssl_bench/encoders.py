@@ -1,16 +1,14 @@
-"""Encoders: trunks with ordered, named layers, each able to stop at the last layer asked for.
+"""Encoders: trunks (ssl_bench/trunks.py) by name, their starting weights and their files.
 
-`AlexNet` is the CaffeNet trunk of Pathak et al. 2016 (one GPU tower with groups, Caffe's rounding
-of pooling sizes). `timm:NAME` and `torchvision:NAME` bring any model of these libraries.
-Weights travel as safetensors whose header says which encoder they fit and how its images are
-normalised, so a weights file alone is enough to evaluate it.
+`alexnet` and `dcgan` are ours, `timm:NAME` and `torchvision:NAME` bring any model of these
+libraries. Weights travel as safetensors whose header says which encoder they fit and how its images
+are normalised, so a weights file alone is enough to evaluate it.
 """
 
 import hashlib
 import json
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -25,9 +23,12 @@ from ssl_bench.counter import generator
 from ssl_bench.errors import DataError, UsageError, unknown
 from ssl_bench.progress import say
 from ssl_bench.records import written_at_once
+from ssl_bench.trunks import DCGAN, AlexNet, Encoder, TimmEncoder, TorchvisionEncoder
 
-Init = Literal["gaussian", "fan-in"]
+Init = Literal["gaussian", "fan-in", "dcgan"]
 LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
+FIXED = {"gaussian": 0.01, "dcgan": 0.02}  # deviations that do not depend on the layer
+SIZES = {"alexnet": (64, 227), "dcgan": (128, 128)}  # ours: least and usual input, px
 
 
 class Normalization(BaseModel):
@@ -53,35 +54,25 @@ class Normalization(BaseModel):
         return torch.tensor(values, device=like.device).view(3, 1, 1)
 
 
+HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # pixels in [−1, 1]
+
+
 class EncoderSpec(BaseModel):
-    """All that builds an encoder except its weights; it stands in the weights file's header."""
+    """All that builds an encoder except its weights; it stands in the weights file's header.
+
+    `bottleneck` is the number of channels of dcgan's last layer; None: 4000 times the width.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     arch: str
     image_size: int = Field(ge=32)
     width: float = Field(default=1.0, gt=0, le=4)
+    bottleneck: int | None = Field(default=None, ge=1)
     normalization: Normalization
 
-
-class Encoder(nn.Module, ABC):
-    """A trunk with ordered, named layers.
-
-    `layers` names them from the image upwards; calling the encoder with some of these names
-    returns their maps and computes nothing after the last of them.
-    """
-
-    layers: tuple[str, ...]
-    head: tuple[str, ...] = ()  # names of weights of a classifier that the encoder leaves out
-
-    @abstractmethod
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}."""
-
-    def check_layers(self, wanted: Iterable[str]) -> None:
-        """Raise UsageError for a layer that this encoder lacks."""
-        for layer in wanted:
-            if layer not in self.layers:
-                raise unknown("layer", layer, self.layers)
+    def plain(self) -> dict[str, Any]:
+        """For records: what does not concern this encoder is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:
@@ -99,114 +90,13 @@ def learn_up_to(encoder: Encoder, layer: str, size: int) -> None:
         weight.requires_grad_(id(weight) in wanted)
 
 
-class AlexNet(Encoder):
-    """conv1 … conv5 and pool5 of CaffeNet: 227×227 in, 256×6×6 out, 2,334,080 parameters.
-
-    Pooling comes before normalisation, conv2, conv4 and conv5 have two groups, pooling sizes are
-    rounded up as in Caffe (pool5 is 3×3 at 128 px, 2×2 at 96 px, 1×1 at 64 px). A layer's map is
-    taken after its ReLU. `width` scales all channel counts.
-    """
-
-    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
-    head = ("fc6.", "fc7.", "fc8.")
-
-    def __init__(self, width: float = 1.0) -> None:
-        super().__init__()
-        c1, c2, c3, c4, c5 = (max(2, 2 * round(c * width / 2)) for c in (96, 256, 384, 384, 256))
-        self.conv1 = _stage(nn.Conv2d(3, c1, 11, stride=4))
-        self.conv2 = _stage(*_pool_norm(), nn.Conv2d(c1, c2, 5, padding=2, groups=2))
-        self.conv3 = _stage(*_pool_norm(), nn.Conv2d(c2, c3, 3, padding=1))
-        self.conv4 = _stage(nn.Conv2d(c3, c4, 3, padding=1, groups=2))
-        self.conv5 = _stage(nn.Conv2d(c4, c5, 3, padding=1, groups=2))
-        self.pool5 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S), S >= 64 -> {layer: (B, C, h, w)}."""
-        self.check_layers(layers)
-        maps: dict[str, Tensor] = {}
-        x = images
-        for name in self.layers:
-            if len(maps) == len(set(layers)):
-                break
-            x = getattr(self, name)(x)
-            if name in layers:
-                maps[name] = x
-        return maps
-
-
-def _stage(*modules: nn.Module) -> nn.Sequential:
-    return nn.Sequential(*modules, nn.ReLU())
-
-
-def _pool_norm() -> tuple[nn.Module, nn.Module]:
-    return nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.LocalResponseNorm(5, 1e-4, 0.75)
-
-
-class TimmEncoder(Encoder):
-    """Any timm model that reports intermediate maps; layers carry timm's own names."""
-
-    def __init__(self, name: str, image_size: int, pretrained: bool) -> None:
-        import timm
-
-        super().__init__()
-        sized: dict[str, Any] = {"img_size": image_size} if "vit" in name or "swin" in name else {}
-        self.model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
-        self.layers = tuple(info["module"] for info in self.model.feature_info)
-        heads = self.model.default_cfg.get("classifier") or ()
-        heads = (heads,) if isinstance(heads, str) else heads
-        self.head = tuple(f"model.{name}." for name in heads)
-
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}."""
-        self.check_layers(layers)
-        wanted = [i for i, name in enumerate(self.layers) if name in layers]
-        maps = self.model.forward_intermediates(
-            images, indices=wanted, stop_early=True, intermediates_only=True, output_fmt="NCHW"
-        )
-        return {self.layers[i]: tensor for i, tensor in zip(wanted, maps, strict=True)}
-
-
-class TorchvisionEncoder(Encoder):
-    """Any torchvision classification network: the parts of its trunk are the layers."""
-
-    def __init__(self, name: str, pretrained: bool) -> None:
-        from torchvision.models import get_model
-        from torchvision.models.feature_extraction import (
-            create_feature_extractor,
-            get_graph_node_names,
-        )
-
-        super().__init__()
-        self.model = get_model(name, weights="DEFAULT" if pretrained else None).eval()
-        nodes = get_graph_node_names(self.model)[1]
-        parts = [n for n, _ in self.model.named_children() if n not in ("fc", "classifier")]
-        if "features" in parts:  # AlexNet, VGG, EfficientNet …: one Sequential holds the trunk
-            parts = [
-                f"features.{n}" for n, _ in self.model.get_submodule("features").named_children()
-            ]
-        last = {p: [n for n in nodes if n == p or n.startswith(p + ".")] for p in parts}
-        self.layers = tuple(p for p in parts if last[p] and "pool" not in p)
-        self._node = {p: last[p][-1] for p in self.layers}
-        self._extract = create_feature_extractor
-        self._built: dict[tuple[str, ...], nn.Module] = {}
-
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}."""
-        self.check_layers(layers)
-        wanted = tuple(name for name in self.layers if name in layers)
-        if wanted not in self._built:  # shares the weights; the graph ends at the last layer
-            nodes = {self._node[name]: name for name in wanted}
-            self._built[wanted] = self._extract(self.model, nodes)
-        return self._built[wanted].train(self.training)(images)
-
-
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def own_spec(arch: str) -> EncoderSpec:
     """Image size and normalisation that `arch`'s published weights were trained with."""
     library, _, name = arch.partition(":")
-    size, norm = (227 if arch == "alexnet" else 224), IMAGENET
+    size, norm = SIZES.get(arch, (0, 224))[1], IMAGENET
     check_spec(EncoderSpec(arch=arch, image_size=size, normalization=norm))
     if library == "timm":
         import timm
@@ -227,14 +117,19 @@ def own_spec(arch: str) -> EncoderSpec:
 def check_spec(spec: EncoderSpec) -> None:
     """Raise UsageError for an encoder that cannot be built; nothing is built."""
     library, _, name = spec.arch.partition(":")
-    if spec.arch == "alexnet":
-        if spec.image_size < 64:
-            raise UsageError(f"alexnet takes images of at least 64 px, not {spec.image_size}")
+    if spec.bottleneck and spec.arch != "dcgan":
+        raise UsageError(f"--bottleneck is for dcgan, not for {spec.arch}")
+    if spec.arch in SIZES:
+        least, _ = SIZES[spec.arch]
+        if spec.image_size < least:
+            raise UsageError(
+                f"{spec.arch} takes images of at least {least} px, not {spec.image_size}"
+            )
         return
     if library not in LIBRARIES or not name:
-        raise unknown("architecture", spec.arch, ["alexnet", "timm:NAME", "torchvision:NAME"])
+        raise unknown("architecture", spec.arch, [*SIZES, "timm:NAME", "torchvision:NAME"])
     if spec.width != 1:
-        raise UsageError(f"--width scales alexnet only, not {spec.arch}")
+        raise UsageError(f"--width scales {' and '.join(SIZES)}, not {spec.arch}")
     models = _models(library)
     if name not in models:
         raise unknown(f"{library} model", name, models)
@@ -258,7 +153,7 @@ def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:
         return TimmEncoder(name, spec.image_size, pretrained)
     if library == "torchvision":
         return TorchvisionEncoder(name, pretrained)
-    return AlexNet(spec.width)
+    return DCGAN(spec.width, spec.bottleneck) if spec.arch == "dcgan" else AlexNet(spec.width)
 
 
 def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
@@ -266,9 +161,13 @@ def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
 
     `gaussian`: N(0, 0.01²), Caffe's filler for AlexNet, the paper's "random Gaussian".
     `fan-in`: N(0, 2 / fan-in), He et al. 2015, eq. 10, which keeps the activations' scale.
+    `dcgan`: N(0, 0.02²), and N(1, 0.02²) for the scales of batch normalisation, as in the released
+    code of the inpainting network.
     The numbers depend on `key` and on the layer's name in `module`, on nothing drawn before.
     """
     for name, layer in module.named_modules():
+        if init == "dcgan" and isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02, generator=generator(*key, name))
         if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             continue
         weight = layer.weight
@@ -276,7 +175,7 @@ def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
         if isinstance(layer, nn.ConvTranspose2d):  # an output sees kernel / stride² inputs
             stride = layer.stride[0] * layer.stride[1]
             inputs = weight.shape[0] // layer.groups * weight[0, 0].numel() // stride
-        std = 0.01 if init == "gaussian" else (2 / inputs) ** 0.5
+        std = (2 / inputs) ** 0.5 if init == "fan-in" else FIXED[init]
         nn.init.normal_(weight, std=std, generator=generator(*key, name))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

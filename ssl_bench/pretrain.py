@@ -18,8 +18,9 @@ from ssl_bench.encoders import (
     save_encoder,
     weights_digest,
 )
+from ssl_bench.errors import DataError
 from ssl_bench.progress import is_main_process, say
-from ssl_bench.records import Record, Run, written_at_once
+from ssl_bench.records import Record, Run, file_digest, written_at_once
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
 from ssl_bench.task import EncoderConfig, Fitted, Pretext, Previewable, Trainable, TrainConfig
 from ssl_bench.train import train
@@ -30,15 +31,6 @@ SHOWN = 8  # images in a preview
 PLAIN = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
 
 
-def spec_of(config: EncoderConfig, normalization: Normalization) -> EncoderSpec:
-    return EncoderSpec(
-        arch=config.arch,
-        image_size=config.image_size,
-        width=config.width,
-        normalization=normalization,
-    )
-
-
 def build_pretext(
     method: str, config: EncoderConfig, normalization: Normalization
 ) -> tuple[Pretext, EncoderSpec]:
@@ -46,7 +38,7 @@ def build_pretext(
 
     Every method gets the same ones: the random row of a table is where the others began.
     """
-    spec = spec_of(config, normalization)
+    spec = config.spec(normalization)
     torch.manual_seed(config.seed)  # for what a library's model draws in its constructor
     encoder = build_encoder(spec)
     initialize(encoder, config.init, config.seed, "encoder")
@@ -67,7 +59,7 @@ def pretrain(
     if isinstance(config, TrainConfig):
         config = config.model_copy(update={"precision": resolve_precision(config.precision)})
     dataset = catalogue.dataset(data)
-    check_spec(spec_of(config, PLAIN))  # before images are decoded
+    check_spec(config.spec(PLAIN))  # before images are decoded
     store = open_store(
         dataset, "train", config.image_size,
         skip_bad_images=skip_bad_images, workers=runtime.workers,
@@ -140,7 +132,7 @@ def _make(
     digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
     if isinstance(pretext, Trainable) and digest == start:
         say(f"warning: training {method} left the encoder at its starting weights")
-    details["encoder"] = {"spec": spec.model_dump(mode="json"), "digest": digest, "start": start}
+    details["encoder"] = {"spec": spec.plain(), "digest": digest, "start": start}
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}
     if others:
         _save_rest(others, folder)
@@ -159,23 +151,40 @@ def _save_rest(state: dict[str, torch.Tensor], folder: Path) -> None:
         save_file({name: t.detach().contiguous() for name, t in state.items()}, scratch)
 
 
+def open_pretext(record: Record, folder: Path) -> Pretext:
+    """The pretext of a finished run with its weights, on the CPU, in evaluation mode.
+
+    Raises DataError for weights that are not those of the record.
+    """
+    from safetensors.torch import load_file
+
+    spec = EncoderSpec.model_validate(record.details["encoder"]["spec"])
+    config = catalogue.pretext(record.method).Config(**record.identity["config"])
+    pretext, _ = build_pretext(record.method, config, spec.normalization)
+    state: dict[str, torch.Tensor] = {}
+    for name, prefix in (("encoder.safetensors", "encoder."), ("rest.safetensors", "")):
+        path = folder / name
+        if name not in record.files:
+            continue
+        if not path.exists() or file_digest(path) != record.files[name]:
+            raise DataError(
+                f"{path} is not the file that its record names: remove {folder} and pretrain again"
+            )
+        state |= {prefix + key: tensor for key, tensor in load_file(path).items()}
+    pretext.load_state_dict(state)
+    return pretext.eval()
+
+
 def _preview(
     run: Run, record: Record, method: str, config: EncoderConfig, store: ImageStore
 ) -> None:
     """Draw `preview.png` from the finished weights."""
-    from safetensors.torch import load_file
-
     from ssl_bench.figures import picture_grid
 
-    pretext, _ = build_pretext(method, config, store.normalization)
+    pretext = open_pretext(record, run.folder)
     if not isinstance(pretext, Previewable):
         say(f"{method} has nothing to preview")
         return
-    state = load_file(run.folder / "rest.safetensors")
-    encoder = load_file(run.folder / "encoder.safetensors")
-    state |= {f"encoder.{name}": tensor for name, tensor in encoder.items()}
-    pretext.load_state_dict(state)
-    pretext.eval()
     chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
     images = store.images(chosen.numpy())
     rows = pretext.preview(images, Randomness(config.seed, 0, torch.arange(len(chosen))))

@@ -16,6 +16,7 @@ from typing import Any
 
 from ssl_bench.encoders import (
     LIBRARIES,
+    SIZES,
     Encoder,
     EncoderSpec,
     build_encoder,
@@ -47,9 +48,9 @@ class Reference:
         self.spec: EncoderSpec
         if weights or text.partition(":")[0] in LIBRARIES:
             self._open_foreign(text, weights, image_size)
-        elif text == "alexnet":
+        elif text in SIZES:
             raise UsageError(
-                "alexnet has no published weights here: name a file with --weights, or "
+                f"{text} has no published weights here: name a file with --weights, or "
                 "`bench pretrain random` for random ones"
             )
         elif image_size is not None:
@@ -70,7 +71,7 @@ class Reference:
         return {
             "run": self.run.key if self.run else self.name,
             "weights": self.digest,
-            "spec": self.spec.model_dump(mode="json"),
+            "spec": self.spec.plain(),
         }
 
     def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:

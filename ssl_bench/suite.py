@@ -139,12 +139,12 @@ def read_suite(reference: str) -> Suite:
 def _check_names(suite: Suite) -> None:
     """UsageError for an unknown layer or dataset: found at once, not after the first training."""
     from ssl_bench.encoders import LIBRARIES, build_encoder, own_spec
-    from ssl_bench.pretrain import PLAIN, spec_of
+    from ssl_bench.pretrain import PLAIN
 
     for data in {suite.data, *(e.data or suite.data for e in (*suite.pretrain, *suite.evaluate))}:
         catalogue.dataset(data)
     for entry in suite.methods:
-        encoder = build_encoder(spec_of(pretrain_config(suite, entry, suite.seeds[0]), PLAIN))
+        encoder = build_encoder(pretrain_config(suite, entry, suite.seeds[0]).spec(PLAIN))
         for evaluation in suite.evaluate:
             encoder.check_layers(layer for layer in evaluation.layers if layer != "all")
     for external in suite.external:

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from ssl_bench.counter import Randomness
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.encoders import Encoder, EncoderSpec, Init, Normalization
+from ssl_bench.encoders import HALF, Encoder, EncoderSpec, Init, Normalization
 from ssl_bench.features import Features
 from ssl_bench.runtime import Precision, Runtime
 
@@ -36,16 +36,31 @@ class EncoderConfig(Config):
     """What every pretext shares: the encoder and its starting weights."""
 
     arch: str = Field(
-        default="alexnet", description="encoder: alexnet, timm:NAME or torchvision:NAME"
+        default="alexnet", description="encoder: alexnet, dcgan, timm:NAME or torchvision:NAME"
     )
     image_size: int = Field(default=227, ge=32, description="side of the network's input, px")
-    width: float = Field(default=1.0, gt=0, le=4, description="factor on alexnet's channel counts")
+    width: float = Field(
+        default=1.0, gt=0, le=4, description="factor on the channel counts of alexnet and dcgan"
+    )
     init: Init = Field(
-        default="gaussian", description="starting weights: N(0, 0.01²) or scaled by fan-in"
+        default="gaussian",
+        description="starting weights: N(0, 0.01²), scaled by fan-in, or as for dcgan N(0, 0.02²)",
     )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="seed of weights, order, crops, masks and dropout"
     )
+
+    def spec(self, normalization: Normalization) -> EncoderSpec:
+        """The encoder that is asked for; `normalization` is that of the training images.
+
+        dcgan takes pixels in [−1, 1] whatever the images are.
+        """
+        return EncoderSpec(
+            arch=self.arch,
+            image_size=self.image_size,
+            width=self.width,
+            normalization=HALF if self.arch == "dcgan" else normalization,
+        )
 
 
 class TrainConfig(Config):
@@ -155,13 +170,35 @@ class Previewable(Protocol):
         ...
 
 
+@runtime_checkable
+class Inpaints(Protocol):
+    """A pretext that fills holes, for pictures and for the evaluation of inpainting."""
+
+    @property
+    def reach(self) -> float:
+        """Side of the central square in which holes may lie, as a share of the image's side."""
+        ...
+
+    def fill(self, images: Tensor, holes: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) and float (B, 1, S, S), 1 where missing -> float (B, 3, S, S), 0 to 1.
+
+        Outside the holes it is the image; in them nothing of the image is looked at. S is the
+        pretext's image size. Raises UsageError for a hole that goes beyond the reach.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Subject:
-    """An encoder under evaluation: on the CPU, with weights that evaluations must not change."""
+    """An encoder under evaluation: on the CPU, with weights that evaluations must not change.
+
+    `pretext` opens the trained pretext that the encoder is a part of; None where there is none.
+    """
 
     encoder: Encoder
     spec: EncoderSpec
     layers: tuple[str, ...]
+    pretext: Callable[[], Pretext] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pretext.masks import central, draw_masks, random_block, random_region
 from ssl_bench.counter import Randomness
+from ssl_bench.masks import central, draw_masks, random_block, random_region
 
 KINDS = ["central", "random-block", "random-region"]
 

@@ -41,6 +41,16 @@ def central(count: int, size: int, device: torch.device | str = "cpu") -> Tensor
     return mask
 
 
+def grown(masks: Tensor, by: int) -> Tensor:
+    """Masks (B, 1, S, S) and a band of `by` px around them, square at corners."""
+    return F.max_pool2d(masks, 2 * by + 1, 1, by)
+
+
+def shrunk(masks: Tensor, by: int) -> Tensor:
+    """Masks (B, 1, S, S) without their outermost `by` px."""
+    return 1 - grown(1 - masks, by)
+
+
 def random_block(size: int, random: Randomness) -> Tensor:
     """Squares of a tenth to a third of the side, laid while the quarter is not exceeded."""
     u = random.uniform("block", BLOCKS, 3)  # (B, BLOCKS, 3): side, top, left
