@@ -24,7 +24,7 @@ from ssl_bench.progress import is_main_process, progress, say
 from ssl_bench.records import Record, Run, write_predictions
 from ssl_bench.reference import Reference
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
-from ssl_bench.task import Evaluation, Harness, Outcome, Probe, Subject, TrainConfig
+from ssl_bench.task import Evaluation, Harness, Outcome, Point, Probe, Subject, TrainConfig
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
 SHUFFLED = "shuffled-labels"
@@ -51,13 +51,18 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Job:
-    """One number to be: a harness at a layer, what it sees, and the run that keeps it."""
+    """One number to be: a harness at a point, what it sees, and the run that keeps it."""
 
     harness: Harness
     images: _Images
-    layer: str
+    point: Point
     run: Run
     control: bool = False
+
+    @property
+    def layer(self) -> str:
+        """The point's key, which is a layer but in harnesses with points of their own."""
+        return self.point.key
 
 
 def evaluate(
@@ -140,23 +145,31 @@ class _Work:
         asked = tuple(dict.fromkeys(layers)) or tuple(harness.usual_layers(encoder))
         wanted = encoder.layers if "all" in asked else asked
         encoder.check_layers(wanted)
+        points = harness.points(self.subject(tuple(wanted)), self.encoder.name)
         images = self.images(harness)
-        jobs = [_Job(harness, images, layer, self._run(harness, images, layer)) for layer in wanted]
+        jobs = [_Job(harness, images, point, self._run(harness, images, point)) for point in points]
         if controls and isinstance(harness, Probe):
-            run = self._run(harness, images, wanted[-1], control=True)
-            jobs.append(_Job(harness, images, wanted[-1], run, control=True))
+            run = self._run(harness, images, points[-1], control=True)
+            jobs.append(_Job(harness, images, points[-1], run, control=True))
         return jobs
 
-    def _run(self, harness: Harness, images: _Images, layer: str, control: bool = False) -> Run:
+    def subject(self, layers: tuple[str, ...]) -> Subject:
+        """The encoder, and the way to the pretext that it is a part of."""
+        reference = self.encoder
+        return Subject(reference.encoder, reference.spec, layers, reference.pretext)
+
+    def _run(self, harness: Harness, images: _Images, point: Point, control: bool = False) -> Run:
         identity = {
             "kind": "evaluation",
             "protocol": harness.protocol,
             "config": harness.config.model_dump(mode="json"),
-            "layer": layer,
-            "encoder": self.encoder.identity,
+            "layer": point.key,
+            "encoder": None if point.free else self.encoder.identity,
             "data": {"train": images.train.index.digest, "test": images.test.index.digest},
         }
-        name = f"{harness.protocol.partition('@')[0]}-{layer}-{self.encoder.name}"
+        name = f"{harness.protocol.partition('@')[0]}-{point.key}"
+        if not point.free:
+            name += f"-{self.encoder.name}"
         if control:
             identity["control"] = SHUFFLED
             name = f"control-{name}"
@@ -177,7 +190,7 @@ class _Work:
 
     def _evaluate(self, harness: Evaluation, jobs: Sequence[_Job]) -> None:
         by_layer = {job.layer: job for job in jobs}
-        subject = Subject(self.encoder.encoder, self.encoder.spec, tuple(by_layer))
+        subject = self.subject(tuple(by_layer))
         folders = {layer: job.run.folder for layer, job in by_layer.items()}
         train, test = jobs[0].images.train, jobs[0].images.test
         started = time.monotonic()
@@ -231,12 +244,15 @@ class _Work:
                     f"{name}: {len(rows)} predictions for {len(images.test)} test images"
                 )
         write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
-        harness, run = job.harness, self.encoder.run
+        harness, run = job.harness, None if job.point.free else self.encoder.run
         metrics = harness.score(outcome.predictions)
         details = {
             "protocol": " ".join([harness.protocol, *harness.config.deviations()]),
             "metric": harness.metric,
             "shown": list(harness.shown),
+            "column": job.point.column,
+            "units": dict(harness.units),
+            "digits": dict(harness.digits),
             "interval": harness.interval,
             "selection": dict(outcome.selection),
             "test_images": len(images.test),
@@ -252,7 +268,7 @@ class _Work:
         if job.control:
             details["control"] = _against_chance(harness, outcome, metrics[harness.metric])
         job.run.finish(
-            method=self.encoder.name,
+            method=job.point.row,
             data=self.dataset.name,
             metrics=metrics,
             details=details,

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -222,11 +223,21 @@ class Features:
 Wanted = Mapping[str, Iterable[int]]  # layer -> the numbers of dimensions that are asked for
 
 
+class Pictures(Protocol):
+    """What a pass takes of a store."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, which: slice, /) -> Tensor:
+        """uint8 (B, 3, R, R)."""
+        ...
+
+
 @torch.no_grad()
 def extract(
     encoder: Encoder,
     spec: EncoderSpec,
-    store: ImageStore,
+    store: Pictures,
     wanted: Wanted,
     title: str = "features",
     *,

@@ -34,8 +34,12 @@ def draw_masks(kind: MaskKind, size: int, random: Randomness) -> Tensor:
 
 def central(count: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """(count, 1, size, size): the central square of side size // 2."""
+    return square(count, size, size // 2, device)
+
+
+def square(count: int, size: int, side: int, device: torch.device | str = "cpu") -> Tensor:
+    """(count, 1, size, size): a central square of this side."""
     mask = torch.zeros(count, 1, size, size, device=device)
-    side = size // 2
     start = (size - side) // 2
     mask[..., start : start + side, start : start + side] = 1
     return mask

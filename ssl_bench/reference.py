@@ -10,7 +10,7 @@ Images are normalised as the weights' own configuration says.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from ssl_bench.encoders import (
     weights_digest,
 )
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.pretrain import open_pretext
 from ssl_bench.progress import say
 from ssl_bench.records import Record, find_run, folder_of, read_records
+from ssl_bench.task import Pretext
 
 WEIGHTS = (".safetensors", ".pth", ".pt")
 
@@ -44,6 +46,8 @@ class Reference:
         image_size: int | None = None,
     ) -> None:
         self.run: Record | None = None
+        self._workspace = workspace
+        self._pretext: Pretext | None = None
         self.encoder: Encoder
         self.spec: EncoderSpec
         if weights or text.partition(":")[0] in LIBRARIES:
@@ -64,6 +68,17 @@ class Reference:
         self.digest = weights_digest(self.encoder.state_dict())
         if self.run:
             self._check_run(text, workspace)
+
+    @property
+    def pretext(self) -> Callable[[], Pretext] | None:
+        """Opens the trained pretext of a run of the workspace, once; None for other encoders."""
+        return self._open_pretext if self.run else None
+
+    def _open_pretext(self) -> Pretext:
+        assert self.run is not None
+        if self._pretext is None:
+            self._pretext = open_pretext(self.run, folder_of(self._workspace, self.run))
+        return self._pretext
 
     @property
     def identity(self) -> dict[str, Any]:

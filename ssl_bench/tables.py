@@ -9,7 +9,7 @@ label draws) or, with one seed each, by test image.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,10 @@ class Cell:
     n: int
     over: str  # "seeds" or "images"
 
-    def text(self, plus_minus: str = "±", with_n: bool = False) -> str:
+    def text(self, digits: int = 1, plus_minus: str = "±", with_n: bool = False) -> str:
         mark = "*" if self.over == "images" else ""
         count = f" (n = {self.n})" if with_n else ""
-        return f"{self.mean:.1f} {plus_minus} {self.half:.1f}{mark}{count}"
+        return f"{self.mean:.{digits}f} {plus_minus} {self.half:.{digits}f}{mark}{count}"
 
 
 Seeded = dict[tuple[int, int], float]  # (pretraining seed, evaluation seed) -> metric
@@ -54,9 +54,12 @@ class Table:
     columns: Sequence[str]
     values: Mapping[tuple[str, str], Seeded]
     images: Mapping[tuple[str, str], float]  # half-width over the test images, of the last record
-    hits: Mapping[tuple[str, str], np.ndarray | None]  # 100 where it was right, of the last record
+    each: Mapping[tuple[str, str], np.ndarray | None]  # by test image, of the last record
     footnotes: Sequence[str]
     single: str = "over the test images, Wilson's"  # what the interval of a single seed is
+    free: Sequence[str] = ()  # rows that need no encoder: baselines too
+    units: Mapping[str, str] = field(default_factory=dict)  # of metrics that are not percent
+    digits: Mapping[str, int] = field(default_factory=dict)  # by column, where it is not one
 
     @classmethod
     def of(cls, records: Sequence[Record], workspace: Path | None = None) -> "Table":
@@ -71,19 +74,26 @@ class Table:
         rows, columns = _row_names(several), _column_names(shown)
         values: dict[tuple[str, str], Seeded] = defaultdict(dict)
         images: dict[tuple[str, str], float] = {}
-        hits: dict[tuple[str, str], np.ndarray | None] = {}
+        each: dict[tuple[str, str], np.ndarray | None] = {}
+        units, digits = dict[str, str](), dict[str, int]()
         for (record, metric), row, column in zip(shown, rows, columns, strict=True):
             seeds = (_pretraining(record).get("seed", 0), record.identity["config"]["seed"])
             values[row, column][seeds] = record.metrics[metric]
             if f"{metric}_low" in record.metrics:
                 span = record.metrics[f"{metric}_high"] - record.metrics[f"{metric}_low"]
                 images[row, column] = span / 2
-            if workspace is not None and metric == "top1":
-                hits[row, column] = _hits(record, workspace)
-        ordered = sorted(set(rows), key=lambda r: (_rank(r), rows.index(r)))
+            if workspace is not None:
+                each[row, column] = _by_image(record, metric, workspace)
+            units |= record.details.get("units", {})
+            digits[column] = record.details.get("digits", {}).get(metric, 1)
+        free = {row for row, r in zip(rows, several, strict=True) if not r.identity["encoder"]}
+        ordered = sorted(set(rows), key=lambda r: (r not in free, _rank(r), rows.index(r)))
         order = _column_order(several, columns)
         notes = [*_metric_notes(shown), *_footnotes(records), *_control_notes(controls)]
-        return cls(ordered, order, dict(values), images, hits, notes, _interval(records))
+        return cls(
+            ordered, order, dict(values), images, each, notes, _interval(records),
+            [row for row in ordered if row in free], units, digits,
+        )  # fmt: skip
 
     def cell(self, row: str, column: str) -> Cell | None:
         """None where nothing was measured."""
@@ -105,18 +115,19 @@ class Table:
         if len(shared) >= 2:
             mean, half = paired_difference([a[s] for s in shared], [b[s] for s in shared])
             return Cell(mean, half, len(shared), "seeds")
-        mine, theirs = self.hits.get((row, column)), self.hits.get((baseline, column))
+        mine, theirs = self.each.get((row, column)), self.each.get((baseline, column))
         if len(a) == len(b) == 1 and mine is not None and theirs is not None:
             mean, half = paired_over_images(mine, theirs)
             return Cell(mean, half, 1, "images")
         return None
 
     def differences(self) -> list[tuple[str, list[Cell | None]]]:
-        """Each trained row against each baseline present, over all columns."""
+        """Each row of an encoder against each baseline present, over all columns."""
         lines = []
-        for baseline in BASELINES:
+        for place, baseline in enumerate((*self.free, *BASELINES)):
+            known = (*self.free, *BASELINES[: max(0, place - len(self.free) + 1)])
             for row in self.rows:
-                if row in BASELINES[: BASELINES.index(baseline) + 1] or baseline not in self.rows:
+                if row in known or baseline not in self.rows:
                     continue
                 cells = [self.difference(row, baseline, column) for column in self.columns]
                 if any(cells):
@@ -148,7 +159,13 @@ class Table:
         counts = {c.n for r in self.rows for c in map(partial(self.cell, r), self.columns) if c}
         body = [["method", *columns]]
         body += [
-            [row, *(_text(cell, len(counts) > 1) for cell in cells)]
+            [
+                row,
+                *(
+                    self._text(cell, c, len(counts) > 1)
+                    for cell, c in zip(cells, columns, strict=True)
+                ),
+            ]
             for row, cells in zip(self.rows, held, strict=True)
             if any(cells)
         ]
@@ -156,14 +173,27 @@ class Table:
         places = [self.columns.index(c) for c in columns]
         for name, differences in self.differences():
             if any(differences[i] for i in places):
-                lines.append([name, *(_signed(differences[i]) for i in places)])
+                lines.append(
+                    [name, *(self._signed(differences[i], self.columns[i]) for i in places)]
+                )
         return [_pipes(grid) for grid in (body, lines) if len(grid) > 1]
+
+    def _text(self, cell: Cell | None, column: str, with_n: bool) -> str:
+        return cell.text(self.digits.get(column, 1), with_n=with_n) if cell else "–"
+
+    def _signed(self, cell: Cell | None, column: str) -> str:
+        if cell is None:
+            return "–"
+        digits, mark = self.digits.get(column, 1), "*" if cell.over == "images" else ""
+        text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}{mark}".replace("-", "−")
+        return f"**{text}**" if abs(cell.mean) > cell.half else text
 
     def legend(self) -> list[str]:
         """What a reader must know to believe the numbers."""
         cells = [self.cell(r, c) for r in self.rows for c in self.columns]
         seeds = sorted({c.n for c in cells if c and c.over == "seeds"})
-        lines = ["Percent. Cells: mean ± 95 % interval."]
+        other = " and ".join(f"{metric} ({unit})" for metric, unit in self.units.items())
+        lines = [f"Percent{', but ' + other if other else ''}. Cells: mean ± 95 % interval."]
         if seeds:
             counts = " or ".join(map(str, seeds))
             lines[0] += f" Over seeds: Student's t, n = {counts}."
@@ -198,7 +228,10 @@ class Table:
         lines.append(r"\midrule")
         for row in self.rows:
             cells = [self.cell(row, c) for c in self.columns]
-            texts = [f"${c.text(chr(92) + 'pm')}$" if c else "--" for c in cells]
+            texts = [
+                f"${c.text(self.digits.get(name, 1), chr(92) + 'pm')}$" if c else "--"
+                for c, name in zip(cells, self.columns, strict=True)
+            ]
             lines.append(" & ".join([_tex(row), *texts]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
@@ -216,18 +249,6 @@ class Table:
             paths.append(folder / f"table.{suffix}")
             write_atomically(paths[-1], form() + "\n")
         return paths
-
-
-def _text(cell: Cell | None, with_n: bool) -> str:
-    return cell.text(with_n=with_n) if cell else "–"
-
-
-def _signed(cell: Cell | None) -> str:
-    if cell is None:
-        return "–"
-    mark = "*" if cell.over == "images" else ""
-    text = f"{cell.mean:+.1f} ± {cell.half:.1f}{mark}".replace("-", "−")
-    return f"**{text}**" if abs(cell.mean) > cell.half else text
 
 
 def _pipes(lines: Sequence[Sequence[str]]) -> str:
@@ -306,14 +327,17 @@ def _control_notes(controls: Sequence[Record]) -> list[str]:
     return notes
 
 
-def _hits(record: Record, workspace: Path) -> np.ndarray | None:
-    """float (N,): 100 for each image whose class was predicted, else 0; None without classes."""
+def _by_image(record: Record, metric: str, workspace: Path) -> np.ndarray | None:
+    """float (N,), whose mean is the metric; None where it is not a mean over the images.
+
+    For top-1 100 where the class was predicted, else 0; otherwise what is stored by that name.
+    """
     path = folder_of(workspace, record) / "predictions.npz"
     try:
         with np.load(path, allow_pickle=False) as rows:
-            if not {"label", "predicted"} <= set(rows.files):
-                return None
-            return 100.0 * (rows["label"] == rows["predicted"])
+            if metric == "top1" and {"label", "predicted"} <= set(rows.files):
+                return 100.0 * (rows["label"] == rows["predicted"])
+            return rows[metric].astype(float) if metric in rows.files else None
     except (OSError, ValueError, BadZipFile) as error:
         raise DataError(f"{path} is damaged: remove its folder and run again") from error
 
@@ -375,7 +399,7 @@ def _column_names(shown: Sequence[tuple[Record, str]]) -> list[str]:
     data = _data_names([record for record, _ in shown])
     several = len(set(data)) > 1
     return [
-        f"{r.details['protocol']} {r.identity['layer']}"
+        f"{r.details['protocol']} {r.details.get('column', r.identity['layer'])}".rstrip()
         + (f" {metric}" if len(_shown(r)) > 1 else "")
         + (f" on {name}" if several else "")
         for (r, metric), name in zip(shown, data, strict=True)

@@ -192,7 +192,8 @@ class Inpaints(Protocol):
 class Subject:
     """An encoder under evaluation: on the CPU, with weights that evaluations must not change.
 
-    `pretext` opens the trained pretext that the encoder is a part of; None where there is none.
+    `layers` are those to measure, or the keys of other points of the harness. `pretext` opens the
+    trained pretext that the encoder is a part of; None where there is none.
     """
 
     encoder: Encoder
@@ -202,8 +203,22 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One number that a harness makes, and its place in a table.
+
+    `key` is what the harness calls it, `row` the method that is printed, `column` what stands
+    behind the protocol's name. A `free` one does not depend on the encoder: a baseline.
+    """
+
+    key: str
+    row: str
+    column: str = ""
+    free: bool = False
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found at one layer.
+    """What an evaluation found at one point.
 
     `predictions` hold one row per test image, in the store's order, and the truth beside them: all
     that `Evaluation.score` needs. `selection` says what was chosen, on which split, and every
@@ -226,6 +241,8 @@ class Harness(ABC):
     protocol: ClassVar[str]
     metric: str
     interval: str = "over the test images, Wilson's"
+    units: ClassVar[Mapping[str, str]] = {}  # of metrics that are not percent
+    digits: ClassVar[Mapping[str, int]] = {}  # behind the point, where it is not one
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -238,6 +255,13 @@ class Harness(ABC):
     def usual_layers(self, encoder: Encoder) -> Sequence[str]:
         """What is measured where no layer is asked for: the last."""
         return encoder.layers[-1:]
+
+    def points(self, subject: Subject, name: str) -> Sequence[Point]:
+        """What is measured of the encoder called `name`: each of the layers asked for.
+
+        Raises UsageError for an encoder that cannot be measured.
+        """
+        return [Point(layer, name, layer) for layer in subject.layers]
 
     def open(
         self,
@@ -287,7 +311,7 @@ class Evaluation(Harness):
         """Yield each of `subject.layers` with its Outcome, as soon as it is known.
 
         `train` and `test` are what `open` returned. What is yielded is recorded at once. `folders`
-        has one per layer, for checkpoints.
+        has one per layer, for checkpoints and pictures.
         """
 
 

@@ -1,0 +1,202 @@
+"""Inpainting, `inpainting/pathak16@1`: how near the content of a hole comes to what was there.
+
+Pathak et al., CVPR 2016, section 5.1 and table 1: mean L1, mean L2 and PSNR of held-out images
+whose centre is missing. Published on Paris StreetView: 10.33 %, 2.35 % and 17.59 dB for the joint
+loss, 19.92 %, 6.92 % and 12.79 dB for nearest neighbours by HOG. SSIM stands beside them.
+
+A network that fills holes gives a row; so does any encoder, through the nearest training image by
+its features; and so do fills that need neither (eval/fills.py). The hole is what is hidden, 50×50
+of 128×128 px: the published network, too, is shown a band of 7 px of the 64×64 that it predicts.
+
+    bench inpainting --encoder inpainting --data folder:photos
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from eval.fills import (
+    Fill,
+    Hidden,
+    feature_rows,
+    hog_rows,
+    mean_colour,
+    pasted,
+    places_of_nearest,
+    telea,
+)
+from ssl_bench.augment import center_crop
+from ssl_bench.counter import Randomness
+from ssl_bench.data.store import ImageStore
+from ssl_bench.errors import UsageError
+from ssl_bench.features import best_device
+from ssl_bench.figures import picture_grid
+from ssl_bench.image_quality import hole_quality
+from ssl_bench.masks import MaskKind, draw_masks, square
+from ssl_bench.progress import progress
+from ssl_bench.runtime import Runtime
+from ssl_bench.statistics import mean_interval
+from ssl_bench.task import Evaluation, EvaluationConfig, Inpaints, Outcome, Point, Pretext, Subject
+
+BATCH = 64
+SHOWN = 8  # test images in the picture
+NETWORK, NEAREST = "network", "nearest "  # keys of points; the latter with a layer behind it
+MEAN, TELEA, HOG = "mean colour", "Telea", "nearest (HOG)"  # keys and rows
+
+
+class InpaintingConfig(EvaluationConfig):
+    """The settings of `inpainting/pathak16@1`."""
+
+    mask: MaskKind = Field(default="central", description="what is hidden")
+    hole: int = Field(
+        default=50, ge=1, le=126,
+        description="side of the central hole in 128ths of the image's; other masks are drawn",
+    )  # fmt: skip
+
+
+class Inpainting(Evaluation):
+    """Errors over the holes of the test images."""
+
+    Config = InpaintingConfig
+    protocol = "inpainting/pathak16@1"
+    metric = "psnr"
+    interval = "over the test images, Student's"
+    units: ClassVar[Mapping[str, str]] = {"psnr": "dB", "ssim": "−1 to 1"}
+    digits: ClassVar[Mapping[str, int]] = {"l1": 2, "l2": 2, "psnr": 2, "ssim": 3}
+
+    @property
+    def shown(self) -> Sequence[str]:
+        return ["l1", "l2", "psnr", "ssim"]
+
+    def points(self, subject: Subject, name: str) -> Sequence[Point]:
+        """The fills without an encoder, nearest neighbours by each layer, the network's own.
+
+        Neighbours are for the central hole: of other masks every image has another one.
+        """
+        central = self.config.mask == "central"
+        free = [MEAN, TELEA, *([HOG] if central else [])]
+        points = [Point(key, key, free=True) for key in free]
+        if central:
+            points += [Point(NEAREST + la, f"nearest ({la} of {name})") for la in subject.layers]
+        pretext = subject.pretext() if subject.pretext else None
+        if isinstance(pretext, Inpaints):
+            self._check_reach(pretext, name)
+            points.append(Point(NETWORK, name))
+        return points
+
+    def _check_reach(self, pretext: Inpaints, name: str) -> None:
+        needed = self.config.hole / 128 if self.config.mask == "central" else 1.0
+        if needed > pretext.reach:
+            raise UsageError(
+                f"{name} was trained with --mask central and fills the central "
+                f"{round(128 * pretext.reach)} of 128 px only: ask for --mask central and no "
+                "larger --hole"
+            )
+
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The means over the images: `l1`, `l2` in percent, `psnr` in dB, `ssim`."""
+        metrics = {}
+        for name in self.shown:
+            mean, half = mean_interval(predictions[name].astype(np.float64).tolist())
+            metrics |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+        return {k: v for k, v in metrics.items() if v == v}  # one image has no interval
+
+    def evaluate(
+        self,
+        subject: Subject,
+        train: ImageStore,
+        test: ImageStore,
+        runtime: Runtime,
+        folders: Mapping[str, Path],
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Each point is a way to fill the same holes."""
+        size = subject.spec.image_size
+        for key in subject.layers:
+            fill, about = self._fill(key, subject, train, test, runtime)
+            title = f"{' '.join([self.protocol, *self.config.deviations()])}: {key}"
+            predictions = self._measure(fill, test, size, folders[key] / "fills.png", title)
+            yield key, Outcome(predictions, {"split": "none: nothing is chosen", **about})
+
+    def _fill(
+        self, key: str, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime
+    ) -> tuple[Fill, dict[str, str]]:
+        """How the point's holes are filled, and what is to be said of it."""
+        if key == MEAN:
+            return mean_colour(train), {}
+        if key == TELEA:
+            return telea, {}
+        if key == NETWORK:
+            assert subject.pretext is not None
+            return filled_by(subject.pretext()), {}
+        size = subject.spec.image_size
+        hole = square(1, size, self._side(size))
+        found, searched = Hidden(test, size, hole), Hidden(train, size, hole)
+        on_disk = 4 * 9600 * (len(train) + len(test)) > runtime.feature_memory_mb << 20
+        if key == HOG:
+            rows = [
+                hog_rows(images, f"HOG of {name}", on_disk=on_disk)
+                for images, name in ((found, "test"), (searched, "train"))
+            ]
+        else:
+            layer = key.removeprefix(NEAREST)
+            rows = [
+                feature_rows(
+                    subject.encoder, subject.spec, layer, images, f"{layer} of {name}",
+                    on_disk=on_disk,
+                )
+                for images, name in ((found, "test"), (searched, "train"))
+            ]  # fmt: skip
+        places = places_of_nearest(rows[0], rows[1])[:, 0]
+        return pasted(train, size, places), {"compared": f"cosine of {rows[0].shape[1]} numbers"}
+
+    def _side(self, size: int) -> int:
+        return round(self.config.hole * size / 128)
+
+    def holes(self, which: np.ndarray, size: int) -> Tensor:
+        """The holes of these test images, float (B, 1, S, S): a function of place and seed."""
+        if self.config.mask == "central":
+            return square(len(which), size, self._side(size))
+        random = Randomness(self.config.seed, 0, torch.from_numpy(which))
+        return draw_masks(self.config.mask, size, random)
+
+    def _measure(
+        self, fill: Fill, test: ImageStore, size: int, path: Path, title: str
+    ) -> dict[str, np.ndarray]:
+        """Each test image's errors, float32 (N,), and a picture of some."""
+        shown = set(np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int).tolist())
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self.shown}
+        rows: dict[str, list[Tensor]] = {"holed": [], "filled": [], "truth": []}
+        starts = range(0, len(test), BATCH)
+        for start in progress(starts, title, len(starts)):
+            which = np.arange(start, min(start + BATCH, len(test)))
+            images, holes = center_crop(test.images(which), size), self.holes(which, size)
+            filled, truth = fill(which, images, holes), images.float() / 255
+            quality = hole_quality(_last(truth), _last(filled), holes[:, 0].bool().numpy())
+            for name, values in quality.items():
+                found[name].append(values.astype(np.float32))
+            for i in sorted(shown & set(which.tolist())):
+                k = i - start
+                rows["holed"].append(truth[k] * (1 - holes[k]) + 0.5 * holes[k])
+                rows["filled"].append(filled[k])
+                rows["truth"].append(truth[k])
+        picture_grid({n: torch.stack(pictures) for n, pictures in rows.items()}, path, title)
+        return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def filled_by(pretext: Pretext) -> Fill:
+    """The network's own fill, in 32 bit, on the best device."""
+    assert isinstance(pretext, Inpaints)
+    network: Inpaints = pretext
+    device = best_device()
+    pretext.eval().to(device)
+    return lambda _which, images, holes: network.fill(images.to(device), holes.to(device)).cpu()
+
+
+def _last(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) -> (B, H, W, 3)."""
+    return images.permute(0, 2, 3, 1).contiguous().numpy()
