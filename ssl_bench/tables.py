@@ -86,7 +86,11 @@ class Table:
                 each[row, column] = _by_image(record, metric, workspace)
             units |= record.details.get("units", {})
             digits[column] = record.details.get("digits", {}).get(metric, 1)
-        free = {row for row, r in zip(rows, several, strict=True) if not r.identity["encoder"]}
+        free = {
+            row
+            for row, r in zip(rows, several, strict=True)
+            if r.identity.get("encoder", "") is None
+        }
         ordered = sorted(set(rows), key=lambda r: (r not in free, _rank(r), rows.index(r)))
         order = _column_order(several, columns)
         notes = [*_metric_notes(shown), *_footnotes(records), *_control_notes(controls)]
