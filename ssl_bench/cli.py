@@ -487,6 +487,42 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
             click.echo(f"wrote {path}", err=True)
 
 
+# ---- pictures
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--encoder",
+              help="METHOD or METHOD@KEY of a pretext that fills holes; default: the newest "
+              "run of one.")  # fmt: skip
+@click.option("--mask", default="central", show_default=True,
+              help="central, or a FILE that is white where the image is missing.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Folder for the filled images, as PNG.")  # fmt: skip
+@_workspace
+def inpaint(
+    images: tuple[Path, ...], encoder: str | None, mask: str, out: Path, workspace: Path
+) -> int:
+    """Fill holes in images of any size; folders are taken whole."""
+    from ssl_bench.inpaint import inpaint as job
+    from ssl_bench.inpaint import photographs_in
+    from ssl_bench.progress import progress, say
+    from ssl_bench.reference import Reference, newest_that_inpaints
+
+    sources = photographs_in(images)
+    reference = Reference(encoder or newest_that_inpaints(workspace), workspace)
+    failed = 0
+    for done in progress(job(sources, reference, mask, out), "images", len(sources)):
+        if done.target:
+            click.echo(f"{done.target}: {done.said}")
+        else:
+            failed += 1
+            say(f"bench: {done.said}")
+    if failed:
+        say(f"{failed} of {len(sources)} images were not filled")
+    return 1 if failed else 0
+
+
 # ---- data
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_bench import catalogue
 from ssl_bench.encoders import (
     LIBRARIES,
     SIZES,
@@ -150,6 +151,23 @@ def _weights_file(text: str) -> Path:
     if len(found) != 1:
         raise UsageError(f"--weights {text}: the package holds {len(found)} weights files, not one")
     return found[0]
+
+
+def newest_that_inpaints(workspace: Path) -> str:
+    """A reference to the newest finished run whose pretext fills holes."""
+    runs = [r for r in read_records(workspace, "pretrain") if hasattr(_class_of(r), "fill")]
+    if not runs:
+        raise UsageError(
+            f"no run in {workspace} fills holes: `bench pretrain inpainting` makes one, or name "
+            "one with --encoder"
+        )
+    return f"{runs[-1].method}@{runs[-1].key[:12]}"
+
+
+def _class_of(record: Record) -> type[Pretext] | None:
+    """The pretext that made a run, if it is still installed."""
+    known = record.method in catalogue.names("pretext")
+    return catalogue.pretext(record.method) if known else None
 
 
 def newest_of_each(workspace: Path) -> Sequence[str]:

@@ -78,7 +78,8 @@ def test_inspect_prints_the_published_figures(bench):
     found = json.loads(bench("inspect", "context-encoder", "--json").out)
     parts = found["parts"]
     assert parts["encoder"]["parameters"] == 2_334_080
-    assert parts["channelwise"] == {"parameters": 340_992, "weights": 331_776, "biases": 9_216}
+    channelwise = {"parameters": 340_992, "weights": 331_776, "biases": 9_216, "norms": 0}
+    assert parts["channelwise"] == channelwise
     assert parts["decoder"]["parameters"] == 1_180_291
     assert found["taps"]["pool5"] == [256, 6, 6]
     shapes = {layer["name"]: layer["shape"] for layer in found["layers"]}

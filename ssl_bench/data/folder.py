@@ -77,10 +77,14 @@ def load_whole(path: Path) -> tuple[np.ndarray, str]:
     return read_image(path, lambda image: np.asarray(rgb(image)))
 
 
-def read_image(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, str]:
+def read_image(
+    path: Path,
+    use: Callable[[Image.Image], T],
+    remedy: str = "mend or remove it, or pass --skip-bad-images",
+) -> tuple[T, str]:
     """What `use` makes of the image in a file, and the hexadecimal digest of the file.
 
-    Raises DataError, naming the file, if it cannot be read or decoded.
+    Raises DataError, naming the file and the `remedy`, if it cannot be read or decoded.
     """
     try:
         str(path).encode()
@@ -95,8 +99,7 @@ def read_image(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, str]:
             used = use(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path} cannot be read as an image ({_reason(error)}): "
-            "mend or remove it, or pass --skip-bad-images"
+            f"{path} cannot be read as an image ({_reason(error)}): {remedy}"
         ) from error
     return used, hashlib.sha256(content).hexdigest()
 
