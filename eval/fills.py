@@ -33,17 +33,22 @@ ORIENTATIONS = 9
 class Hidden:
     """The images of a store, cropped to the network's size, with one hole in all of them."""
 
-    def __init__(self, store: ImageStore, size: int, hole: Tensor) -> None:
+    def __init__(
+        self, store: ImageStore, size: int, hole: Tensor, which: np.ndarray | None = None
+    ) -> None:
         self.store, self.size, self.hole = store, size, hole.bool().cpu()  # (1, 1, S, S)
+        self.which = np.arange(len(store)) if which is None else which
         colour = torch.tensor(store.normalization.mean).view(1, 3, 1, 1) * 255
         self.colour = colour.round().to(torch.uint8)
 
     def __len__(self) -> int:
-        return len(self.store)
+        return len(self.which)
 
     def images(self, which: slice | np.ndarray) -> Tensor:
         """uint8 (B, 3, S, S), the hole in the set's mean colour."""
-        return torch.where(self.hole, self.colour, center_crop(self.store.images(which), self.size))
+        return torch.where(
+            self.hole, self.colour, center_crop(self.store.images(self.which[which]), self.size)
+        )
 
 
 def composite(images: Tensor, holes: Tensor, content: Tensor) -> Tensor:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from ssl_bench.data.dataset import Dataset
     from ssl_bench.task import Harness, Pretext
 
-Kind = Literal["pretext", "eval", "data", "perf"]
-NOUNS = {"pretext": "pretext", "eval": "evaluation", "data": "dataset", "perf": "measurement"}
+Kind = Literal["pretext", "eval", "data", "perf", "figure"]
+NOUNS = {
+    "pretext": "pretext", "eval": "evaluation", "data": "dataset", "perf": "measurement",
+    "figure": "figure",
+}  # fmt: skip
 
 
 @cache

@@ -523,6 +523,53 @@ def inpaint(
     return 1 if failed else 0
 
 
+@cli.command()
+@click.argument("figures", nargs=-1, metavar="[FIGURE]...")
+@click.option("--encoder", "encoders", multiple=True,
+              help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; several "
+              "times; default: the newest run of every method.")  # fmt: skip
+@click.option("--data", default="scenes", show_default=True,
+              help="Images that are shown; neighbours are sought in its train split.")  # fmt: skip
+@click.option("--count", type=click.IntRange(1, 20), default=6, show_default=True,
+              help="Images in a figure.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Seed of which images, and of masks.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
+              help="Processes that decode images.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Folder for NAME.png and NAME.pdf.")  # fmt: skip
+@_workspace
+def figures(
+    figures: tuple[str, ...],
+    encoders: tuple[str, ...],
+    data: str,
+    count: int,
+    seed: int,
+    workers: int,
+    out: Path,
+    workspace: Path,
+) -> None:
+    """Draw the paper's pictures from one's own runs; no FIGURE named: all that can be drawn."""
+    from ssl_bench.gallery import Gallery
+    from ssl_bench.progress import say
+    from ssl_bench.reference import Reference, newest_of_each
+
+    makers = {name: catalogue.load("figure", name) for name in figures or catalogue.names("figure")}
+    named = encoders or newest_of_each(workspace)
+    references = [Reference(text, workspace) for text in named]
+    gallery = Gallery(references, catalogue.dataset(data), count, seed, workers)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, maker in makers.items():
+        try:
+            paths = maker(gallery).draw(out / name)
+        except UsageError as error:
+            if figures:
+                raise UsageError(f"{name}: {error}") from error
+            say(f"{name} is left out: {error}")
+        else:
+            click.echo(f"{name}: {', '.join(map(str, paths))}")
+
+
 # ---- data
 
 

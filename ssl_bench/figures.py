@@ -168,6 +168,17 @@ def _box(cell: Any, row: np.ndarray, colour: str, line: str, text: str) -> None:
         )  # fmt: skip
 
 
+def save_for_print(figure: Any, path: Path) -> list[Path]:
+    """Write `path` with .png, at 300 dpi, and with .pdf, and close the figure; returns both."""
+    from matplotlib import pyplot as plt
+
+    paths = [path.with_name(path.name + suffix) for suffix in (".png", ".pdf")]
+    for each in paths:
+        figure.savefig(each, dpi=300)
+    plt.close(figure)
+    return paths
+
+
 def _save(figure: Any, path: Path, dpi: int) -> None:
     """Write a PNG, in the process that writes, and close the figure."""
     from matplotlib import pyplot as plt

@@ -352,7 +352,7 @@ def _rank(row: str) -> int:
     return BASELINES.index(name) if name in BASELINES else len(BASELINES)
 
 
-def _varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
+def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
     """Settings with more than one value among these configurations."""
     seen: dict[str, set[str]] = defaultdict(set)
     configs = list(configs)
@@ -372,9 +372,9 @@ def _row_names(records: Sequence[Record]) -> list[str]:
         sources[record.method].add(source)
     names = []
     for record, source in zip(records, marked, strict=True):
-        varying = sorted(_varying(configs[record.method]))
+        telling = sorted(varying(configs[record.method]))
         settings = _pretraining(record)
-        marks = [f"{name}={settings[name]}" for name in varying if name in settings]
+        marks = [f"{name}={settings[name]}" for name in telling if name in settings]
         if len(sources[record.method]) > 1:
             marks.append(f"on {source}")
         names.append(" ".join([record.method, *marks]))
