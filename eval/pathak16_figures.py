@@ -110,15 +110,13 @@ def neighbours(gallery: Gallery) -> Grid:
 
 def filters(gallery: Gallery) -> Grid:
     """Mosaics of the first convolution's weights, each scaled by its own largest value."""
-    found = [(label, _mosaic(r)) for label, r in zip(gallery.labels, gallery.encoders, strict=True)]
-    across = min(3, len(found))
-    if not found:
-        raise UsageError("filters are those of an encoder: name one with --encoder")
-    rows, headings = [], [label.replace("\n", " ") for label, _ in found[:across]]
-    if len(found) > across:  # too many for one row: each gets its own
-        return Grid("First-layer filters", [(label, [tile]) for label, tile in found], gap=0.12)
-    rows.append(("", [tile for _, tile in found]))
-    return Grid("First-layer filters", rows, headings, gap=0.12)
+    beside = len(gallery.encoders) <= 3  # else below one another, in strips
+    mosaics = [_mosaic(reference, 1.2 if beside else 2.5) for reference in gallery.encoders]
+    if not beside:
+        rows = [(label, [tile]) for label, tile in zip(gallery.labels, mosaics, strict=True)]
+        return Grid("First-layer filters", rows, gap=0.12)
+    headings = [label.replace("\n", " ") for label in gallery.labels]
+    return Grid("First-layer filters", [("", mosaics)], headings, gap=0.12)
 
 
 # ---- parts
@@ -175,15 +173,18 @@ def _searches(gallery: Gallery, encoders: list[Reference], size: int, count: int
     return [*found, ("HOG", places_of_nearest(rows[0], rows[1], count))]
 
 
-def _mosaic(reference: Reference) -> np.ndarray:
-    """The first convolution's filters side by side, with a line between them: (H, W, 3)."""
+def _mosaic(reference: Reference, wide: float) -> np.ndarray:
+    """The first convolution's filters with lines between them, (H, W, 3).
+
+    `wide` is the root of width over height.
+    """
     weights = next(
         m.weight for m in reference.encoder.modules() if isinstance(m, torch.nn.Conv2d)
     ).detach()  # (n, 3, k, k)
     if weights.shape[1] != 3:
         raise UsageError(f"the first layer of {reference.name} does not see colours")
     scaled = 0.5 + 0.5 * weights / weights.abs().amax((1, 2, 3), keepdim=True)
-    across = int(np.ceil(len(weights) ** 0.5 * 1.2))
+    across = int(np.ceil(len(weights) ** 0.5 * wide))
     down, side = -(-len(weights) // across), weights.shape[-1] + 1
     mosaic = np.ones((down * side - 1, across * side - 1, 3), np.float32)
     for i, tile in enumerate(pictures(scaled)):
