@@ -89,6 +89,7 @@ class FastRCNN(Evaluation):
 
     Config = FastRCNNConfig
     protocol = "detection/fast-rcnn@1"
+    source = 'Girshick, "Fast R-CNN", ICCV 2015, arXiv 1504.08083, its CaffeNet'
     metric = "map11"
     interval = "over the test images, bootstrap"
 

@@ -64,6 +64,7 @@ class Inpainting(Evaluation):
 
     Config = InpaintingConfig
     protocol = "inpainting/pathak16@1"
+    source = 'Pathak et al., "Context Encoders", CVPR 2016, section 5.1'
     metric = "psnr"
     interval = "over the test images, Student's"
     units: ClassVar[Mapping[str, str]] = {"psnr": "dB", "ssim": "−1 to 1"}

@@ -70,6 +70,7 @@ class KNN(Probe):
 
     Config = KNNConfig
     protocol = "knn/dinov2@1"
+    source = 'Oquab et al., "DINOv2", arXiv 2304.07193, its k-NN evaluation'
     metric = "top1"
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -168,6 +169,7 @@ class VisslKNN(KNN):
 
     Config = VisslKNNConfig
     protocol = "knn/vissl@1"
+    source = "VISSL, nearest_neighbor benchmark"
 
 
 class LightlyKNN(KNN):
@@ -175,6 +177,7 @@ class LightlyKNN(KNN):
 
     Config = LightlyKNNConfig
     protocol = "knn/lightly@1"
+    source = "Lightly, knn_predict"
 
 
 def nearest(queries: Tensor, rows: Rows, k: int) -> tuple[Tensor, Tensor]:

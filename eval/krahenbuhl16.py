@@ -137,6 +137,9 @@ class Krahenbuhl16(Evaluation):
 
     Config = Krahenbuhl16Config
     protocol = "finetune/krahenbuhl16@1"
+    source = (
+        "Krähenbühl et al., ICLR 2016, arXiv 1511.06856, and its code philkr/voc-classification"
+    )
     metric = "map_uninterpolated"
     interval = "over the test images, bootstrap"
 

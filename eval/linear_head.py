@@ -91,6 +91,7 @@ class LinearHead(Evaluation):
 
     Config = LinearHeadConfig
     protocol = "finetune/linear-head@1"
+    source = "ours"
     metric = "top1"
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -42,6 +42,7 @@ class LinearProbe(Probe):
 
     Config = LinearProbeConfig
     protocol = "linear/logreg@1"
+    source = "ours; features pooled as in Zhang et al., arXiv 1603.08511"
     metric = "top1"
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:

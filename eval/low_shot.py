@@ -83,6 +83,7 @@ class LowShot(Probe):
 
     Config = LowShotConfig
     protocol = "low-shot/goyal19@1"
+    source = 'Goyal et al., "Scaling and Benchmarking", arXiv 1905.01235'
     interval = "over the draws, Student's t"
 
     def __init__(self, config: LowShotConfig) -> None:

@@ -126,6 +126,7 @@ class FCN32s(Evaluation):
 
     Config = FCN32sConfig
     protocol = "segmentation/fcn32s@1"
+    source = 'Long et al., "Fully Convolutional Networks", CVPR 2015, voc-fcn-alexnet'
     metric = "mean_iu"
     interval = "over the test images, percentiles of a bootstrap"
 

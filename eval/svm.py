@@ -53,6 +53,7 @@ class SVM(Probe):
 
     Config = SVMConfig
     protocol = "svm/goyal19-voc07@1"
+    source = 'Goyal et al., "Scaling and Benchmarking", arXiv 1905.01235'
     metric = "map11"
     interval = "over the test images, bootstrap"
 

@@ -168,6 +168,7 @@ class Zhang16(Evaluation):
 
     Config = Zhang16Config
     protocol = "linear/zhang16@1"
+    source = "Zhang et al., arXiv 1603.08511 and 1611.09842; schedule of Goyal et al., 1905.01235"
     metric = "top1"
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -487,6 +487,36 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
             click.echo(f"wrote {path}", err=True)
 
 
+# ---- protocols
+
+
+@cli.group(cls=_Group, invoke_without_command=True)
+@click.pass_context
+def protocols(context: click.Context) -> None:
+    """List the protocols with their sources, or `show` one."""
+    if context.invoked_subcommand is None:
+        from ssl_bench.protocols import protocols as known
+
+        for one in known().values():
+            click.echo(f"{one.printed:26} {one.digest}  {one.command}")
+            click.echo(f"{'':26} {one.source}")
+
+
+@protocols.command("show")
+@click.argument("name")
+def protocols_show(name: str) -> None:
+    """Print a protocol's canonical settings."""
+    from ssl_bench.protocols import protocol
+
+    found = protocol(name)
+    click.echo(f"{found.printed}, {found.digest}: {found.command}")
+    click.echo(f"source: {found.source}")
+    click.echo(f"metric: {found.metric}")
+    for setting, value in found.settings.items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else value
+        click.echo(f"  --{setting.replace('_', '-')} {text}")
+
+
 # ---- pictures
 
 

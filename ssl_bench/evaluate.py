@@ -260,6 +260,7 @@ class _Work:
             "skipped_training_images": images.train.index.skipped,
             "duplicates": images.duplicates,
             "pretraining": run.identity["config"] if run else None,
+            "pretext_version": run.identity["version"] if run else None,
             "pretraining_data": run.data if run else None,
             "pretraining_digest": run.identity["data"] if run else None,
             "train_images": len(images.train),

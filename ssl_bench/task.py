@@ -239,6 +239,7 @@ class Harness(ABC):
 
     Config: ClassVar[type["EvaluationConfig"]]
     protocol: ClassVar[str]
+    source: ClassVar[str] = "not stated"  # of the settings: a publication, its code, or ours
     metric: str
     interval: str = "over the test images, Wilson's"
     units: ClassVar[Mapping[str, str]] = {}  # of metrics that are not percent
