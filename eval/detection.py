@@ -36,12 +36,14 @@ from ssl_bench.features import best_device
 from ssl_bench.figures import box_grid, precision_recall_curves
 from ssl_bench.metrics import (
     OVERLAP,
+    Resampled,
     box_overlaps,
     classes_to_find,
     coco_precision,
     detection_curve,
     detection_precision,
     judge_detections,
+    resampled_detection,
 )
 from ssl_bench.progress import progress
 from ssl_bench.runtime import Runtime
@@ -126,6 +128,10 @@ class FastRCNN(Evaluation):
         """`map11`, `map` with intervals, `coco_map`, and `ap11_0`, `ap_0` … by class."""
         arrays = predictions["detections"], predictions["objects"]
         return detection_precision(*arrays) | {"coco_map": coco_precision(*arrays)}
+
+    def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
+        """Mean average precisions over resamples of the test images."""
+        return resampled_detection(predictions["detections"], predictions["objects"])
 
     def evaluate(
         self,

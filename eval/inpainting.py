@@ -70,6 +70,8 @@ class Inpainting(Evaluation):
     units: ClassVar[Mapping[str, str]] = {"psnr": "dB", "ssim": "−1 to 1"}
     digits: ClassVar[Mapping[str, int]] = {"l1": 2, "l2": 2, "psnr": 2, "ssim": 3}
 
+    lower: ClassVar[frozenset[str]] = frozenset({"l1", "l2"})
+
     @property
     def shown(self) -> Sequence[str]:
         return ["l1", "l2", "psnr", "ssim"]

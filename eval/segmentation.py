@@ -32,7 +32,7 @@ from ssl_bench.encoders import EncoderSpec, Normalization, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.features import best_device
 from ssl_bench.figures import mask_grid
-from ssl_bench.metrics import confusion, intersection_over_union, mean_iu
+from ssl_bench.metrics import Resampled, confusion, intersection_over_union, mean_iu, resampled_iu
 from ssl_bench.progress import progress
 from ssl_bench.rescale import rescale_with_head
 from ssl_bench.runtime import Runtime
@@ -160,6 +160,10 @@ class FCN32s(Evaluation):
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`mean_iu` with its interval, `pixel_accuracy`, and `iu_0` … by class."""
         return mean_iu(predictions["confusion"])
+
+    def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
+        """Mean IU over resamples of the test images."""
+        return resampled_iu(predictions["confusion"])
 
     def evaluate(
         self,

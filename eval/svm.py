@@ -24,7 +24,12 @@ from eval.squared_hinge import LIMIT, Basis
 from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.features import Features, Rows
-from ssl_bench.metrics import average_precision, mean_average_precision
+from ssl_bench.metrics import (
+    Resampled,
+    average_precision,
+    mean_average_precision,
+    resampled_precision,
+)
 from ssl_bench.progress import say
 from ssl_bench.task import Outcome, Probe, ProbeConfig
 
@@ -60,6 +65,10 @@ class SVM(Probe):
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`map11` and `map` with bootstrap intervals; see `mean_average_precision`."""
         return mean_average_precision(predictions["targets"], predictions["scores"])
+
+    def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
+        """Mean average precisions over resamples of the test images."""
+        return resampled_precision(predictions["targets"], predictions["scores"])
 
     def check(self, train: ImageStore, test: ImageStore) -> None:
         """Two classes in train, enough images of each for the folds, none that train lacks."""

@@ -1,5 +1,10 @@
-"""Metrics, in percent where the field prints percent."""
+"""Metrics, in percent where the field prints percent.
 
+Each also gives its values over resamples of the test images (`Resampled`): the same resamples for
+the same number of images, so that two methods' values can be subtracted, resample by resample.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +16,15 @@ from ssl_bench.statistics import proportion_interval
 
 RESAMPLES = 200  # of the test images, for an interval
 RESAMPLING_SEED = 0
+# By metric, float64 (1 + B,): its value, then its values over B resamples of the test images. NaN
+# where a resample holds nothing to measure.
+Resampled = dict[str, np.ndarray]
+
+
+def resampled_mean(name: str, values: np.ndarray) -> Resampled:
+    """Of a metric that is the mean of its values (N,), one a test image."""
+    counts = _resamples(len(values))  # (N, 1 + B)
+    return {name: values.astype(np.float64) @ counts / len(values)}
 
 
 def top1(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -66,19 +80,36 @@ def mean_average_precision(
     are moved by the difference of the resamples' mean to the value. In simulations with 20 classes
     the interval then holds 92 to 96 times of 100, otherwise 88 to 92.
     """
+    found = resampled_precision(targets, scores)
+    if not uninterpolated:
+        del found["map_uninterpolated"]
+    return _with_intervals(found)
+
+
+def resampled_precision(targets: np.ndarray, scores: np.ndarray) -> Resampled:
+    """`map11`, `map` and `map_uninterpolated`; arguments and errors as `mean_average_precision`."""
     counts = _resamples(len(targets))  # (N, 1 + B), the images themselves first
     present = np.flatnonzero((targets == 1).any(0))
     if not len(present):
         raise DataError("the test images hold no class: average precision needs positives")
     found = [_average_precisions(targets[:, c], scores[:, c], counts) for c in present]
-    by_class = np.stack(found)  # (C, 3, 1 + B)
+    means = _mean_of_known(np.stack(found))  # (C, 3, 1 + B) -> (3, 1 + B)
+    return dict(zip(("map11", "map", "map_uninterpolated"), means, strict=True))
+
+
+def _mean_of_known(by_class: np.ndarray) -> np.ndarray:
+    """The mean over the classes (first axis) that are not NaN; NaN where all are."""
     known = ~np.isnan(by_class)
-    total, classes = np.where(known, by_class, 0).sum(0), known.sum(0)
-    means = total[:, classes.all(0)] / classes[:, classes.all(0)]
-    names = ("map11", "map", "map_uninterpolated") if uninterpolated else ("map11", "map")
+    classes = known.sum(0)
+    total = np.where(known, by_class, 0).sum(0)
+    return np.where(classes > 0, total / np.maximum(classes, 1), np.nan)
+
+
+def _with_intervals(found: Resampled) -> dict[str, float]:
+    """Each value, and its resamples' percentiles moved by their mean's distance from it."""
     metrics = {}
-    for name, (value, *resampled) in zip(names, means, strict=False):
-        around = np.array(resampled or [value])
+    for name, (value, *resampled) in found.items():
+        around = np.array([v for v in resampled if not math.isnan(v)] or [value])
         spread = np.percentile(around - around.mean(), (2.5, 97.5))
         low, high = np.clip(value + spread, 0, 100)
         metrics |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
@@ -169,23 +200,28 @@ def mean_iu(confusions: np.ndarray) -> dict[str, float]:
     percentile over resamples of the images. `pixel_accuracy` is the share of judged pixels whose
     class is right. Raises DataError if no pixel is judged.
     """
+    value, *resampled = resampled_iu(confusions)["mean_iu"]
+    kept = [v for v in resampled if not math.isnan(v)]  # a resample may hold void images only
+    low, high = np.percentile(kept or [value], (2.5, 97.5))
+    total = confusions.sum(0, dtype=np.int64)
+    by_class = intersection_over_union(total)
+    return {
+        "mean_iu": float(value),
+        "mean_iu_low": float(low),
+        "mean_iu_high": float(high),
+        "pixel_accuracy": float(100 * np.trace(total) / total.sum()),
+        **{f"iu_{c}": float(by_class[c]) for c in np.flatnonzero(~np.isnan(by_class))},
+    }
+
+
+def resampled_iu(confusions: np.ndarray) -> Resampled:
+    """`mean_iu`; argument and errors as `mean_iu`."""
     images, classes = confusions.shape[:2]
     counts = _resamples(images).T.astype(np.float64)  # (1 + B, N), the images themselves first
     totals = (counts @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
     if not totals[0].any():
         raise DataError("the test masks are void throughout: mean IU needs pixels to judge")
-    by_class = intersection_over_union(totals)  # (1 + B, K)
-    known = ~np.isnan(by_class)
-    some = known.any(1)  # a resample may hold void images only
-    value, *resampled = np.where(known, by_class, 0).sum(1)[some] / known.sum(1)[some]
-    low, high = np.percentile(resampled or [value], (2.5, 97.5))
-    return {
-        "mean_iu": float(value),
-        "mean_iu_low": float(low),
-        "mean_iu_high": float(high),
-        "pixel_accuracy": float(100 * np.trace(totals[0]) / totals[0].sum()),
-        **{f"iu_{c}": float(by_class[0, c]) for c in np.flatnonzero(known[0])},
-    }
+    return {"mean_iu": _mean_of_known(intersection_over_union(totals).T)}
 
 
 # ---- detection
@@ -301,21 +337,25 @@ def detection_precision(detections: np.ndarray, objects: np.ndarray) -> dict[str
     `mean_average_precision`; `ap11_0`, `ap_0` … are the classes' own. Raises DataError if there is
     nothing to find.
     """
-    present = classes_to_find(objects)
-    counts = _resamples(len(objects))  # (N, 1 + B), the images themselves first
-    each = [judge_detections(detections, objects, label) for label in present]
-    by_class = np.stack([detection_precisions(judged, counts) for judged in each])  # (C, 2, 1 + B)
-    known = ~np.isnan(by_class)
-    some = known.any(0).all(0)
-    means = np.where(known, by_class, 0).sum(0)[:, some] / known.sum(0)[:, some]
-    metrics = {}
-    for name, (value, *resampled) in zip(("map11", "map"), means, strict=True):
-        around = np.array(resampled or [value])
-        low, high = np.clip(value + np.percentile(around - around.mean(), (2.5, 97.5)), 0, 100)
-        metrics |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
-    for label, values in zip(present, by_class[..., 0], strict=True):
+    by_class = _detection_by_class(detections, objects)
+    means = _mean_of_known(by_class)
+    metrics = _with_intervals(dict(zip(("map11", "map"), means, strict=True)))
+    for label, values in zip(classes_to_find(objects), by_class[..., 0], strict=True):
         metrics |= {f"ap11_{label}": float(values[0]), f"ap_{label}": float(values[1])}
     return metrics
+
+
+def resampled_detection(detections: np.ndarray, objects: np.ndarray) -> Resampled:
+    """`map11` and `map`; arguments and errors as `detection_precision`."""
+    means = _mean_of_known(_detection_by_class(detections, objects))
+    return dict(zip(("map11", "map"), means, strict=True))
+
+
+def _detection_by_class(detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Average precisions float64 (C, 2, 1 + B) of the classes to find: 11 points and area."""
+    counts = _resamples(len(objects))  # (N, 1 + B), the images themselves first
+    each = [judge_detections(detections, objects, label) for label in classes_to_find(objects)]
+    return np.stack([detection_precisions(judged, counts) for judged in each])
 
 
 def coco_precision(detections: np.ndarray, objects: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.store import ImageStore, open_store
 from ssl_bench.encoders import HALF, Encoder, EncoderSpec, Init, Normalization
 from ssl_bench.features import Features
+from ssl_bench.metrics import Resampled, resampled_mean
 from ssl_bench.runtime import Precision, Runtime
 
 Schedule = Literal["constant", "cosine", "step", "halve", "drop"]
@@ -244,6 +245,7 @@ class Harness(ABC):
     interval: str = "over the test images, Wilson's"
     units: ClassVar[Mapping[str, str]] = {}  # of metrics that are not percent
     digits: ClassVar[Mapping[str, int]] = {}  # behind the point, where it is not one
+    lower: ClassVar[frozenset[str]] = frozenset()  # metrics of which less is better
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -295,6 +297,20 @@ class Harness(ABC):
         `NAME_low` and `NAME_high` are the 95 % interval of metric NAME. It is a function of the
         predictions alone, so a stored number can be computed again.
         """
+
+    def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
+        """The shown metrics over the same resamples of the test images, for paired comparisons.
+
+        Here for top-1, and for metrics that are the mean of stored values, one a test image.
+        """
+        found: Resampled = {}
+        for name in self.shown:
+            if name == "top1" and {"label", "predicted"} <= predictions.keys():
+                hits = 100.0 * (predictions["label"] == predictions["predicted"])
+                found |= resampled_mean(name, hits)
+            elif name in predictions:
+                found |= resampled_mean(name, predictions[name])
+        return found
 
 
 class Evaluation(Harness):
