@@ -253,6 +253,7 @@ class _Work:
             "column": job.point.column,
             "units": dict(harness.units),
             "digits": dict(harness.digits),
+            "lower": sorted(harness.lower),
             "interval": harness.interval,
             "selection": dict(outcome.selection),
             "test_images": len(images.test),

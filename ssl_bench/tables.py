@@ -6,36 +6,41 @@ differences to the baselines, paired by seed (equal seeds share their starting w
 label draws) or, with one seed each, by test image.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
+from ssl_bench.comparison import Measured, difference
 from ssl_bench.errors import DataError
-from ssl_bench.records import Record, folder_of, key_of, read_record, write_atomically
-from ssl_bench.statistics import mean_interval, paired_difference, paired_over_images
+from ssl_bench.records import Record, key_of, read_record, write_atomically
+from ssl_bench.statistics import LEVEL, Paired, holm, mean_interval
 
 BASELINES = ("random", "autoencoder")
 WIDE = 8  # columns above which a table is cut by protocol
+LEADS, STALE = "●", "†"
 ABOVE_CHANCE = 4  # standard deviations at which a control is not at chance any more
 HIDDEN = {"seed", "precision"}  # settings that never tell rows or columns apart
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: `half` is the interval's half-width, over `over`."""
+    """One number of a table: `half` is the half-width of its 95 % interval, over `over`.
+
+    `images` is that of its interval over the test images, the mean of all seeds' where there are
+    several; NaN where it is not known.
+    """
 
     mean: float
     half: float
     n: int
     over: str  # "seeds" or "images"
+    images: float
 
     def text(self, digits: int = 1, plus_minus: str = "±", with_n: bool = False) -> str:
         mark = "*" if self.over == "images" else ""
@@ -43,23 +48,19 @@ class Cell:
         return f"{self.mean:.{digits}f} {plus_minus} {self.half:.{digits}f}{mark}{count}"
 
 
-Seeded = dict[tuple[int, int], float]  # (pretraining seed, evaluation seed) -> metric
+Place = tuple[str, str]  # row and column
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and columns in order, and the values by seed of each cell."""
+    """Rows and columns in order, and what was measured, by seeds, in each cell."""
 
     rows: Sequence[str]
     columns: Sequence[str]
-    values: Mapping[tuple[str, str], Seeded]
-    images: Mapping[tuple[str, str], float]  # half-width over the test images, of the last record
-    each: Mapping[tuple[str, str], np.ndarray | None]  # by test image, of the last record
+    measured: Mapping[Place, Mapping[tuple[int, int], Measured]]
     footnotes: Sequence[str]
     single: str = "over the test images, Wilson's"  # what the interval of a single seed is
     free: Sequence[str] = ()  # rows that need no encoder: baselines too
-    units: Mapping[str, str] = field(default_factory=dict)  # of metrics that are not percent
-    digits: Mapping[str, int] = field(default_factory=dict)  # by column, where it is not one
 
     @classmethod
     def of(cls, records: Sequence[Record], workspace: Path | None = None) -> "Table":
@@ -72,61 +73,44 @@ class Table:
         shown = [(record, metric) for record in records for metric in _shown(record)]
         several = [record for record, _ in shown]
         rows, columns = _row_names(several), _column_names(shown)
-        values: dict[tuple[str, str], Seeded] = defaultdict(dict)
-        images: dict[tuple[str, str], float] = {}
-        each: dict[tuple[str, str], np.ndarray | None] = {}
-        units, digits = dict[str, str](), dict[str, int]()
+        measured: dict[Place, dict[tuple[int, int], Measured]] = defaultdict(dict)
         for (record, metric), row, column in zip(shown, rows, columns, strict=True):
-            seeds = (_pretraining(record).get("seed", 0), record.identity["config"]["seed"])
-            values[row, column][seeds] = record.metrics[metric]
-            if f"{metric}_low" in record.metrics:
-                span = record.metrics[f"{metric}_high"] - record.metrics[f"{metric}_low"]
-                images[row, column] = span / 2
-            if workspace is not None:
-                each[row, column] = _by_image(record, metric, workspace)
-            units |= record.details.get("units", {})
-            digits[column] = record.details.get("digits", {}).get(metric, 1)
-        free = {
-            row
-            for row, r in zip(rows, several, strict=True)
-            if r.identity.get("encoder", "") is None
-        }
+            one = Measured(record, metric, workspace)
+            measured[row, column][one.seeds] = one
+        alone = [r.identity.get("encoder", "") is None for r in several]
+        free = {row for row, a in zip(rows, alone, strict=True) if a}
         ordered = sorted(set(rows), key=lambda r: (r not in free, _rank(r), rows.index(r)))
         order = _column_order(several, columns)
         notes = [*_metric_notes(shown), *_footnotes(records), *_control_notes(controls)]
         return cls(
-            ordered, order, dict(values), images, each, notes, _interval(records),
-            [row for row in ordered if row in free], units, digits,
+            ordered, order, dict(measured), notes, _interval(records),
+            [row for row in ordered if row in free],
         )  # fmt: skip
+
+    def _in(self, row: str, column: str) -> list[Measured]:
+        return list(self.measured.get((row, column), {}).values())
 
     def cell(self, row: str, column: str) -> Cell | None:
         """None where nothing was measured."""
-        values = self.values.get((row, column))
-        if not values:
+        found = self._in(row, column)
+        if not found:
             return None
-        mean, half = mean_interval(list(values.values()))
-        if len(values) > 1:
-            return Cell(mean, half, len(values), "seeds")
-        return Cell(mean, self.images.get((row, column), math.nan), 1, "images")
+        mean, half = mean_interval([one.value for one in found])
+        images = float(np.mean([one.half for one in found]))
+        if len(found) > 1:
+            return Cell(mean, half, len(found), "seeds", images)
+        return Cell(mean, images, 1, "images", images)
 
-    def difference(self, row: str, baseline: str, column: str) -> Cell | None:
-        """Mean paired difference over the seeds that both have, or over images with one seed each.
+    def difference(self, row: str, baseline: str, column: str) -> Paired | None:
+        """The paired difference; None where there are no pairs. See ssl_bench/comparison.py."""
+        return difference(self._in(row, column), self._in(baseline, column))
 
-        None where there are no pairs.
+    @cached_property
+    def differences(self) -> list[tuple[str, list[Paired | None]]]:
+        """Each row of an encoder against each baseline present, over all columns.
+
+        Their p-values are Holm's, over all of them.
         """
-        a, b = self.values.get((row, column), {}), self.values.get((baseline, column), {})
-        shared = sorted(a.keys() & b.keys())
-        if len(shared) >= 2:
-            mean, half = paired_difference([a[s] for s in shared], [b[s] for s in shared])
-            return Cell(mean, half, len(shared), "seeds")
-        mine, theirs = self.each.get((row, column)), self.each.get((baseline, column))
-        if len(a) == len(b) == 1 and mine is not None and theirs is not None:
-            mean, half = paired_over_images(mine, theirs)
-            return Cell(mean, half, 1, "images")
-        return None
-
-    def differences(self) -> list[tuple[str, list[Cell | None]]]:
-        """Each row of an encoder against each baseline present, over all columns."""
         lines = []
         for place, baseline in enumerate((*self.free, *BASELINES)):
             known = (*self.free, *BASELINES[: max(0, place - len(self.free) + 1)])
@@ -136,7 +120,37 @@ class Table:
                 cells = [self.difference(row, baseline, column) for column in self.columns]
                 if any(cells):
                     lines.append((f"{row} − {baseline}", cells))
-        return lines
+        corrected = iter(_corrected([cell for _, cells in lines for cell in cells]))
+        return [(name, [next(corrected) for _ in cells]) for name, cells in lines]
+
+    @cached_property
+    def leading(self) -> set[Place]:
+        """The best cell of each column and those that a paired test cannot tell from it.
+
+        Holm's correction is over all comparisons with a best cell in the table; a cell that cannot
+        be paired with it is not among them. Nothing leads in a column of one row.
+        """
+        best, places, found = list[Place](), list[Place](), list[Paired | None]()
+        for column in self.columns:
+            cells = {row: self.cell(row, column) for row in self.rows}
+            means = {row: cell.mean for row, cell in cells.items() if cell}
+            if len(means) < 2:
+                continue
+            least = self._one(column).lower
+            top = (min if least else max)(means, key=lambda row: means[row])
+            best.append((top, column))
+            for row in means.keys() - {top}:
+                places.append((row, column))
+                found.append(self.difference(top, row, column))
+        corrected = _corrected(found)
+        ties = [
+            q for q, paired in zip(places, corrected, strict=True) if paired and paired.p > LEVEL
+        ]
+        return {*best, *ties}
+
+    def _one(self, column: str) -> Measured:
+        """Any number of a column: they share unit, digits and direction."""
+        return next(self._in(row, column)[0] for row in self.rows if self._in(row, column))
 
     # ---- forms
 
@@ -163,63 +177,90 @@ class Table:
         counts = {c.n for r in self.rows for c in map(partial(self.cell, r), self.columns) if c}
         body = [["method", *columns]]
         body += [
-            [
-                row,
-                *(
-                    self._text(cell, c, len(counts) > 1)
-                    for cell, c in zip(cells, columns, strict=True)
-                ),
-            ]
+            [row, *(self._text(row, c, len(counts) > 1) for c in columns)]
             for row, cells in zip(self.rows, held, strict=True)
             if any(cells)
         ]
         lines = [["difference", *columns]]
         places = [self.columns.index(c) for c in columns]
-        for name, differences in self.differences():
+        for name, differences in self.differences:
             if any(differences[i] for i in places):
                 lines.append(
                     [name, *(self._signed(differences[i], self.columns[i]) for i in places)]
                 )
         return [_pipes(grid) for grid in (body, lines) if len(grid) > 1]
 
-    def _text(self, cell: Cell | None, column: str, with_n: bool) -> str:
-        return cell.text(self.digits.get(column, 1), with_n=with_n) if cell else "–"
-
-    def _signed(self, cell: Cell | None, column: str) -> str:
+    def _text(self, row: str, column: str, with_n: bool) -> str:
+        cell = self.cell(row, column)
         if cell is None:
             return "–"
-        digits, mark = self.digits.get(column, 1), "*" if cell.over == "images" else ""
+        mark = f" {LEADS}" if (row, column) in self.leading else ""
+        stale = STALE if any(one.stale for one in self._in(row, column)) else ""
+        return cell.text(self._one(column).digits, with_n=with_n) + stale + mark
+
+    def _signed(self, cell: Paired | None, column: str) -> str:
+        if cell is None:
+            return "–"
+        digits, mark = self._one(column).digits, "*" if cell.over == "images" else ""
         text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}{mark}".replace("-", "−")
-        return f"**{text}**" if abs(cell.mean) > cell.half else text
+        return f"**{text}**" if cell.p <= LEVEL else text
 
     def legend(self) -> list[str]:
         """What a reader must know to believe the numbers."""
         cells = [self.cell(r, c) for r in self.rows for c in self.columns]
         seeds = sorted({c.n for c in cells if c and c.over == "seeds"})
-        other = " and ".join(f"{metric} ({unit})" for metric, unit in self.units.items())
+        units = {k: v for column in self.columns for k, v in self._one(column).units.items()}
+        other = " and ".join(f"{metric} ({unit})" for metric, unit in units.items())
         lines = [f"Percent{', but ' + other if other else ''}. Cells: mean ± 95 % interval."]
         if seeds:
             counts = " or ".join(map(str, seeds))
             lines[0] += f" Over seeds: Student's t, n = {counts}."
         if any(c and c.over == "images" for c in cells):
             lines[0] += f" *One seed: {self.single}."
-        if self.differences():
+        if self.differences:
             lines.append(
-                "Differences are paired by seed (*by test image); **bold**: the 95 % interval "
-                "leaves out zero (not corrected for the number of comparisons)."
+                "Differences are paired by seed (*by test image); **bold**: not zero at the 5 % "
+                f"level, by Holm's correction for all of them ({', '.join(self._tests())})."
             )
-        return [*lines, *self.footnotes]
+        if self.leading:
+            lines.append(
+                f"{LEADS} The best of a column, and what the same tests cannot tell from it (Holm, "
+                "for all comparisons with a best one)."
+            )
+        return [*lines, *self._staleness(), *self.footnotes]
+
+    def _tests(self) -> list[str]:
+        """The names of the tests behind the differences."""
+        used = (cell.test for _, cells in self.differences for cell in cells if cell)
+        return list(dict.fromkeys(used))
+
+    def _staleness(self) -> list[str]:
+        """Each stale number, why it is so, and the command that renews it."""
+        notes = []
+        for (row, column), found in self.measured.items():
+            for one in found.values():
+                if one.stale:
+                    again = f"`bench rerun {one.record.key[:12]}` makes it anew"
+                    notes.append(f"{STALE} {row}, {column}: {one.stale}; {again}.")
+        return notes
 
     def frame(self) -> pd.DataFrame:
-        """One line per cell: method, column, mean, half_width, n, over."""
+        """One line per cell.
+
+        method, evaluation, mean, half_width of the 95 % interval over interval_over (n seeds, or
+        images), half_width_images of that over the test images, leading, stale.
+        """
         lines = []
         for row in self.rows:
             for column in self.columns:
                 cell = self.cell(row, column)
                 if cell:
-                    lines.append((row, column, cell.mean, cell.half, cell.n, cell.over))
+                    stale = any(one.stale for one in self._in(row, column))
+                    marks = (row, column) in self.leading, stale
+                    numbers = cell.mean, cell.half, cell.n, cell.over, cell.images
+                    lines.append((row, column, *numbers, *marks))
         names = ["method", "evaluation", "mean", "half_width", "n", "interval_over"]
-        return pd.DataFrame(lines, columns=names)
+        return pd.DataFrame(lines, columns=[*names, "half_width_images", "leading", "stale"])
 
     def csv(self) -> str:
         """The frame as CSV, at full precision."""
@@ -231,13 +272,16 @@ class Table:
         lines.append(" & ".join(["method", *map(_tex, self.columns)]) + r" \\")
         lines.append(r"\midrule")
         for row in self.rows:
-            cells = [self.cell(row, c) for c in self.columns]
-            texts = [
-                f"${c.text(self.digits.get(name, 1), chr(92) + 'pm')}$" if c else "--"
-                for c, name in zip(cells, self.columns, strict=True)
-            ]
+            texts = [self._latex(row, column) for column in self.columns]
             lines.append(" & ".join([_tex(row), *texts]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+    def _latex(self, row: str, column: str) -> str:
+        cell = self.cell(row, column)
+        if cell is None:
+            return "--"
+        mark = r"^{\bullet}" if (row, column) in self.leading else ""
+        return f"${cell.text(self._one(column).digits, chr(92) + 'pm')}{mark}$"
 
     def write(self, folder: Path) -> list[Path]:
         """Write table.md, table.csv and table.tex; returns their paths."""
@@ -253,6 +297,12 @@ class Table:
             paths.append(folder / f"table.{suffix}")
             write_atomically(paths[-1], form() + "\n")
         return paths
+
+
+def _corrected(found: Sequence[Paired | None]) -> list[Paired | None]:
+    """The same with Holm's p-values, over those that are there."""
+    p_values = iter(holm([paired.p for paired in found if paired]))
+    return [replace(paired, p=next(p_values)) if paired else None for paired in found]
 
 
 def _pipes(lines: Sequence[Sequence[str]]) -> str:
@@ -329,21 +379,6 @@ def _control_notes(controls: Sequence[Record]) -> list[str]:
             f"{2 * spread:.1f}: {verdict}."
         )
     return notes
-
-
-def _by_image(record: Record, metric: str, workspace: Path) -> np.ndarray | None:
-    """float (N,), whose mean is the metric; None where it is not a mean over the images.
-
-    For top-1 100 where the class was predicted, else 0; otherwise what is stored by that name.
-    """
-    path = folder_of(workspace, record) / "predictions.npz"
-    try:
-        with np.load(path, allow_pickle=False) as rows:
-            if metric == "top1" and {"label", "predicted"} <= set(rows.files):
-                return 100.0 * (rows["label"] == rows["predicted"])
-            return rows[metric].astype(float) if metric in rows.files else None
-    except (OSError, ValueError, BadZipFile) as error:
-        raise DataError(f"{path} is damaged: remove its folder and run again") from error
 
 
 def _rank(row: str) -> int:
