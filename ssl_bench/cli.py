@@ -487,6 +487,22 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
             click.echo(f"wrote {path}", err=True)
 
 
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+def verify(path: Path) -> int:
+    """Compute every metric, digest and table below PATH again; exit 0 if all agree."""
+    from ssl_bench.verify import disagreements, workspaces_in
+
+    found = workspaces = 0
+    for workspace in workspaces_in(path):
+        workspaces += 1
+        for line in disagreements(workspace):
+            found += 1
+            click.echo(line)
+    click.echo(f"{workspaces} workspaces, {found} disagreements", err=True)
+    return 1 if found else 0
+
+
 # ---- protocols
 
 

@@ -289,14 +289,17 @@ class Table:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot write to {folder}: {error.strerror}") from error
-        forms: dict[str, Callable[[], str]] = {
-            "md": self.markdown, "csv": self.csv, "tex": self.latex,
-        }  # fmt: skip
         paths = []
-        for suffix, form in forms.items():
+        for suffix, form in FORMS.items():
             paths.append(folder / f"table.{suffix}")
-            write_atomically(paths[-1], form() + "\n")
+            write_atomically(paths[-1], form(self) + "\n")
         return paths
+
+
+# How a table is written, by the suffix of its file.
+FORMS: dict[str, Callable[[Table], str]] = {
+    "md": Table.markdown, "csv": Table.csv, "tex": Table.latex,
+}  # fmt: skip
 
 
 def _corrected(found: Sequence[Paired | None]) -> list[Paired | None]:
