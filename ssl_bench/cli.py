@@ -488,6 +488,53 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--protocol", help="Only this one, with its version or without.")
+@_workspace
+def compare(a: str, b: str, protocol: str | None, workspace: Path) -> None:
+    """Compare two methods, A − B, wherever both were measured alike.
+
+    A and B are METHOD (its newest run) or METHOD@KEY, or the name of a row without an encoder.
+    """
+    from ssl_bench.comparison import comparison
+    from ssl_bench.protocols import protocol as known
+    from ssl_bench.records import read_records
+
+    name = known(protocol).name if protocol else None
+    click.echo(comparison(read_records(workspace), a, b, name, workspace))
+
+
+@cli.command()
+@click.argument("key")
+@_workspace
+def show(key: str, workspace: Path) -> None:
+    """Print all that made a number, and the command that makes it again."""
+    from ssl_bench.provenance import lines_of, record_of
+
+    for line in lines_of(record_of(workspace, key)):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("key")
+@click.option("--data", help="Where the images are, if the record's name of them is no place.")
+@_shared
+def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
+    """Make a run again, apart, and compare: bit for bit on a CPU."""
+    from ssl_bench.provenance import record_of
+    from ssl_bench.provenance import rerun as job
+
+    record = record_of(workspace, key)
+    found = job(record, workspace, data or record.data, _runtime(**options))
+    for line in found:
+        click.echo(f"{record.key[:12]}: {line}")
+    if not found:
+        click.echo(f"{record.key[:12]}: the same, bit for bit")
+    return 1 if found else 0
+
+
+@cli.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 def verify(path: Path) -> int:
     """Compute every metric, digest and table below PATH again; exit 0 if all agree."""

@@ -17,11 +17,12 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ssl_bench import catalogue
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, UsageError, unknown
 from ssl_bench.protocols import stale
 from ssl_bench.records import Record, folder_of
 from ssl_bench.statistics import (
     Paired,
+    holm,
     paired_bootstrap,
     paired_hits,
     paired_seeds,
@@ -132,6 +133,58 @@ def harness_of(record: Record) -> Any:
         if harness.protocol == name:
             return harness(harness.Config(**record.identity["config"]))
     return None
+
+
+def comparison(
+    records: Sequence[Record], a: str, b: str, protocol: str | None, workspace: Path
+) -> str:
+    """A table of all numbers that both methods have: a, b, a − b, p and Holm's p, as text.
+
+    Raises UsageError for a method without a number, or two without a common one.
+    """
+    mine, theirs = (_numbers(records, name, protocol, workspace) for name in (a, b))
+    shared = [place for place in mine if place in theirs]
+    lines, found = [], list[Paired]()
+    for place in shared:
+        paired = difference(mine[place], theirs[place])
+        if paired:
+            means = [float(np.mean([m.value for m in s[place]])) for s in (mine, theirs)]
+            lines.append((place, means))
+            found.append(paired)
+    if not found:
+        raise UsageError(f"{a} and {b} share no number on the same images and seeds")
+    corrected = holm([paired.p for paired in found])
+    width = max(len(place) for place, _ in lines)
+    text = [f"{'':{width}}  {'A':>7}  {'B':>7}  {'A − B':>16}  {'p':>8}  {'p, Holm':>8}  test"]
+    for (place, means), paired, p in zip(lines, found, corrected, strict=True):
+        gap = f"{paired.mean:+.2f} ± {paired.half:.2f}"
+        numbers = f"{means[0]:7.2f}  {means[1]:7.2f}  {gap:>16}  {paired.p:8.2g}  {p:8.2g}"
+        text.append(f"{place:{width}}  {numbers}  {paired.test}, {paired.over}")
+    return "\n".join([f"A: {a}", f"B: {b}", *text])
+
+
+def _numbers(
+    records: Sequence[Record], name: str, protocol: str | None, workspace: Path
+) -> dict[str, list[Measured]]:
+    """Everything measured of a method, by protocol, layer, metric and data."""
+    method, _, key = name.partition("@")
+    runs = [r for r in records if r.kind == "pretrain" and r.method == method]
+    run = next((r.key for r in reversed(runs) if r.key.startswith(key)), None)
+    found: dict[str, list[Measured]] = {}
+    for record in records:
+        if record.kind != "evaluation" or "control" in record.identity:
+            continue
+        encoder = record.identity["encoder"]
+        chosen = record.method == name if encoder is None or not run else encoder["run"] == run
+        if not chosen or (protocol and record.identity["protocol"].partition("@")[0] != protocol):
+            continue
+        for metric in record.details.get("shown") or [record.details["metric"]]:
+            layer = record.details.get("column", record.identity["layer"])
+            place = f"{record.details['protocol']} {layer} {metric} on {record.data}"
+            found.setdefault(place, []).append(Measured(record, metric, workspace))
+    if not found:
+        raise unknown("method", name, {r.method for r in records})
+    return found
 
 
 def difference(a: Sequence[Measured], b: Sequence[Measured]) -> Paired | None:
