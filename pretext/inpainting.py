@@ -288,10 +288,10 @@ class Inpainting(Pretext):
         """Rows of pictures: input, holed input, filled, and the truth that was removed."""
         pixels = center_crop(images, SIZE)
         x, holes = HALF.apply(pixels), self.holes(random)
-        rows = {
-            "input": x,
-            "holed input": torch.where(holes.bool(), self.colour, x),
-            "truth": torch.where(holes.bool(), x, self.colour),
+        hole = holes.bool()
+        return {
+            "input": HALF.invert(x),
+            "holed input": HALF.invert(torch.where(hole, self.colour, x)),
+            "filled": self.fill(pixels, holes),
+            "truth": HALF.invert(torch.where(hole, x, self.colour)),
         }
-        shown = {title: HALF.invert(row) for title, row in rows.items()}
-        return {**shown, "filled": self.fill(pixels, holes)}
