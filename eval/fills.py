@@ -31,24 +31,32 @@ ORIENTATIONS = 9
 
 
 class Hidden:
-    """The images of a store, cropped to the network's size, with one hole in all of them."""
+    """The images of a store, cropped to the network's size, with one hole in all of them.
+
+    The hole has the mean colour of `train`, whichever images these are; `which` of them, or all.
+    """
 
     def __init__(
-        self, store: ImageStore, size: int, hole: Tensor, which: np.ndarray | None = None
+        self,
+        store: ImageStore,
+        size: int,
+        hole: Tensor,
+        train: ImageStore,
+        which: np.ndarray | None = None,
     ) -> None:
         self.store, self.size, self.hole = store, size, hole.bool().cpu()  # (1, 1, S, S)
-        self.which = np.arange(len(store)) if which is None else which
-        colour = torch.tensor(store.normalization.mean).view(1, 3, 1, 1) * 255
+        self.which = which  # None: all
+        colour = torch.tensor(train.normalization.mean).view(1, 3, 1, 1) * 255
         self.colour = colour.round().to(torch.uint8)
 
     def __len__(self) -> int:
-        return len(self.which)
+        return len(self.store) if self.which is None else len(self.which)
 
     def images(self, which: slice | np.ndarray) -> Tensor:
-        """uint8 (B, 3, S, S), the hole in the set's mean colour."""
-        return torch.where(
-            self.hole, self.colour, center_crop(self.store.images(self.which[which]), self.size)
-        )
+        """uint8 (B, 3, S, S)."""
+        places = which if self.which is None else self.which[which]
+        crops = center_crop(self.store.images(places), self.size)
+        return torch.where(self.hole, self.colour, crops)
 
 
 def composite(images: Tensor, holes: Tensor, content: Tensor) -> Tensor:

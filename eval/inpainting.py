@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from eval.fills import (
@@ -55,8 +55,14 @@ class InpaintingConfig(EvaluationConfig):
     mask: MaskKind = Field(default="central", description="what is hidden")
     hole: int = Field(
         default=50, ge=1, le=126,
-        description="side of the central hole in 128ths of the image's; other masks are drawn",
+        description="side of the central hole in 128ths of the image's",
     )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _hole_of_the_central_mask(self) -> "InpaintingConfig":
+        if self.mask != "central" and "hole" in self.model_fields_set and self.hole != 50:
+            raise ValueError(f"--hole is for the central mask; {self.mask} masks are drawn")
+        return self
 
 
 class Inpainting(Evaluation):
@@ -88,16 +94,16 @@ class Inpainting(Evaluation):
             points += [Point(NEAREST + la, f"nearest ({la} of {name})") for la in subject.layers]
         pretext = subject.pretext() if subject.pretext else None
         if isinstance(pretext, Inpaints):
-            self._check_reach(pretext, name)
+            self._check_reach(pretext, name, subject.spec.image_size)
             points.append(Point(NETWORK, name))
         return points
 
-    def _check_reach(self, pretext: Inpaints, name: str) -> None:
-        needed = self.config.hole / 128 if self.config.mask == "central" else 1.0
-        if needed > pretext.reach:
+    def _check_reach(self, pretext: Inpaints, name: str, size: int) -> None:
+        needed = self._side(size) if self.config.mask == "central" else size
+        if needed > int(pretext.reach * size):
             raise UsageError(
                 f"{name} was trained with --mask central and fills the central "
-                f"{round(128 * pretext.reach)} of 128 px only: ask for --mask central and no "
+                f"{int(pretext.reach * size)} of {size} px only: ask for --mask central and no "
                 "larger --hole"
             )
 
@@ -138,7 +144,7 @@ class Inpainting(Evaluation):
             return filled_by(subject.pretext()), {}
         size = subject.spec.image_size
         hole = square(1, size, self._side(size))
-        found, searched = Hidden(test, size, hole), Hidden(train, size, hole)
+        found, searched = (Hidden(store, size, hole, train) for store in (test, train))
         on_disk = 4 * 9600 * (len(train) + len(test)) > runtime.feature_memory_mb << 20
         if key == HOG:
             rows = [

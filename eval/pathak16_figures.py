@@ -154,9 +154,9 @@ def _colour(gallery: Gallery, size: int) -> Tensor:
 def _searches(gallery: Gallery, encoders: list[Reference], size: int, count: int) -> list[Search]:
     """The nearest training images by each encoder's last layer and by HOG, the hole hidden."""
     hole = square(1, size, round(HOLE * size))
-    shown = gallery.store(gallery.shown_split, size)
-    queries = Hidden(shown, size, hole, gallery.chosen(size))
-    searched = Hidden(gallery.store("train", size), size, hole)
+    shown, train = (gallery.store(split, size) for split in (gallery.shown_split, "train"))
+    queries = Hidden(shown, size, hole, train, gallery.chosen(size))
+    searched = Hidden(train, size, hole, train)
     found = []
     for reference in encoders:
         label = gallery.labels[list(gallery.encoders).index(reference)]

@@ -176,7 +176,8 @@ class ContextEncoder(Pretext):
                 )
         x = self.normalization.apply(images)
         output = reconstruct(self, x * (1 - shown), None)
-        return self.normalization.invert(torch.where(holes.bool(), output, x))
+        filled = self.normalization.invert(output)
+        return torch.where(holes.bool(), filled, images.float() / 255)
 
     @torch.no_grad()
     def preview(self, images: Tensor, random: Randomness) -> Mapping[str, Tensor]:

@@ -174,6 +174,7 @@ class Inpainting(Pretext):
         top = encoder.layers[-1]
         with torch.no_grad():
             units = encoder.eval()(torch.zeros(1, 3, SIZE, SIZE), [top])[top].shape[1]
+            encoder.train()
         self.decoder = decoder_of(units, config.width, whole)
         initialize(self.decoder, config.init, config.seed, "decoder")
         if config.loss != "l2":
@@ -282,16 +283,16 @@ class Inpainting(Pretext):
         x = HALF.apply(images)
         filled = x.clone()
         filled[..., self.patch, self.patch] = self.predict(x, shown).to(x.dtype)
-        return HALF.invert(torch.where(holes.bool(), filled, x))
+        return torch.where(holes.bool(), HALF.invert(filled), images.float() / 255)
 
     def preview(self, images: Tensor, random: Randomness) -> Mapping[str, Tensor]:
         """Rows of pictures: input, holed input, filled, and the truth that was removed."""
         pixels = center_crop(images, SIZE)
         x, holes = HALF.apply(pixels), self.holes(random)
-        rows = {
-            "input": x,
-            "holed input": torch.where(holes.bool(), self.colour, x),
-            "truth": torch.where(holes.bool(), x, self.colour),
+        hole = holes.bool()
+        return {
+            "input": HALF.invert(x),
+            "holed input": HALF.invert(torch.where(hole, self.colour, x)),
+            "filled": self.fill(pixels, holes),
+            "truth": HALF.invert(torch.where(hole, x, self.colour)),
         }
-        shown = {title: HALF.invert(row) for title, row in rows.items()}
-        return {**shown, "filled": self.fill(pixels, holes)}

@@ -168,7 +168,9 @@ class _Work:
             "data": {"train": images.train.index.digest, "test": images.test.index.digest},
         }
         name = f"{harness.protocol.partition('@')[0]}-{point.key}"
-        if not point.free:
+        if point.free:  # of the encoder it takes the size of the images
+            identity["image_size"] = self.encoder.spec.image_size
+        else:
             name += f"-{self.encoder.name}"
         if control:
             identity["control"] = SHUFFLED
