@@ -68,8 +68,11 @@ class Measured:
 
     @property
     def lower(self) -> bool:
-        """Whether less is better."""
-        return self.metric in self.record.details.get("lower", [])
+        """Whether less is better; the first records of inpainting did not say it."""
+        if "lower" in self.record.details:
+            return self.metric in self.record.details["lower"]
+        harness = harness_of(self.record)
+        return harness is not None and self.metric in harness.lower
 
     @cached_property
     def stale(self) -> str | None:
