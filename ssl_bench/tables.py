@@ -18,6 +18,7 @@ import pandas as pd
 
 from ssl_bench.comparison import Measured, difference
 from ssl_bench.errors import DataError
+from ssl_bench.published import deviations, published_for
 from ssl_bench.records import Record, key_of, read_record, write_atomically
 from ssl_bench.statistics import LEVEL, Paired, holm, mean_interval
 
@@ -160,7 +161,27 @@ class Table:
         A wide table is cut by protocol: one below the other, with the layers across.
         """
         parts = [part for columns in self._groups() for part in self._grids(columns)]
-        return "\n\n".join([*parts, "\n".join(self.legend())])
+        beside, notes = self._published()
+        parts += [_pipes(beside)] if beside else []
+        return "\n\n".join([*parts, "\n".join([*self.legend(), *notes])])
+
+    def _published(self) -> tuple[list[list[str]], list[str]]:
+        """Lines of measured and published numbers with their difference, and the footnotes."""
+        lines, notes = list[list[str]](), dict[str, int]()
+        for row in self.rows:
+            for column in self.columns:
+                cell, found = self.cell(row, column), self._in(row, column)
+                known = published_for(found[0]) if found else None
+                if cell is None or known is None:
+                    continue
+                value, source, number = known
+                unlike = "; ".join(deviations(found[0], source, number)) or "nothing known"
+                note = notes.setdefault(f"{source.name}. Here: {unlike}.", len(notes) + 1)
+                digits = found[0].digits
+                gap = f"{cell.mean - value:+.{digits}f}".replace("-", "−")
+                lines.append([f"{row}, {column}", cell.text(digits), f"{value:g} [{note}]", gap])
+        head = [["beside what is published", "measured", "published", "difference"]]
+        return head + lines if lines else [], [f"[{n}] {text}" for text, n in notes.items()]
 
     def _groups(self) -> list[list[str]]:
         """The columns that stand in one table."""
