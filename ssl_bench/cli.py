@@ -488,6 +488,23 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True,
+              help="The page.")  # fmt: skip
+@click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")
+@_workspace
+def report(out: Path, title: str, workspace: Path) -> None:
+    """Write one HTML page: tables, pictures, and the record behind each number."""
+    from ssl_bench.records import read_records
+    from ssl_bench.report import write_report
+
+    records = read_records(workspace, "evaluation")
+    if not records:
+        raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
+    write_report(records, workspace, out, title)
+    click.echo(f"wrote {out}", err=True)
+
+
+@cli.command()
 @click.argument("a")
 @click.argument("b")
 @click.option("--protocol", help="Only this one, with its version or without.")

@@ -88,12 +88,13 @@ class Table:
             [row for row in ordered if row in free],
         )  # fmt: skip
 
-    def _in(self, row: str, column: str) -> list[Measured]:
+    def at(self, row: str, column: str) -> list[Measured]:
+        """What was measured in a cell, a number for each seed."""
         return list(self.measured.get((row, column), {}).values())
 
     def cell(self, row: str, column: str) -> Cell | None:
         """None where nothing was measured."""
-        found = self._in(row, column)
+        found = self.at(row, column)
         if not found:
             return None
         mean, half = mean_interval([one.value for one in found])
@@ -104,7 +105,7 @@ class Table:
 
     def difference(self, row: str, baseline: str, column: str) -> Paired | None:
         """The paired difference; None where there are no pairs. See ssl_bench/comparison.py."""
-        return difference(self._in(row, column), self._in(baseline, column))
+        return difference(self.at(row, column), self.at(baseline, column))
 
     @cached_property
     def differences(self) -> list[tuple[str, list[Paired | None]]]:
@@ -137,7 +138,7 @@ class Table:
             means = {row: cell.mean for row, cell in cells.items() if cell}
             if len(means) < 2:
                 continue
-            least = self._one(column).lower
+            least = self.at_any(column).lower
             top = (min if least else max)(means, key=lambda row: means[row])
             best.append((top, column))
             for row in means.keys() - {top}:
@@ -149,9 +150,9 @@ class Table:
         ]
         return {*best, *ties}
 
-    def _one(self, column: str) -> Measured:
+    def at_any(self, column: str) -> Measured:
         """Any number of a column: they share unit, digits and direction."""
-        return next(self._in(row, column)[0] for row in self.rows if self._in(row, column))
+        return next(self.at(row, column)[0] for row in self.rows if self.at(row, column))
 
     # ---- forms
 
@@ -161,16 +162,16 @@ class Table:
         A wide table is cut by protocol: one below the other, with the layers across.
         """
         parts = [part for columns in self._groups() for part in self._grids(columns)]
-        beside, notes = self._published()
+        beside, notes = self.published()
         parts += [_pipes(beside)] if beside else []
         return "\n\n".join([*parts, "\n".join([*self.legend(), *notes])])
 
-    def _published(self) -> tuple[list[list[str]], list[str]]:
+    def published(self) -> tuple[list[list[str]], list[str]]:
         """Lines of measured and published numbers with their difference, and the footnotes."""
         lines, notes = list[list[str]](), dict[str, int]()
         for row in self.rows:
             for column in self.columns:
-                cell, found = self.cell(row, column), self._in(row, column)
+                cell, found = self.cell(row, column), self.at(row, column)
                 known = published_for(found[0]) if found else None
                 if cell is None or known is None:
                     continue
@@ -216,13 +217,13 @@ class Table:
         if cell is None:
             return "–"
         mark = f" {LEADS}" if (row, column) in self.leading else ""
-        stale = STALE if any(one.stale for one in self._in(row, column)) else ""
-        return cell.text(self._one(column).digits, with_n=with_n) + stale + mark
+        stale = STALE if any(one.stale for one in self.at(row, column)) else ""
+        return cell.text(self.at_any(column).digits, with_n=with_n) + stale + mark
 
     def _signed(self, cell: Paired | None, column: str) -> str:
         if cell is None:
             return "–"
-        digits, mark = self._one(column).digits, "*" if cell.over == "images" else ""
+        digits, mark = self.at_any(column).digits, "*" if cell.over == "images" else ""
         text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}{mark}".replace("-", "−")
         return f"**{text}**" if cell.p <= LEVEL else text
 
@@ -230,7 +231,7 @@ class Table:
         """What a reader must know to believe the numbers."""
         cells = [self.cell(r, c) for r in self.rows for c in self.columns]
         seeds = sorted({c.n for c in cells if c and c.over == "seeds"})
-        units = {k: v for column in self.columns for k, v in self._one(column).units.items()}
+        units = {k: v for column in self.columns for k, v in self.at_any(column).units.items()}
         other = " and ".join(f"{metric} ({unit})" for metric, unit in units.items())
         lines = [f"Percent{', but ' + other if other else ''}. Cells: mean ± 95 % interval."]
         if seeds:
@@ -276,7 +277,7 @@ class Table:
             for column in self.columns:
                 cell = self.cell(row, column)
                 if cell:
-                    stale = any(one.stale for one in self._in(row, column))
+                    stale = any(one.stale for one in self.at(row, column))
                     marks = (row, column) in self.leading, stale
                     numbers = cell.mean, cell.half, cell.n, cell.over, cell.images
                     lines.append((row, column, *numbers, *marks))
@@ -302,7 +303,7 @@ class Table:
         if cell is None:
             return "--"
         mark = r"^{\bullet}" if (row, column) in self.leading else ""
-        return f"${cell.text(self._one(column).digits, chr(92) + 'pm')}{mark}$"
+        return f"${cell.text(self.at_any(column).digits, chr(92) + 'pm')}{mark}$"
 
     def write(self, folder: Path) -> list[Path]:
         """Write table.md, table.csv and table.tex; returns their paths."""

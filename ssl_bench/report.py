@@ -1,0 +1,128 @@
+"""`bench report`: one HTML page with everything in it, for a browser without a network.
+
+Tables that sort, a click from a cell to its record, and the pictures that runs have drawn. It is
+made from records only.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ssl_bench.comparison import Measured
+from ssl_bench.errors import BenchError
+from ssl_bench.provenance import command_of
+from ssl_bench.records import Record, folder_of, write_atomically
+from ssl_bench.tables import LEADS, STALE, Table
+
+LARGEST = 3 << 20  # bytes of a picture that is taken along
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell of the page: what is shown, what it sorts by, and whose records stand behind it."""
+
+    text: str
+    value: float | None
+    title: str
+    leading: bool
+    keys: Sequence[str]
+
+
+def write_report(records: Sequence[Record], workspace: Path, path: Path, title: str) -> None:
+    """Write the page to `path`. Raises DataError where it cannot be."""
+    table = Table.of(records, workspace)
+    page = _template().render(
+        title=title,
+        groups=[(name, columns, _rows(table, columns)) for name, columns in _groups(table)],
+        differences=list(_differences(table)),
+        columns=table.columns,
+        legend=table.legend(),
+        published=table.published(),
+        records=[_shown(record, workspace) for record in records],
+        leads=LEADS,
+        stale=STALE,
+    )
+    write_atomically(path, page)
+
+
+def _template() -> jinja2.Template:
+    text = (resources.files("ssl_bench") / "report.html.j2").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
+
+
+def _groups(table: Table) -> Iterator[tuple[str, list[str]]]:
+    """Columns by protocol."""
+    groups: dict[str, list[str]] = {}
+    for column in table.columns:
+        groups.setdefault(column.partition(" ")[0], []).append(column)
+    yield from groups.items()
+
+
+def _rows(table: Table, columns: Sequence[str]) -> list[tuple[str, list[Entry]]]:
+    rows = [(row, [_entry(table, row, column) for column in columns]) for row in table.rows]
+    return [(row, entries) for row, entries in rows if any(entry.keys for entry in entries)]
+
+
+def _entry(table: Table, row: str, column: str) -> Entry:
+    cell = table.cell(row, column)
+    if cell is None:
+        return Entry("–", None, "not measured", False, ())
+    found: Sequence[Measured] = table.at(row, column)
+    digits = found[0].digits
+    over = f"{cell.n} seeds" if cell.over == "seeds" else "the test images"
+    title = f"{cell.mean:.{digits + 2}f}, 95 % ± {cell.half:.{digits + 2}f} over {over}"
+    if cell.over == "seeds":
+        title += f", ± {cell.images:.{digits + 2}f} over the test images"
+    keys = [one.record.key for one in found]
+    mark = STALE if any(one.stale for one in found) else ""
+    leading = (row, column) in table.leading
+    return Entry(cell.text(digits) + mark, cell.mean, title, leading, keys)
+
+
+def _differences(table: Table) -> Iterator[tuple[str, list[tuple[str, float | None, str]]]]:
+    for name, cells in table.differences:
+        shown = []
+        for cell, column in zip(cells, table.columns, strict=True):
+            if cell is None:
+                shown.append(("–", None, ""))
+                continue
+            digits = table.at_any(column).digits
+            text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}".replace("-", "−")
+            shown.append((text, cell.mean, f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"))
+        yield name, shown
+
+
+def _shown(record: Record, workspace: Path) -> dict[str, Any]:
+    """A record as the page shows it, with the pictures beside it."""
+    folder = folder_of(workspace, record)
+    try:
+        command = command_of(record)
+    except BenchError as error:
+        command = f"not to be had: {error}"
+    return {
+        "key": record.key,
+        "name": f"{record.details['protocol']} {record.identity['layer']} of {record.method}",
+        "command": command,
+        "metrics": record.metrics,
+        "parts": [
+            (name, json.dumps(part, indent=2, ensure_ascii=False, default=str))
+            for name, part in (
+                ("configuration", record.identity),
+                ("selection and sweep", record.details.get("selection", {})),
+                ("details", {k: v for k, v in record.details.items() if k != "selection"}),
+                ("environment", record.provenance.model_dump(mode="json")),
+                ("files", record.files),
+            )
+        ],
+        "pictures": [
+            (path.name, base64.b64encode(path.read_bytes()).decode())
+            for path in sorted(folder.glob("*.png"))
+            if path.name in record.files and path.stat().st_size <= LARGEST
+        ],
+    }
