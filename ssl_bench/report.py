@@ -5,6 +5,7 @@ made from records only.
 """
 
 import base64
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from ssl_bench.comparison import Measured
 from ssl_bench.errors import BenchError
@@ -20,7 +22,7 @@ from ssl_bench.provenance import command_of
 from ssl_bench.records import Record, folder_of, write_atomically
 from ssl_bench.tables import LEADS, STALE, Table
 
-LARGEST = 3 << 20  # bytes of a picture that is taken along
+WIDEST = 1200  # px of a picture on the page
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,18 @@ def _shown(record: Record, workspace: Path) -> dict[str, Any]:
             )
         ],
         "pictures": [
-            (path.name, base64.b64encode(path.read_bytes()).decode())
+            (path.name, _jpeg(path))
             for path in sorted(folder.glob("*.png"))
-            if path.name in record.files and path.stat().st_size <= LARGEST
+            if path.name in record.files
         ],
     }
+
+
+def _jpeg(path: Path) -> str:
+    """A picture as base64, small enough for a page."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((WIDEST, 10 * WIDEST))
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=80)
+    return base64.b64encode(content.getvalue()).decode()
