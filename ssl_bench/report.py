@@ -47,6 +47,7 @@ def write_report(records: Sequence[Record], workspace: Path, path: Path, title: 
         legend=table.legend(),
         published=table.published(),
         records=[_shown(record, workspace) for record in records],
+        short=lambda name, columns: [c.removeprefix(name).strip() or c for c in columns],
         leads=LEADS,
         stale=STALE,
     )

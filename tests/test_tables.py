@@ -1,13 +1,18 @@
-"""Tables come from records: means, intervals, paired differences, three forms."""
+"""Tables come from records: means, intervals, paired differences, which cells lead, three forms."""
 
 import csv
 import io
+import re
+import time
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from ssl_bench.records import Provenance, Record
-from ssl_bench.tables import Table
+from ssl_bench import catalogue
+from ssl_bench.records import Provenance, Record, Run, write_predictions
+from ssl_bench.tables import LEADS, STALE, Table
 
 VALUES = {  # method -> top1 of seeds 0, 1, 2
     "context-encoder": [30.0, 32.0, 34.0],
@@ -53,6 +58,47 @@ def records(layer="pool5"):
     return [record(m, s, v, layer) for m, values in VALUES.items() for s, v in enumerate(values)]
 
 
+def stored(workspace, method, predictions, *, protocol="linear/logreg@1", data="d", **settings):
+    """A record in a workspace, with these predictions and what its harness says of them."""
+    entry = next(e for e in catalogue.names("eval") if catalogue.evaluation(e).protocol == protocol)
+    harness = catalogue.evaluation(entry)
+    harness = harness(harness.Config(**settings))
+    images = len(next(iter(predictions.values())))
+    identity = {
+        "protocol": protocol,
+        "layer": "pool5",
+        "config": harness.config.model_dump(mode="json"),
+        "encoder": {"run": method},
+        "data": {"train": data, "test": data},
+    }
+    details = {
+        "metric": harness.metric,
+        "shown": list(harness.shown),
+        "units": dict(harness.units),
+        "digits": dict(harness.digits),
+        "protocol": " ".join([protocol, *harness.config.deviations()]),
+        "pretraining": {"seed": 0},
+        "pretraining_data": "scenes",
+        "pretraining_digest": "p",
+        "test_images": images,
+        "skipped_images": [],
+    }
+    run = Run(workspace, "evaluation", f"{protocol}-{method}", identity)
+    with run.working() as folder:
+        write_predictions(folder / "predictions.npz", predictions)
+    metrics = harness.score(predictions)
+    return run.finish(
+        method=method, data="scenes", metrics=metrics, details=details, started=time.monotonic(),
+        device="cpu",
+    )  # fmt: skip
+
+
+def answers(*stretches):
+    """Predictions of class 1 where right, else 0: 40 right, then 10 wrong, then …"""
+    hits = [(i + 1) % 2 for i, count in enumerate(stretches) for _ in range(count)]
+    return {"label": np.ones(len(hits), np.int64), "predicted": np.array(hits, np.int64)}
+
+
 def test_a_cell_is_the_mean_with_the_t_interval_over_seeds():
     cell = Table.of(records()).cell("random", "linear/logreg@1 pool5")
     assert cell is not None
@@ -67,7 +113,7 @@ def test_one_seed_has_the_interval_over_test_images_and_says_so():
 
 
 def test_differences_are_paired_by_seed():
-    lines = dict(Table.of(records()).differences())
+    lines = dict(Table.of(records()).differences)
     (gain,) = lines["context-encoder − random"]
     assert gain is not None
     assert (gain.mean, gain.half, gain.n) == (10, 0, 3)
@@ -113,11 +159,29 @@ def test_data_of_one_name_and_other_content_never_share_a_cell():
     assert all("scenes [" in name for name in (*table.rows, *table.columns))
 
 
+def lines_of(table):
+    """The lines of the CSV by method."""
+    return {line["method"]: line for line in csv.DictReader(io.StringIO(table.csv()))}
+
+
 def test_csv_holds_every_cell_at_full_precision():
-    lines = list(csv.DictReader(io.StringIO(Table.of(records()).csv())))
+    lines = lines_of(Table.of(records()))
     assert len(lines) == 3
-    first = next(line for line in lines if line["method"] == "context-encoder")
+    first = lines["context-encoder"]
     assert (float(first["mean"]), first["n"], first["interval_over"]) == (32, "3", "seeds")
+    assert float(first["half_width"]) == pytest.approx(4.30265 * 2 / 3**0.5, rel=1e-4)
+    assert float(first["half_width_images"]) == 2  # of each seed
+    assert {method: line["leading"] for method, line in lines.items()} == {
+        "context-encoder": "True", "autoencoder": "True", "random": "False",
+    }  # fmt: skip
+    assert {line["stale"] for line in lines.values()} == {"False"}
+
+
+def test_csv_has_both_intervals_of_a_single_seed_too():
+    (line,) = lines_of(Table.of([record("random", 0, 20.0)])).values()
+    assert (line["interval_over"], line["half_width"], line["half_width_images"]) == (
+        "images", "2.0", "2.0",
+    )  # fmt: skip
 
 
 def test_latex_is_booktabs_with_escapes():
@@ -152,3 +216,158 @@ def test_protocols_that_see_one_set_in_other_forms_share_its_name():
     changed = Table.of([boxes, masks, seen_by("segmentation/b@1", "d3", 20)]).markdown()
     assert changed.count("segmentation/b@1 pool5 on scenes [") == 2
     assert "detection/a@1 pool5 on scenes |" in changed
+
+
+# ---- which cells lead
+
+
+def leaders(table):
+    return {row for row, _ in table.leading}
+
+
+def test_the_best_leads_with_what_mcnemar_cannot_tell_from_it(tmp_path):
+    """Of 100 images: 60, 57 of which 5 are lost and 2 won (p 0.45), and 30 (p 2 / 2³⁰)."""
+    made = [
+        stored(tmp_path, "best", answers(60, 40)),
+        stored(tmp_path, "tie", answers(55, 5, 2, 38)),
+        stored(tmp_path, "loser", answers(30, 70)),
+    ]
+    table = Table.of(made, tmp_path)
+    assert leaders(table) == {"best", "tie"}
+    shown = {line.split(" ")[1]: line for line in table.markdown().splitlines() if " ± " in line}
+    assert re.search(rf"60\.0 ± [\d.]+\* {LEADS} \|$", shown["best"])
+    assert re.search(rf"57\.0 ± [\d.]+\* {LEADS} \|$", shown["tie"])
+    assert LEADS not in shown["loser"]
+    assert f"\n{LEADS} The best of a column" in table.markdown()
+    assert table.latex().count(r"^{\bullet}$") == 2
+    assert [lines_of(table)[m]["leading"] for m in ("best", "tie", "loser")] == [
+        "True", "True", "False",
+    ]  # fmt: skip
+
+
+def test_seeds_tell_from_the_best_too():
+    """1, 4 and 4 percent less: t = 3 with 2 degrees of freedom, p 0.096; 10 less each: p 0."""
+    assert 2 * stats.t.sf(3, 2) == pytest.approx(0.0955, abs=5e-5)
+    assert leaders(Table.of(records())) == {"context-encoder", "autoencoder"}
+
+
+def test_what_cannot_be_paired_with_the_best_does_not_lead(tmp_path):
+    """Without the predictions there is nothing to compare 60 and 59 of 100 by."""
+    made = [stored(tmp_path, m, answers(n, 100 - n)) for m, n in (("a", 60), ("b", 59))]
+    assert leaders(Table.of(made, tmp_path)) == {"a", "b"}
+    assert leaders(Table.of(made)) == {"a"}
+
+
+def test_a_column_of_one_row_has_no_leader(tmp_path):
+    table = Table.of([stored(tmp_path, "alone", answers(60, 40))], tmp_path)
+    assert not table.leading
+    assert LEADS not in table.markdown()
+    assert "bullet" not in table.latex()
+
+
+def fills(l1, psnr):
+    noise = np.random.default_rng(l1).normal(0, 0.1, (2, 30))
+    rest = {"l2": np.ones(30), "ssim": np.ones(30)}
+    return {"l1": l1 + noise[0], "psnr": psnr + noise[1], **rest}
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_the_least_leads_where_less_is_better(tmp_path, said):
+    """The record says so, or, in the first ones, its harness."""
+    protocol = "inpainting/pathak16@1"
+    made = [
+        stored(tmp_path, "near", fills(10, 15), protocol=protocol),
+        stored(tmp_path, "far", fills(20, 18), protocol=protocol),
+    ]
+    for record in made if said else []:
+        record.details["lower"] = ["l1", "l2"]
+    table = Table.of(made, tmp_path)
+    by_metric = {}
+    for row, column in table.leading:
+        by_metric.setdefault(column.rpartition(" ")[2], set()).add(row)
+    assert by_metric == {
+        "l1": {"near"}, "l2": {"near", "far"}, "psnr": {"far"}, "ssim": {"near", "far"},
+    }  # fmt: skip
+
+
+# Of 100 images 12 tell the two apart, 10 to 2: p = 2 · (1 + 12 + 66) / 2¹² = 0.0386.
+MORE, LESS = answers(60, 40), answers(50, 10, 2, 38)
+
+
+def two_columns(folder, protocols=("linear/logreg@1", "finetune/linear-head@1")):
+    """The second column's methods have equal predictions: p 1."""
+    rows = {"context-encoder": (MORE, MORE), "random": (LESS, MORE)}
+    return [
+        stored(folder, method, found, protocol=protocol)
+        for method, columns in rows.items()
+        for found, protocol in zip(columns, protocols, strict=False)
+    ]
+
+
+def test_leading_is_corrected_over_the_whole_table(tmp_path):
+    alone = Table.of(two_columns(tmp_path / "a", ["linear/logreg@1"]), tmp_path / "a")
+    assert leaders(alone) == {"context-encoder"}
+    table = Table.of(two_columns(tmp_path / "b"), tmp_path / "b")
+    assert table.leading == {(row, column) for row in table.rows for column in table.columns}
+
+
+def p_values(table):
+    """Of the context encoder less random."""
+    return [paired.p for paired in dict(table.differences)["context-encoder − random"]]
+
+
+def test_bold_differences_are_corrected_over_the_whole_table(tmp_path):
+    alone = Table.of(two_columns(tmp_path / "a", ["linear/logreg@1"]), tmp_path / "a")
+    assert p_values(alone) == pytest.approx([2 * 79 / 2**12])
+    assert "**+8.0 ± " in alone.markdown()
+    table = Table.of(two_columns(tmp_path / "b"), tmp_path / "b")
+    assert p_values(table) == pytest.approx([4 * 79 / 2**12, 1])
+    assert "+8.0 ± " in table.markdown()
+    assert "**+" not in table.markdown()
+    assert "McNemar" in table.markdown()
+
+
+# ---- stale numbers
+
+
+def stale_in(table):
+    """The notes on stale numbers."""
+    return [line for line in table.markdown().splitlines() if line.startswith(STALE)]
+
+
+def test_an_older_protocols_number_is_stale():
+    made = record("random", 0, 20.0)
+    made.identity["protocol"] = made.details["protocol"] = "linear/logreg@0"
+    table = Table.of([made, record("random", 0, 21.0)])
+    assert f"20.0 ± 2.0*{STALE}" in table.markdown()
+    assert f"21.0 ± 2.0*{STALE}" not in table.markdown()
+    (note,) = stale_in(table)
+    assert "linear/logreg@0" in note
+    assert "linear/logreg@1 now" in note
+    assert re.search("`bench [^`]+`", note)  # the command that renews it
+
+
+def test_a_number_of_an_older_pretext_is_stale():
+    made = record("context-encoder", 0, 20.0)
+    version = catalogue.pretext("context-encoder").version
+    made.details["pretext_version"] = version
+    assert not stale_in(Table.of([made]))
+    made.details["pretext_version"] = version - 1
+    (note,) = stale_in(Table.of([made]))
+    assert f"context-encoder version {version - 1}, which is {version} now" in note
+
+
+def test_a_protocol_or_pretext_that_is_not_installed_is_not_judged():
+    made = record("somebodys", 0, 20.0)
+    made.identity["protocol"] = made.details["protocol"] = "somebodys/probe@7"
+    made.details["pretext_version"] = 3
+    assert not stale_in(Table.of([made]))
+
+
+def test_every_form_marks_stale_numbers():
+    made = record("context-encoder", 0, 20.0)
+    made.details["pretext_version"] = 0
+    table = Table.of([made, record("random", 0, 21.0)])
+    assert table.markdown().count(STALE) == 1 + 1  # the cell and its note
+    assert [line["stale"] for line in lines_of(table).values()] == ["False", "True"]
+    assert table.latex().count(r"\dagger") == 1
