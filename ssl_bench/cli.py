@@ -488,6 +488,33 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("suite")
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Folder for records, predictions, pictures and tables.")  # fmt: skip
+@_feature_memory
+@_shared
+def export(suite: str, out: Path, workspace: Path, **options: Any) -> None:
+    """Write a suite's committed form, without weights; what is missing of it is made."""
+    from ssl_bench.sharing import export as job
+    from ssl_bench.suite import read_suite, suite_records
+
+    runtime = _runtime(**options)
+    records = suite_records(read_suite(suite), workspace, runtime, options["skip_bad_images"])
+    for path in job(records, workspace, out):
+        click.echo(f"wrote {path}", err=True)
+
+
+@cli.command("import")
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@_workspace
+def import_(path: Path, workspace: Path) -> None:
+    """Take an export's runs into a workspace, if `bench verify` agrees to them."""
+    from ssl_bench.sharing import bring_in
+
+    click.echo(f"{bring_in(path, workspace)} runs taken into {workspace}")
+
+
+@cli.command()
 @click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True,
               help="The page.")  # fmt: skip
 @click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")

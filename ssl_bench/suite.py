@@ -187,6 +187,13 @@ def run_suite(
     suite: Suite, workspace: Path, runtime: Runtime, skip_bad_images: bool = False
 ) -> Table:
     """Make the runs that are missing, seed by seed, and return the table of the suite's own."""
+    return Table.of(suite_records(suite, workspace, runtime, skip_bad_images), workspace)
+
+
+def suite_records(
+    suite: Suite, workspace: Path, runtime: Runtime, skip_bad_images: bool = False
+) -> list[Record]:
+    """All evaluations of a suite, those that are missing made now; DataError if there is none."""
     from ssl_bench.reference import Reference
 
     found: list[Record] = []
@@ -210,7 +217,7 @@ def run_suite(
             found += at_work.measure(at_work.untrained(reference), suite.seeds[0], entry)
     if not found:
         raise DataError(f"suite {suite.name} made no number")
-    return Table.of(found, workspace)
+    return found
 
 
 @dataclass(frozen=True)
