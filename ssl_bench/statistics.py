@@ -90,7 +90,8 @@ def _t_test(differences: np.ndarray) -> float:
         return float("nan")
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    _, p = stats.ttest_1samp(differences, 0.0)
+    return float(p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
