@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -90,8 +91,8 @@ def _t_test(differences: np.ndarray) -> float:
         return float("nan")
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0
-    _, p = stats.ttest_1samp(differences, 0.0)
-    return float(p)
+    found: Any = stats.ttest_1samp(differences, 0.0)
+    return float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
