@@ -69,7 +69,7 @@ def regions(gallery: Gallery) -> Grid:
 def methods(gallery: Gallery) -> Grid:
     """Images down, ways to fill the central hole across."""
     found = gallery.inpainting()
-    _, first, _ = _first(gallery, 0)
+    _, first, _ = _first(gallery, HOLE)
     size = first.spec.image_size
     which, images = gallery.chosen(size), gallery.images(size)
     holes = square(len(images), size, round(HOLE * size))
@@ -93,14 +93,16 @@ def neighbours(gallery: Gallery) -> Grid:
     size = gallery.encoders[0].spec.image_size if gallery.encoders else SIZE
     same = [r for r in gallery.encoders if r.spec.image_size == size]
     images, train = gallery.images(size), gallery.store("train", size)
-    own = gallery.shown_split == "train"  # then the nearest is the image itself
+    own, shown = gallery.shown_split == "train", gallery.chosen(size)  # no image is its own
     searches = _searches(gallery, same, size, NEIGHBOURS + own)
     side = round(HOLE * size)
     hidden = composite(images, square(len(images), size, side), _colour(gallery, size))
     rows = []
     for i in range(min(max(1, LINES // len(searches)), len(images))):
         for label, places in searches:
-            found = pictures(center_crop(train.images(places[i, int(own) :]), size))
+            others = [place for place in places[i] if not own or place != shown[i]]
+            nearest = train.images(np.array(others[:NEIGHBOURS]))
+            found = pictures(center_crop(nearest, size))
             rows.append((label, [pictures(hidden[i : i + 1])[0], *found]))
     start = (size - side) // 2
     headings = ["query", *(str(k + 1) for k in range(NEIGHBOURS))]

@@ -692,7 +692,8 @@ def figures(
     from ssl_bench.reference import Reference, newest_of_each
 
     makers = {name: catalogue.load("figure", name) for name in figures or catalogue.names("figure")}
-    named = encoders or newest_of_each(workspace)
+    known = any(workspace.glob("pretrain/*/record.json"))
+    named = encoders or (newest_of_each(workspace) if known else ())
     references = [Reference(text, workspace) for text in named]
     gallery = Gallery(references, catalogue.dataset(data), count, seed, workers)
     out.mkdir(parents=True, exist_ok=True)

@@ -21,10 +21,11 @@ from ssl_bench.reference import Reference
 from ssl_bench.tables import varying
 from ssl_bench.task import Inpaints
 
-WIDTH = 6.9  # inches of a page's text
+WIDTH, HIGHEST = 6.9, 9.5  # inches of a page's text
 MARGIN = 0.95  # of them for the labels of rows
 LINE = 0.17  # inches of a line of text
 SMALL = 7  # points
+LETTER = 0.64  # mean width of a letter over the size of its font, on the safe side
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,25 @@ class Grid:
         columns = max(len(pictures) for _, pictures in self.rows)
         margin = MARGIN if any(label for label, _ in self.rows) else 0.03
         side = (WIDTH - margin) / columns
-        tallest = [max(_aspect(p) for p in pictures) * side for _, pictures in self.rows]
         lines = 1 + max((h.count("\n") for h in self.headings), default=-1)
         top = LINE * (1.8 + 0.75 * lines)
+        aspects = [max(_aspect(p) for p in pictures) for _, pictures in self.rows]
+        side = min(side, (HIGHEST - top) / sum(aspects))
+        tallest = [aspect * side for aspect in aspects]
         height = sum(tallest) + top + 0.05
         figure = plt.figure(figsize=(WIDTH, height))
         figure.text(0.005, 1 - LINE / height, self.title, fontsize=SMALL + 1, va="center")
         for i, heading in enumerate(self.headings):
             middle = (margin + side * (i + 0.5)) / WIDTH
             figure.text(
-                middle, 1 - (top - 0.04) / height, heading, fontsize=SMALL, ha="center", va="bottom"
-            )
+                middle, 1 - (top - 0.04) / height, heading, fontsize=_fitting(heading, side - 0.04),
+                ha="center", va="bottom",
+            )  # fmt: skip
         at = top
         for (label, pictures), tall in zip(self.rows, tallest, strict=True):
             figure.text(
-                (margin - 0.06) / WIDTH, 1 - (at + tall / 2) / height, label, fontsize=SMALL,
-                ha="right", va="center",
+                (margin - 0.06) / WIDTH, 1 - (at + tall / 2) / height, label,
+                fontsize=_fitting(label, margin - 0.08), ha="right", va="center",
             )  # fmt: skip
             for i, picture in enumerate(pictures):
                 if picture is not None:
@@ -86,6 +90,12 @@ class Grid:
                         )  # fmt: skip
             at += tall
         return save_for_print(figure, path)
+
+
+def _fitting(text: str, width: float) -> float:
+    """Points at which the longest line of `text` is at most `width` inches wide."""
+    longest = max(len(line) for line in text.split("\n"))
+    return min(SMALL, 72 * width / (LETTER * max(1, longest)))
 
 
 def _aspect(picture: np.ndarray | None) -> float:
@@ -142,9 +152,16 @@ class Gallery:
             same = [
                 c for r, c in zip(self.encoders, configs, strict=True) if r.name == reference.name
             ]
-            marks = [f"{name}={config[name]}" for name in sorted(varying(same)) if name in config]
+            marks = [
+                config[name] if isinstance(config[name], str) else f"{name}={config[name]}"
+                for name in sorted(varying(same))
+                if name in config
+            ]
             labels.append("\n".join([reference.name, *marks]))
-        return labels
+        return [
+            f"{label}\n@{r.run.key[:6]}" if labels.count(label) > 1 and r.run else label
+            for label, r in zip(labels, self.encoders, strict=True)
+        ]
 
 
 def pictures(images: Tensor) -> list[np.ndarray]:

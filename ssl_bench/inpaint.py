@@ -26,7 +26,7 @@ SHARE = 50 / 128  # of the short side, at most: the central hole
 QUARTER = 0.25  # of a window: the most that random masks drop
 LEAST = 32  # px; a smaller image has no context
 NEAR = 16  # a short side over this is the distance within which holes are one
-LARGER = (1.0, 1.02, 1.05, 1.1)  # windows tried: a resized hole may gain a pixel
+STEP = 1.05  # from one window that is tried to the next
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def inpaint(sources: Sequence[Path], encoder: Reference, mask: str, out: Path) -
     """
     filler = Filler(encoder)
     hole = None if mask == CENTRAL else read_mask(Path(mask))
-    targets = _targets(sources, out)
+    targets = _targets(sources, out, [] if mask == CENTRAL else [Path(mask)])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -80,8 +80,11 @@ def inpaint(sources: Sequence[Path], encoder: Reference, mask: str, out: Path) -
             yield Filled(source, target, said)
 
 
-def _targets(sources: Sequence[Path], out: Path) -> list[Path]:
-    """One PNG each, by the source's name, with its suffix where two share the rest."""
+def _targets(sources: Sequence[Path], out: Path, kept: Sequence[Path]) -> list[Path]:
+    """One PNG each, by the source's name, with its suffix where two share the rest.
+
+    None takes the place of a source or of another file that is `kept`.
+    """
     stems = [source.stem for source in sources]
     names = [
         (s.stem if stems.count(s.stem) == 1 else s.name.replace(".", "-")) + ".png" for s in sources
@@ -89,8 +92,9 @@ def _targets(sources: Sequence[Path], out: Path) -> list[Path]:
     for source, name in zip(sources, names, strict=True):
         if names.count(name) > 1:
             raise UsageError(f"two images would be {out / name}: rename {source}")
-        if (out / name).exists() and any((out / name).samefile(s) for s in sources if s.exists()):
-            raise UsageError(f"{out / name} is one of the images: choose another --out")
+        read = [path for path in (*sources, *kept) if path.exists()]
+        if (out / name).exists() and any((out / name).samefile(path) for path in read):
+            raise UsageError(f"{out / name} is read from: choose another --out")
     return [out / name for name in names]
 
 
@@ -158,20 +162,35 @@ class Window:
         part = np.ascontiguousarray(part, dtype=np.float32)
         return part if self.side == size else cv2.resize(part, (size, size), interpolation=how)
 
+    def hidden(self, hole: np.ndarray, size: int, *, barely: bool = False) -> np.ndarray:
+        """Which of size×size pixels are hidden, bool, for the hole's content (side, side).
+
+        Those that the hole touches; `barely`, where pixels grow, those whose centre lies in it:
+        then the colour that stands in the hole shines through beside it.
+        """
+        if not barely:
+            return self.resized(hole, size) > 0
+        how = cv2.INTER_NEAREST_EXACT
+        return cv2.resize(hole.astype(np.uint8), (size, size), interpolation=how) > 0
+
 
 def windows_for(hole: np.ndarray, size: int, reach: float) -> Iterator[Window]:
     """Windows around a hole, the best first; none where the image leaves no room.
 
     The hole is within the central `reach` of the window if the image's edges let it be, and takes a
-    quarter of it at most. A window is at least `size` px wide if it can be.
+    quarter of it at most. The nearer to `size` px, the better: then little is resized. Smaller
+    windows can be nearer to an edge, larger ones leave room for a pixel that a resized hole gains.
     """
     rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
     (top, bottom), (left, right) = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
     needed = max(bottom - top, right - left) / reach
     least = max(1, int(np.ceil(max(needed, (hole.sum() / QUARTER) ** 0.5))))
     room = min(hole.shape)
-    wanted = {min(room, max(least, size)), *(min(room, int(least * by)) for by in LARGER)}
-    for side in sorted(wanted, key=lambda s: (s < size, s)):
+    wanted, side = {room, min(room, max(least, size))}, float(least)
+    while side <= room:
+        wanted.add(int(side))
+        side = max(side + 1, side * STEP)
+    for side in sorted(wanted, key=lambda s: abs(np.log(s / size))):
         if side >= least:
             start = [
                 int(np.clip(round((low + high - side) / 2), 0, length - side))
@@ -205,20 +224,22 @@ class Filler:
         rgb, left = photograph.rgb, hole.copy()
         said = []
         for part in parts_of(hole):
-            window = self._window(part)
-            rgb[part] = self._content(rgb, part, left, window)[part[self._span(window)]]
+            window, hidden = self._window(part)
+            rgb[part] = self._content(rgb, left, window, hidden)[window.of(part)]
             left &= ~part
             said.append(self._words(part, window))
         return photograph.with_hole_filled(hole, rgb), "; ".join(said)
 
-    def _span(self, window: Window) -> tuple[slice, slice]:
-        end = window.top + window.side, window.left + window.side
-        return slice(window.top, end[0]), slice(window.left, end[1])
-
-    def _window(self, part: np.ndarray) -> Window:
-        for window in windows_for(part, self.size, self.network.reach):
-            if self._sees(window.resized(window.of(part), self.size) > 0):
-                return window
+    def _window(self, part: np.ndarray) -> tuple[Window, np.ndarray]:
+        """The best window for a hole, and what is hidden in it, bool (size, size)."""
+        windows = list(windows_for(part, self.size, self.network.reach))
+        for barely in (False, True):
+            for window in windows:
+                if barely and window.side >= self.size:
+                    continue
+                hidden = window.hidden(window.of(part), self.size, barely=barely)
+                if self._sees(hidden):
+                    return window, hidden
         rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
         share = "quarter" if self.network.reach == 1 else f"central {self.network.reach:.0%}"
         raise DataError(
@@ -237,14 +258,14 @@ class Filler:
         return not outside.any()
 
     def _content(
-        self, rgb: np.ndarray, part: np.ndarray, left: np.ndarray, window: Window
+        self, rgb: np.ndarray, left: np.ndarray, window: Window, hidden: np.ndarray
     ) -> np.ndarray:
         """What the network puts into the window, float32 (side, side, 3) in [0, 1]."""
         missing, shown = window.of(left), window.of(rgb).copy()
         shown[missing] = shown[~missing].mean(0)  # a quarter is missing at most
         small = window.resized(shown, self.size)
         pixels = np.round(small * 255).clip(0, 255).astype(np.uint8)
-        holes = (window.resized(window.of(part), self.size) > 0).astype(np.float32)
+        holes = hidden.astype(np.float32)
         images = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
         found = self.network.fill(images, torch.from_numpy(holes)[None, None].to(self.device))
         content = found[0].permute(1, 2, 0).cpu().numpy()

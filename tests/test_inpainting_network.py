@@ -586,33 +586,50 @@ def test_a_run_ends_with_finite_numbers_weights_and_a_picture(bench: Bench, work
 
 
 def test_two_processes_learn_what_the_halves_of_a_batch_teach(tmp_path):
-    """To a twentieth of the first update: each half has batch statistics of its own."""
-    launched([*map(str, COMMAND), "--steps=1", "--devices=2", f"--workspace={tmp_path}"])
+    """Each half has batch statistics of its own, and their gradients are averaged.
+
+    Adam's first update is the rate times the gradient's sign, which rounding decides where the
+    gradient is nearly 0: so nearly all weights, not all, end where one process puts them. With the
+    gradients of the first half alone many end elsewhere.
+    """
+    launched([*map(str, COMMAND), "--batch-size=16", "--steps=1", "--devices=2",
+              f"--workspace={tmp_path}"])  # fmt: skip
     (record,) = read_records(tmp_path)
     assert record.details["training"]["devices"] == 2
     assert all(math.isfinite(value) for value in record.metrics.values())
     folder = folder_of(tmp_path, record)
     ended = load_file(folder / "rest.safetensors")
     ended |= {f"encoder.{k}": v for k, v in load_file(folder / "encoder.safetensors").items()}
+    both, first = (strayed(ended, halves) for halves in (2, 1))
+    assert both.keys() == {"encoder", "decoder", "discriminator"}
+    for part, share in both.items():
+        assert share < 0.02, part
+        assert first[part] > 0.1, part
 
+
+def strayed(ended: dict[str, Tensor], halves: int) -> dict[str, float]:
+    """The share of each part's weights that one process, taught by so many halves of 16, puts more
+    than a twentieth of the update from where they `ended`."""
     images = open_store(catalogue.dataset(SCENES[1]), "train", 128)
-    config = InpaintingConfig(width=0.05, batch_size=4)
+    config = InpaintingConfig(width=0.05, batch_size=16)
     pretext: Any = build_pretext("inpainting", config, images.normalization)[0].train()
-    started = deepcopy(pretext.state_dict())
     generator, critic = pretext.optimizers()
-    which = batch_indices(0, 0, torch.arange(4), 4, len(images))
-    x, holes = cropped(images.images(which.numpy()), a_step()), pretext.central_hole(4)
-    reals, weights = x[..., 32:96, 32:96].split(2), pretext.weights(holes).split(2)
-    fakes = [pretext.predict(*half) for half in zip(x.split(2), holes.split(2), strict=True)]
+    which = batch_indices(0, 0, torch.arange(16), 16, len(images))
+    x, holes = cropped(images.images(which.numpy()), a_step(count=16)), pretext.central_hole(16)
+    weights = pretext.weights(holes[:8])
+    reals = x[..., 32:96, 32:96].split(8)[:halves]
+    fakes = [pretext.predict(half, holes[:8]) for half in x.split(8)[:halves]]
     judge = pretext.discriminator
     for real, fake in zip(reals, fakes, strict=True):
-        (looks(judge(real), True) + looks(judge(fake.detach()), False)).div(2).backward()
+        (looks(judge(real), True) + looks(judge(fake.detach()), False)).div(halves).backward()
     critic.step()
-    for real, fake, weight in zip(reals, fakes, weights, strict=True):
-        loss = 0.999 * weighted_l2(real, fake, weight) + 0.001 * looks(judge(fake), True)
-        loss.div(2).backward()
+    for real, fake in zip(reals, fakes, strict=True):
+        loss = 0.999 * weighted_l2(real, fake, weights) + 0.001 * looks(judge(fake), True)
+        loss.div(halves).backward()
     generator.step()
+    off: dict[str, list[Tensor]] = {}
     for name, tensor in pretext.named_parameters():
-        rate = 2e-4 if name.startswith("discriminator") else 2e-3
-        assert torch.allclose(ended[name], tensor, rtol=0, atol=rate / 20), name
-        assert not torch.equal(ended[name], started[name]), name
+        part = name.partition(".")[0]
+        rate = 2e-4 if part == "discriminator" else 2e-3
+        off.setdefault(part, []).append(((ended[name] - tensor).abs() > rate / 20).flatten())
+    return {part: torch.cat(found).float().mean().item() for part, found in off.items()}
