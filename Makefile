@@ -26,6 +26,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/bench verify results
 	$(BIN)/python -m pytest
 
 format: $(INSTALLED)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from safetensors.numpy import load_file
 
 from ssl_bench import catalogue
 from ssl_bench.comparison import predictions_of
+from ssl_bench.encoders import EncoderSpec
 from ssl_bench.evaluate import evaluate
-from ssl_bench.pretrain import pretrain
+from ssl_bench.pretrain import build_pretext, pretrain
 from ssl_bench.protocols import protocols
 from ssl_bench.records import Record, folder_of
 from ssl_bench.reference import Reference
@@ -59,25 +60,35 @@ EVALUATIONS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "detection/fast-rcnn": ("random", "conv5", WHOLE, STEPS | SMALL | {"rois": 16}),
     "inpainting/pathak16": ("context-encoder", "conv3", WHOLE, {}),
 }  # fmt: skip
-# Of a selection: how the run went, and precisions of detections that are as good as tied.
-UNSTEADY = {"images_per_second", "data_wait", "iterations", "ap11"}
+# Of a selection: how the run went, what is nearly 0, precisions of detections as good as tied.
+UNSTEADY = {"images_per_second", "data_wait", "iterations", "distortion", "ap11"}
 
 Entry = dict[str, Any]  # version, digest (of a protocol), numbers
 
 
 def pretext_entry(method: str, workspace: Path) -> Entry:
-    """The last losses, and the length of all weights of a file together.
+    """The last losses, the length of all weights of a file, and how far the encoder's moved.
 
     Adam's first steps are as long whatever a gradient is: where it is nearly 0, a single weight
-    goes either way by the order of sums. The two networks of inpainting amplify that unless their
-    rate is low.
+    goes either way by the order of sums, but as far. The two networks of inpainting amplify that
+    unless their rate is low.
     """
     record = _pretrained(method, workspace)
     numbers: dict[str, float] = dict(record.metrics)
-    for path in sorted(folder_of(workspace, record).glob("*.safetensors")):
-        squares = (np.square(rows, dtype=np.float64).sum() for rows in load_file(path).values())
-        numbers[path.stem] = float(sum(squares) ** 0.5)
+    folder = folder_of(workspace, record)
+    for path in sorted(folder.glob("*.safetensors")):
+        numbers[path.stem] = _length(load_file(path).values())
+    spec = EncoderSpec.model_validate(record.details["encoder"]["spec"])
+    config = catalogue.pretext(method).Config.model_validate(PRETEXTS[method])
+    start = build_pretext(method, config, spec.normalization)[0].encoder
+    weights = load_file(folder / "encoder.safetensors")
+    moved = (weights[n] - w.detach().numpy() for n, w in start.named_parameters())
+    numbers["moved"] = _length(moved)
     return {"version": catalogue.pretext(method).version, "numbers": numbers}
+
+
+def _length(arrays: Iterable[np.ndarray]) -> float:
+    return float(sum(np.square(rows, dtype=np.float64).sum() for rows in arrays) ** 0.5)
 
 
 def protocol_entry(name: str, workspace: Path) -> Entry:
