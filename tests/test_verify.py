@@ -102,6 +102,10 @@ def test_what_was_measured_agrees(bench, measured):
     agrees(bench, measured)
 
 
+def test_the_committed_results_agree(bench):
+    agrees(bench, Path(__file__).parent.parent / "results")
+
+
 def test_weights_may_be_left_out(bench, runs):
     for path in runs.rglob("*.safetensors"):
         path.unlink()
