@@ -91,7 +91,10 @@ class Inpainting(Evaluation):
         free = [MEAN, TELEA, *([HOG] if central else [])]
         points = [Point(key, key, free=True) for key in free]
         if central:
-            points += [Point(NEAREST + la, f"nearest ({la} of {name})") for la in subject.layers]
+            points += [
+                Point(NEAREST + layer, f"nearest ({layer} of {name})", layer=layer)
+                for layer in subject.layers
+            ]
         pretext = subject.pretext() if subject.pretext else None
         if isinstance(pretext, Inpaints):
             self._check_reach(pretext, name, subject.spec.image_size)

@@ -36,7 +36,13 @@ from ssl_bench.data.whole import WholeStore, open_whole
 from ssl_bench.encoders import EncoderSpec
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.figures import precision_recall_curves
-from ssl_bench.metrics import Resampled, mean_average_precision, resampled_precision, top1
+from ssl_bench.metrics import (
+    Resampled,
+    mean_average_precision,
+    resampled_mean,
+    resampled_precision,
+    top1,
+)
 from ssl_bench.progress import progress
 from ssl_bench.rescale import rescale_with_head
 from ssl_bench.runtime import Runtime
@@ -154,7 +160,9 @@ class Krahenbuhl16(Evaluation):
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean average precisions, or top-1, over resamples of the test images."""
         if "targets" not in predictions:
-            return super().resampled(predictions)
+            return resampled_mean(
+                "top1", 100.0 * (predictions["label"] == predictions["predicted"])
+            )
         return resampled_precision(predictions["targets"], predictions["scores"])
 
     def open(

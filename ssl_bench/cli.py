@@ -570,7 +570,10 @@ def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
     from ssl_bench.provenance import rerun as job
 
     record = record_of(workspace, key)
-    found = job(record, workspace, data or record.data, _runtime(**options))
+    found = job(
+        record, workspace, data or record.data, _runtime(**options),
+        skip_bad_images=options["skip_bad_images"],
+    )  # fmt: skip
     for line in found:
         click.echo(f"{record.key[:12]}: {line}")
     if not found:
@@ -620,7 +623,7 @@ def protocols_show(name: str) -> None:
     click.echo(f"source: {found.source}")
     click.echo(f"metric: {found.metric}")
     for setting, value in found.settings.items():
-        text = ",".join(map(str, value)) if isinstance(value, list) else value
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         click.echo(f"  --{setting.replace('_', '-')} {text}")
 
 

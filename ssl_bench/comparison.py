@@ -29,6 +29,8 @@ from ssl_bench.statistics import (
     paired_values,
 )
 
+Place = tuple[str, str]  # what is printed of a number's place, and the digest of its test images
+
 
 @dataclass
 class Measured:
@@ -122,7 +124,7 @@ def predictions_of(record: Record, workspace: Path) -> dict[str, np.ndarray]:
     """The arrays beside a record. Raises DataError for a file that cannot be read."""
     path = folder_of(workspace, record) / "predictions.npz"
     try:
-        with np.load(path, allow_pickle=False) as rows:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as rows:
             return dict(rows)
     except (OSError, ValueError, BadZipFile) as error:
         raise DataError(f"{path} is damaged: remove its folder and run again") from error
@@ -130,11 +132,19 @@ def predictions_of(record: Record, workspace: Path) -> dict[str, np.ndarray]:
 
 def harness_of(record: Record) -> Any:
     """The harness that made a record, with its settings; None where it is not installed."""
-    name = record.identity["protocol"]
+    harness = harness_class(record.identity["protocol"])
+    if harness is None or harness.protocol != record.identity["protocol"]:
+        return None
+    return harness(harness.Config(**record.identity["config"]))
+
+
+def harness_class(protocol: str) -> Any:
+    """The installed class of a protocol, of whatever version; None where there is none."""
+    name = protocol.partition("@")[0]
     for entry in catalogue.names("eval"):
         harness = catalogue.evaluation(entry)
-        if harness.protocol == name:
-            return harness(harness.Config(**record.identity["config"]))
+        if harness.protocol.partition("@")[0] == name:
+            return harness
     return None
 
 
@@ -152,41 +162,51 @@ def comparison(
         paired = difference(mine[place], theirs[place])
         if paired:
             means = [float(np.mean([m.value for m in s[place]])) for s in (mine, theirs)]
-            lines.append((place, means))
+            digits = mine[place][0].digits + 1
+            lines.append((place[0], means, digits))
             found.append(paired)
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
     corrected = holm([paired.p for paired in found])
-    width = max(len(place) for place, _ in lines)
+    width = max(len(place) for place, _, _ in lines)
     text = [f"{'':{width}}  {'A':>7}  {'B':>7}  {'A − B':>16}  {'p':>8}  {'p, Holm':>8}  test"]
-    for (place, means), paired, p in zip(lines, found, corrected, strict=True):
-        gap = f"{paired.mean:+.2f} ± {paired.half:.2f}"
-        numbers = f"{means[0]:7.2f}  {means[1]:7.2f}  {gap:>16}  {paired.p:8.2g}  {p:8.2g}"
+    for (place, means, digits), paired, p in zip(lines, found, corrected, strict=True):
+        gap = f"{paired.mean:+.{digits}f} ± {paired.half:.{digits}f}"
+        numbers = (
+            f"{means[0]:7.{digits}f}  {means[1]:7.{digits}f}  {gap:>16}  {paired.p:8.2g}  {p:8.2g}"
+        )
         text.append(f"{place:{width}}  {numbers}  {paired.test}, {paired.over}")
     return "\n".join([f"A: {a}", f"B: {b}", *text])
 
 
 def _numbers(
     records: Sequence[Record], name: str, protocol: str | None, workspace: Path
-) -> dict[str, list[Measured]]:
-    """Everything measured of a method, by protocol, layer, metric and data."""
+) -> dict[Place, list[Measured]]:
+    """Everything measured of a method, by protocol, layer, metric and test images."""
     method, _, key = name.partition("@")
     runs = [r for r in records if r.kind == "pretrain" and r.method == method]
     run = next((r.key for r in reversed(runs) if r.key.startswith(key)), None)
-    found: dict[str, list[Measured]] = {}
-    for record in records:
-        if record.kind != "evaluation" or "control" in record.identity:
-            continue
-        encoder = record.identity["encoder"]
-        chosen = record.method == name if encoder is None or not run else encoder["run"] == run
-        if not chosen or (protocol and record.identity["protocol"].partition("@")[0] != protocol):
+    own = [
+        r
+        for r in records
+        if r.kind == "evaluation"
+        and "control" not in r.identity
+        and r.method == (method if run else name)
+        and (not run or not r.identity["encoder"] or r.identity["encoder"]["run"] == run)
+    ]
+    if not own:
+        raise unknown("method", name, {r.method for r in records if r.kind == "evaluation"})
+    found: dict[Place, list[Measured]] = {}
+    for record in own:
+        if protocol and record.identity["protocol"].partition("@")[0] != protocol:
             continue
         for metric in record.details.get("shown") or [record.details["metric"]]:
             layer = record.details.get("column", record.identity["layer"])
-            place = f"{record.details['protocol']} {layer} {metric} on {record.data}"
+            words = (record.details["protocol"], layer, metric, "on", record.data)
+            place = " ".join(filter(None, words)), record.identity["data"]["test"]
             found.setdefault(place, []).append(Measured(record, metric, workspace))
     if not found:
-        raise unknown("method", name, {r.method for r in records})
+        raise UsageError(f"{name} has no number of {protocol}")
     return found
 
 

@@ -253,6 +253,8 @@ class _Work:
             "metric": harness.metric,
             "shown": list(harness.shown),
             "column": job.point.column,
+            "encoder": None if job.point.free else self.encoder.name,
+            "asked_layer": job.point.layer,
             "units": dict(harness.units),
             "digits": dict(harness.digits),
             "lower": sorted(harness.lower),

@@ -52,6 +52,7 @@ def protocols() -> Mapping[str, Protocol]:
         name, _, version = harness.protocol.partition("@")
         command, _, variant = entry.partition(".")
         settings = json.loads(harness.Config().model_dump_json(exclude={"seed"}))
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         if "precision" in settings:
             settings["precision"] = "32"
         found[name] = Protocol(

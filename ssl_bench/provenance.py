@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ssl_bench import catalogue
-from ssl_bench.comparison import harness_of, predictions_of
+from ssl_bench.comparison import harness_class, harness_of, predictions_of
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.protocols import protocols
+from ssl_bench.protocols import protocol
 from ssl_bench.records import Record, read_records
 from ssl_bench.runtime import Runtime
 
@@ -34,36 +34,52 @@ def record_of(workspace: Path, key: str) -> Record:
 
 def command_of(record: Record) -> str:
     """What makes the record anew, with every setting that is not the default."""
-    words = ["bench", "pretrain", record.method]
-    config = record.identity["config"]
     if record.kind == "pretrain":
-        defaults = catalogue.pretext(record.method).Config
+        words, config = (
+            ["bench", "pretrain", record.method],
+            catalogue.pretext(record.method).Config,
+        )
     else:
-        harness = harness_of(record)
-        name = record.identity["protocol"].partition("@")[0]
-        if harness is None or name not in protocols():
+        harness = harness_class(record.identity["protocol"])
+        if harness is None:
             raise DataError(f"{record.identity['protocol']} is not installed")
-        defaults = harness.Config
-        words = protocols()[name].command.split()
-        layer = record.details.get("column", record.identity["layer"])
-        words += ["--encoder", _encoder(record), *(["--layer", layer] if layer else [])]
+        words, config = protocol(harness.protocol).command.split(), harness.Config
+        encoder = record.identity.get("encoder")  # none: it is made beside whatever is there
+        words += [*(["--encoder", _encoder(record)] if encoder else []), *_layer(record)]
     words += ["--data", record.data]
-    for setting, field in defaults.model_fields.items():
-        value, default = config.get(setting), field.default
-        default = list(default) if isinstance(default, tuple) else default
-        if value == default or value is None or (setting == "precision" and value == "32"):
-            continue
-        flag = f"--{setting.replace('_', '-')}"
+    for name, value in _told(config, record.identity["config"]).items():
+        flag = f"--{name.replace('_', '-')}"
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words += [flag] if value is True else [flag, text]
     return shlex.join(words)
 
 
+def _told(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must be said for `config` to have these values; a default may follow."""
+    known = {k: v for k, v in values.items() if k in config.model_fields}
+    told: dict[str, Any] = {}
+    for _ in known:
+        made = config(**told).model_dump(mode="json")
+        if made.get("precision") == "auto" and known.get("precision") == "32":
+            made["precision"] = "32"
+        wrong = [k for k, v in known.items() if made[k] != v and k not in told]
+        if not wrong:
+            break
+        told |= {k: known[k] for k in wrong}
+    return told
+
+
 def _encoder(record: Record) -> str:
-    encoder = record.identity.get("encoder") or {}
+    """A reference to the encoder."""
+    encoder = record.identity["encoder"]
     if record.details.get("pretraining"):
-        return f"{record.method}@{encoder['run'][:12]}"
-    return str(encoder.get("run", "random"))
+        return f"{record.details.get('encoder') or record.method}@{encoder['run'][:12]}"
+    return str(encoder["run"])
+
+
+def _layer(record: Record) -> list[str]:
+    layer = record.details.get("asked_layer", record.identity["layer"])
+    return ["--layer", layer] if layer else []
 
 
 def lines_of(record: Record) -> Iterator[str]:
@@ -93,15 +109,18 @@ def _indented(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name}: {value if isinstance(value, str) else json.dumps(value)}"
 
 
-def rerun(record: Record, workspace: Path, data: str, runtime: Runtime) -> list[str]:
+def rerun(
+    record: Record, workspace: Path, data: str, runtime: Runtime, *, skip_bad_images: bool = False
+) -> list[str]:
     """Make a finished run again, apart from it, and say how the two differ; empty: in nothing.
 
-    Weights and predictions are compared bit for bit. Raises DataError for other images.
+    Weights and predictions are compared bit for bit. Raises UsageError for a baseline where the
+    workspace has no encoder of its size.
     """
     with tempfile.TemporaryDirectory(prefix=".rerun-", dir=workspace) as folder:
         apart = Path(folder)
         again = _pretrained if record.kind == "pretrain" else _evaluated
-        found = again(record, workspace, apart, data, runtime)
+        found = again(record, workspace, apart, data, runtime, skip_bad_images)
         if found.key != record.key:
             parts = [k for k, v in record.identity.items() if found.identity.get(k) != v]
             return [f"{part} differs: this is another run" for part in parts]
@@ -109,27 +128,46 @@ def rerun(record: Record, workspace: Path, data: str, runtime: Runtime) -> list[
 
 
 def _pretrained(
-    record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime
+    record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime, skip: bool
 ) -> Record:
     from ssl_bench.pretrain import pretrain
 
     config = catalogue.pretext(record.method).Config(**record.identity["config"])
-    return pretrain(record.method, config, data, apart, runtime)
+    return pretrain(record.method, config, data, apart, runtime, skip_bad_images=skip)
 
 
-def _evaluated(record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime) -> Record:
+def _evaluated(
+    record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime, skip: bool
+) -> Record:
     from ssl_bench.evaluate import evaluate
     from ssl_bench.reference import Reference
 
     harness = harness_of(record)
     if harness is None:
         raise DataError(f"{record.identity['protocol']} is not installed")
-    reference = Reference(_encoder(record), workspace)
-    layer = record.identity["layer"]
-    layers = [layer] if layer in reference.encoder.layers else []
-    made = evaluate([(harness, layers)], reference, data, apart, runtime)
-    same = [r for r in made if r.identity["layer"] == layer]
+    reference = Reference(_some_encoder(record, workspace), workspace)
+    control = record.identity.get("control")
+    made = evaluate(
+        [(harness, _layer(record)[1:])], reference, data, apart, runtime,
+        skip_bad_images=skip, controls=bool(control),
+    )  # fmt: skip
+    alike = [r for r in made if r.identity.get("control") == control]
+    same = [r for r in alike if r.identity["layer"] == record.identity["layer"]]
     return (same or made)[0]
+
+
+def _some_encoder(record: Record, workspace: Path) -> str:
+    """The record's encoder, or for a row without one any of the same size of images."""
+    if record.identity.get("encoder"):
+        return _encoder(record)
+    size = record.identity["image_size"]
+    for run in read_records(workspace, "pretrain"):
+        if run.details["encoder"]["spec"]["image_size"] == size:
+            return f"{run.method}@{run.key[:12]}"
+    raise UsageError(
+        f"{record.method} needs no encoder, but is made beside one: `bench pretrain random "
+        f"--image-size {size}` makes one"
+    )
 
 
 def _differences(record: Record, found: Record, workspace: Path, apart: Path) -> Iterator[str]:

@@ -89,8 +89,8 @@ def _t_test(differences: np.ndarray) -> float:
     """Of a mean of 0, two-sided; without any spread the answer is known."""
     if len(differences) < 2:
         return float("nan")
-    if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0
+    if np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())):
+        return 1.0 if abs(differences[0]) <= 1e-12 else 0.0
     found: Any = stats.ttest_1samp(differences, 0.0)
     return float(found.pvalue)
 

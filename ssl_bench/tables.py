@@ -18,6 +18,7 @@ import pandas as pd
 
 from ssl_bench.comparison import Measured, difference
 from ssl_bench.errors import DataError
+from ssl_bench.provenance import command_of
 from ssl_bench.published import deviations, published_for
 from ssl_bench.records import Record, key_of, read_record, write_atomically
 from ssl_bench.statistics import LEVEL, Paired, holm, mean_interval
@@ -262,7 +263,7 @@ class Table:
         for (row, column), found in self.measured.items():
             for one in found.values():
                 if one.stale:
-                    again = f"`bench rerun {one.record.key[:12]}` makes it anew"
+                    again = f"`{command_of(one.record)}` makes it anew"
                     notes.append(f"{STALE} {row}, {column}: {one.stale}; {again}.")
         return notes
 
@@ -302,7 +303,8 @@ class Table:
         cell = self.cell(row, column)
         if cell is None:
             return "--"
-        mark = r"^{\bullet}" if (row, column) in self.leading else ""
+        mark = r"^{\dagger}" if any(one.stale for one in self.at(row, column)) else ""
+        mark += r"^{\bullet}" if (row, column) in self.leading else ""
         return f"${cell.text(self.at_any(column).digits, chr(92) + 'pm')}{mark}$"
 
     def write(self, folder: Path) -> list[Path]:

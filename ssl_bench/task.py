@@ -208,13 +208,15 @@ class Point:
     """One number that a harness makes, and its place in a table.
 
     `key` is what the harness calls it, `row` the method that is printed, `column` what stands
-    behind the protocol's name. A `free` one does not depend on the encoder: a baseline.
+    behind the protocol's name. A `free` one does not depend on the encoder: a baseline. `layer` is
+    the one that is asked for to have it.
     """
 
     key: str
     row: str
     column: str = ""
     free: bool = False
+    layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ class Harness(ABC):
 
         Raises UsageError for an encoder that cannot be measured.
         """
-        return [Point(layer, name, layer) for layer in subject.layers]
+        return [Point(layer, name, layer, layer=layer) for layer in subject.layers]
 
     def open(
         self,
