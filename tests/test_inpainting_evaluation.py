@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from refusals import SCENES, contents, fails, half_written, only
 from scipy.ndimage import gaussian_filter
 from scipy.stats import t as student
+from scipy.stats import ttest_rel
 from skimage.feature import hog
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 from test_inpainting_network import inputs_of, small
@@ -30,6 +31,7 @@ from ssl_bench.masks import square
 from ssl_bench.pretrain import build_pretext
 from ssl_bench.records import Record, folder_of, read_records
 from ssl_bench.runtime import Runtime
+from ssl_bench.statistics import holm
 from ssl_bench.tables import Table
 from ssl_bench.task import Inpaints, Point, Subject
 
@@ -357,7 +359,7 @@ def test_the_central_hole_is_50_of_128(size, side):
 def test_the_points_of_an_encoder_that_fills_nothing():
     tested = subject(("conv1", "pool5"))
     free = [Point(name, name, free=True) for name in FREE]
-    nearest = [Point(f"nearest {la}", f"nearest ({la} of x)") for la in tested.layers]
+    nearest = [Point(f"nearest {la}", f"nearest ({la} of x)", layer=la) for la in tested.layers]
     assert list(Inpainting(InpaintingConfig()).points(tested, "x")) == [*free, *nearest]
     drawn = Inpainting(InpaintingConfig(mask="random-block"))
     assert list(drawn.points(tested, "x")) == free[:2]
@@ -391,7 +393,7 @@ OTHERS = sorted(set(catalogue.names("eval")) - {"inpainting"})
 def test_points_of_the_other_evaluations_are_layers(name):
     kind = catalogue.evaluation(name)
     tested = subject(("conv2", "pool5"))
-    expected = [Point(la, "x", la, free=False) for la in tested.layers]
+    expected = [Point(la, "x", la, free=False, layer=la) for la in tested.layers]
     assert list(kind(kind.Config()).points(tested, "x")) == expected
 
 
@@ -456,7 +458,7 @@ def test_each_way_to_fill_has_a_row_and_each_row_can_be_scored_again(both, bench
             half = student.ppf(0.975, 19) * rows[metric].std(ddof=1, dtype=float) / 20**0.5
             digits, mean = 3 if metric == "ssim" else 2, rows[metric].mean(dtype=float)
             text = f"{mean:.{digits}f} ± {half:.{digits}f}*".replace("-", "−")
-            assert cells[name][metric].replace("-", "−") == text
+            assert cells[name][metric].removesuffix(" ●").replace("-", "−") == text
 
 
 def test_each_record_has_a_picture_of_holes_fills_and_truth(bench: Bench, workspace):
@@ -512,14 +514,19 @@ def test_differences_are_paired_by_image(both, bench: Bench):
     cells = grids(bench(*MEASURE, "--workspace", both).out)[1]
     rows = {r.method: predictions(both, r) for r in read_records(both, "evaluation")}
     assert set(cells) == {f"{a} − {b}" for a in ROWS[3:] for b in FREE}
-    for name, line in cells.items():
-        a, b = (rows[part] for part in name.split(" − "))
-        for metric in METRICS:
-            difference = a[metric].astype(float) - b[metric].astype(float)
-            half = 1.959964 * difference.std() / 20**0.5
-            digits, mean = 3 if metric == "ssim" else 2, difference.mean()
-            text = f"{mean:+.{digits}f} ± {half:.{digits}f}*".replace("-", "−")
-            assert line[metric] == (f"**{text}**" if abs(mean) > half else text)
+    found = {
+        (name, metric): (rows[a][metric].astype(float), rows[b][metric].astype(float))
+        for name, (a, b) in ((name, name.split(" − ")) for name in cells)
+        for metric in METRICS
+    }
+    raw = [float(cast(Any, ttest_rel(*pair)).pvalue) for pair in found.values()]
+    p_values = dict(zip(found, holm(raw), strict=True))
+    for (name, metric), (a, b) in found.items():
+        half = student.ppf(0.975, 19) * (a - b).std(ddof=1) / 20**0.5
+        digits, mean = 3 if metric == "ssim" else 2, (a - b).mean()
+        text = f"{mean:+.{digits}f} ± {half:.{digits}f}*".replace("-", "−")
+        bold = p_values[name, metric] <= 0.05
+        assert cells[name][metric] == (f"**{text}**" if bold else text)
 
 
 @pytest.mark.usefixtures("no_pictures")
