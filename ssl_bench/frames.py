@@ -6,17 +6,16 @@ from typing import Any
 import pandas as pd
 
 from ssl_bench.errors import UsageError
-from ssl_bench.records import Record, read_records
+from ssl_bench.records import Record, read_records, workspaces_below
 
 SIDES = ("_low", "_high")
 
 
 def frame_of(path: Path) -> pd.DataFrame:
     """See ssl_bench.load_records."""
-    folders = sorted({found.parent.parent.parent for found in path.rglob("record.json")})
     lines = [
         line
-        for folder in folders
+        for folder in workspaces_below(path)
         for record in read_records(folder, "evaluation")
         for line in _lines(record, folder)
     ]

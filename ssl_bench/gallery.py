@@ -44,9 +44,6 @@ class Grid:
 
     def draw(self, path: Path) -> list[Path]:
         """Write `path` with .png, at 300 dpi, and with .pdf; returns both."""
-        import matplotlib
-
-        matplotlib.use("Agg")
         from matplotlib import pyplot as plt
         from matplotlib.patches import Rectangle
 

@@ -248,6 +248,11 @@ def read_records(workspace: Path, kind: Kind | None = None) -> list[Record]:
     return sorted((read_record(path) for path in paths), key=lambda r: r.provenance.finished)
 
 
+def workspaces_below(path: Path) -> list[Path]:
+    """The workspaces at or below `path`: folders that hold records, sorted."""
+    return sorted({found.parent.parent.parent for found in path.rglob("record.json")})
+
+
 def folder_of(workspace: Path, record: Record) -> Path:
     """The folder that holds a record of this workspace."""
     found = list((workspace / record.kind).glob(f"*-{record.key[:12]}"))

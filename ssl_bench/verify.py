@@ -13,7 +13,7 @@ from pathlib import Path
 from ssl_bench.comparison import harness_of, predictions_of
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.protocols import protocols
-from ssl_bench.records import Record, file_digest, read_record
+from ssl_bench.records import Record, file_digest, read_record, workspaces_below
 from ssl_bench.tables import FORMS, Table
 from ssl_bench.task import Harness
 
@@ -22,11 +22,10 @@ EQUAL = 1e-9  # relative: the same arithmetic on another machine
 
 def workspaces_in(path: Path) -> list[Path]:
     """Folders at or below `path` that hold records or a table. UsageError if there is none."""
-    records = {found.parent.parent.parent for found in path.rglob("record.json")}
     tables = {found.parent for form in FORMS for found in path.rglob(f"table.{form}")}
-    if not records | tables:
+    if not (found := tables.union(workspaces_below(path))):
         raise UsageError(f"{path} holds no record and no table")
-    return sorted(records | tables)
+    return sorted(found)
 
 
 def disagreements(workspace: Path) -> Iterator[str]:
