@@ -17,8 +17,8 @@ from ssl_bench.augment import center_crop
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.store import ImageStore, open_store
 from ssl_bench.figures import save_for_print
+from ssl_bench.labels import varying
 from ssl_bench.reference import Reference
-from ssl_bench.tables import varying
 from ssl_bench.task import Inpaints
 
 WIDTH, HIGHEST = 6.9, 9.5  # inches of a page's text

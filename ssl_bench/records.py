@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
 
 from ssl_bench.errors import DataError, UsageError, unknown
@@ -45,7 +46,7 @@ PACKAGES = (
 class Provenance(BaseModel):
     """How, when and on what a run was made; none of it is part of the key."""
 
-    command: str
+    command: str  # as typed, but for the folders of the machine it was typed on
     finished: datetime
     seconds: float
     peak_memory_mb: int
@@ -54,6 +55,15 @@ class Provenance(BaseModel):
     packages: dict[str, str]
     git_commit: str | None
     git_dirty: bool | None
+
+    @field_validator("command")
+    @classmethod
+    def _without_folders(cls, typed: str) -> str:
+        """`folder:/home/me/photos` becomes `folder:…/photos`: records are made to be shared."""
+        return _FOLDERS.sub(r"\1…/", typed)
+
+
+_FOLDERS = re.compile(r"""(^|[\s:=,'"])(?:~|\.{1,2})?/(?:[^/\s:=,'"]+/)*""")
 
 
 class Record(BaseModel):
@@ -78,6 +88,11 @@ class Record(BaseModel):
     details: dict[str, Any]
     files: dict[str, str]
     provenance: Provenance
+
+    @property
+    def text(self) -> str:
+        """The content of record.json."""
+        return self.model_dump_json(indent=2) + "\n"
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
@@ -143,7 +158,7 @@ class Run:
             files=files,
             provenance=_provenance(started, device),
         )
-        write_atomically(self.folder / "record.json", record.model_dump_json(indent=2) + "\n")
+        write_atomically(self.folder / "record.json", record.text)
         return record
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ssl_bench.errors import DataError
-from ssl_bench.records import Record, folder_of, read_record, read_records
+from ssl_bench.records import Record, folder_of, read_record, read_records, write_atomically
 from ssl_bench.tables import Table
 from ssl_bench.verify import disagreements, workspaces_in
 
@@ -38,6 +38,7 @@ def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for path in _files(workspace, run):
             shutil.copy2(path, folder / path.name)
+        write_atomically(folder / "record.json", run.text)
     return Table.of(records, out).write(out)
 
 

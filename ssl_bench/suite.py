@@ -12,13 +12,23 @@ image_size = 96
 method = "context-encoder"
 steps = 400                         # and any other setting of the method
 
+[[pretrain]]
+method = "inpainting"               # another network: its own names of layers
+arch = "dcgan"
+layers = { knn = ["conv3", "bottleneck"], svm = ["conv5"] }  # or one list for all evaluations
+evaluations = ["knn", "svm"]        # none named: all
+
 [[external]]                        # an encoder from elsewhere, as --encoder takes it
 encoder = "timm:resnet18"           # also weights = "FILE" and image_size = 128
-layers = ["layer4"]                 # in its own names, for all evaluations
+layers = ["layer4"]
 
 [[evaluate]]
 evaluation = "linear-probe"         # or linear-probe.zhang16, svm, knn, low-shot, finetune …
 layers = ["conv3", "pool5"]
+
+[[evaluate]]
+evaluation = "detect"
+seeds = [0]                         # a costly one: fewer of the suite's seeds; [[pretrain]] too
 """
 
 import tomllib
@@ -44,23 +54,41 @@ if TYPE_CHECKING:
 FLOOR = "random"  # the pretext that trains nothing
 
 
-class PretrainEntry(BaseModel):
+class _Row(BaseModel):
+    """What an entry may say of how its encoder is measured."""
+
+    layers: tuple[str, ...] | dict[str, tuple[str, ...]] = Field(
+        default=(), description="in place of the evaluations' own: for all, or by evaluation"
+    )
+    evaluations: tuple[str, ...] = Field(default=(), description="those to run; none named: all")
+
+    def layers_of(self, evaluation: str) -> tuple[str, ...]:
+        """At which layers the row wants to be measured; none: at the evaluation's."""
+        own = self.layers
+        return own.get(evaluation, ()) if isinstance(own, dict) else own
+
+    @property
+    def named(self) -> set[str]:
+        """All evaluations that the entry names."""
+        return {*self.evaluations, *(self.layers if isinstance(self.layers, dict) else ())}
+
+
+class PretrainEntry(_Row):
     """One pretext; settings that are not named here are the method's own."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     method: str
     data: str | None = None
+    seeds: tuple[int, ...] = Field(default=(), description="of the suite's; none named: all")
 
 
-class ExternalEntry(BaseModel):
+class ExternalEntry(_Row):
     """An encoder that is not pretrained here; its random floor is the same network untrained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     encoder: str
     weights: str | None = None
     image_size: int | None = None
-    layers: tuple[str, ...] = ()
-    evaluations: tuple[str, ...] = Field(default=(), description="those to run; none named: all")
 
 
 class EvaluateEntry(BaseModel):
@@ -70,6 +98,7 @@ class EvaluateEntry(BaseModel):
     evaluation: str
     layers: tuple[str, ...] = ()
     data: str | None = None
+    seeds: tuple[int, ...] = Field(default=(), description="of the suite's; none named: all")
 
 
 class Suite(BaseModel):
@@ -98,6 +127,23 @@ class Suite(BaseModel):
         present = not self.pretrain or any(entry.method == FLOOR for entry in self.pretrain)
         floor = () if present or not self.controls else (PretrainEntry(method=FLOOR),)
         return (*floor, *self.pretrain)
+
+    @property
+    def plan(self) -> list[tuple[int, PretrainEntry]]:
+        """Every seed and pretext, the first seed's before the second's."""
+        return [(s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)]
+
+    def requests(
+        self, row: PretrainEntry | ExternalEntry, seed: int
+    ) -> list[tuple[EvaluateEntry, tuple[str, ...]]]:
+        """What is measured of a row with this seed, and at which of its layers."""
+        foreign = isinstance(row, ExternalEntry)  # its layers have names of their own
+        return [
+            (entry, row.layers_of(entry.evaluation) or (() if foreign else entry.layers))
+            for entry in self.evaluate
+            if entry.evaluation in (row.evaluations or (entry.evaluation,))
+            and seed in (entry.seeds or self.seeds)
+        ]
 
 
 def shipped() -> list[str]:
@@ -137,22 +183,33 @@ def read_suite(reference: str) -> Suite:
 
 
 def _check_names(suite: Suite) -> None:
-    """UsageError for an unknown layer or dataset: found at once, not after the first training."""
+    """UsageError for an unknown layer, dataset or seed: at once, not after the first training."""
+    for data in {suite.data, *(e.data or suite.data for e in (*suite.pretrain, *suite.evaluate))}:
+        catalogue.dataset(data)
+    for entry in (*suite.pretrain, *suite.evaluate):
+        for seed in entry.seeds:
+            if seed not in suite.seeds:
+                raise unknown("seed", str(seed), map(str, suite.seeds))
+    evaluations = {entry.evaluation for entry in suite.evaluate}
+    for row in (*suite.methods, *suite.external):
+        for name in row.named - evaluations:
+            raise unknown("evaluation of the suite", name, evaluations)
+        _check_layers(suite, row)
+
+
+def _check_layers(suite: Suite, row: PretrainEntry | ExternalEntry) -> None:
+    """UsageError for a layer that the row's network does not have."""
     from ssl_bench.encoders import LIBRARIES, build_encoder, own_spec
     from ssl_bench.pretrain import PLAIN
 
-    for data in {suite.data, *(e.data or suite.data for e in (*suite.pretrain, *suite.evaluate))}:
-        catalogue.dataset(data)
-    for entry in suite.methods:
-        encoder = build_encoder(pretrain_config(suite, entry, suite.seeds[0]).spec(PLAIN))
-        for evaluation in suite.evaluate:
-            encoder.check_layers(layer for layer in evaluation.layers if layer != "all")
-    for external in suite.external:
-        if external.encoder.partition(":")[0] in LIBRARIES:
-            spec = own_spec(external.encoder)
-            build_encoder(spec).check_layers(la for la in external.layers if la != "all")
-        for name in external.evaluations:
-            catalogue.evaluation(name)
+    if isinstance(row, PretrainEntry):
+        spec = pretrain_config(suite, row, suite.seeds[0]).spec(PLAIN)
+    elif row.encoder.partition(":")[0] in LIBRARIES:
+        spec = own_spec(row.encoder)
+    else:
+        return
+    asked = {layer for s in suite.seeds for _, layers in suite.requests(row, s) for layer in layers}
+    build_encoder(spec).check_layers(sorted(asked - {"all"}))
 
 
 def _mistake(error: ValidationError) -> str:
@@ -198,23 +255,19 @@ def suite_records(
 
     found: list[Record] = []
     at_work = _AtWork(suite, workspace, runtime, skip_bad_images)
-    total = len(suite.seeds) * len(suite.methods) + len(suite.external)
-    done = 0
-    for seed in suite.seeds:
-        for entry in suite.methods:
-            done += 1
-            say(f"[{done}/{total}] {entry.method}, seed {seed}")
-            config = pretrain_config(suite, entry, seed)
-            found += at_work.measure(at_work.pretrain(entry, config), seed)
-    for entry in suite.external:
-        done += 1
+    total = len(suite.plan) + len(suite.external)
+    for done, (seed, entry) in enumerate(suite.plan, start=1):
+        say(f"[{done}/{total}] {entry.method}, seed {seed}")
+        config = pretrain_config(suite, entry, seed)
+        found += at_work.measure(entry, at_work.pretrain(entry, config), seed)
+    for done, entry in enumerate(suite.external, start=len(suite.plan) + 1):
         say(f"[{done}/{total}] {entry.encoder}")
         reference = Reference(
             entry.encoder, workspace, weights=entry.weights, image_size=entry.image_size
         )
-        found += at_work.measure(reference, suite.seeds[0], entry)
+        found += at_work.measure(entry, reference, suite.seeds[0])
         if suite.controls:
-            found += at_work.measure(at_work.untrained(reference), suite.seeds[0], entry)
+            found += at_work.measure(entry, at_work.untrained(reference), suite.seeds[0])
     if not found:
         raise DataError(f"suite {suite.name} made no number")
     return found
@@ -252,17 +305,14 @@ class _AtWork:
         return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
 
     def measure(
-        self, encoder: "Reference", seed: int, external: ExternalEntry | None = None
+        self, row: PretrainEntry | ExternalEntry, encoder: "Reference", seed: int
     ) -> list[Record]:
         """All evaluations of one encoder: those on the same images share a pass over them."""
         from ssl_bench.evaluate import evaluate
 
         by_data: dict[str, list[tuple[Any, Sequence[str]]]] = {}
-        for entry in self.suite.evaluate:
-            if external and external.evaluations and entry.evaluation not in external.evaluations:
-                continue
+        for entry, layers in self.suite.requests(row, seed):
             harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, seed))
-            layers = external.layers if external else entry.layers
             by_data.setdefault(entry.data or self.suite.data, []).append((harness, layers))
         return [
             record

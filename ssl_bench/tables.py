@@ -7,27 +7,34 @@ label draws) or, with one seed each, by test image.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ssl_bench.comparison import Measured, difference
 from ssl_bench.errors import DataError
+from ssl_bench.labels import (
+    BASELINES,
+    baseline_of,
+    column_names,
+    column_order,
+    data_names,
+    rank,
+    row_names,
+    shown_metrics,
+)
 from ssl_bench.provenance import command_of
 from ssl_bench.published import deviations, published_for
-from ssl_bench.records import Record, key_of, read_record, write_atomically
+from ssl_bench.records import Record, read_record, write_atomically
 from ssl_bench.statistics import LEVEL, Paired, holm, mean_interval
 
-BASELINES = ("random", "autoencoder")
 WIDE = 8  # columns above which a table is cut by protocol
 LEADS, STALE = "●", "†"
 ABOVE_CHANCE = 4  # standard deviations at which a control is not at chance any more
-HIDDEN = {"seed", "precision"}  # settings that never tell rows or columns apart
 
 
 @dataclass(frozen=True)
@@ -72,17 +79,18 @@ class Table:
         """
         controls = [r for r in records if "control" in r.identity]
         records = [r for r in records if "control" not in r.identity]
-        shown = [(record, metric) for record in records for metric in _shown(record)]
+        shown = [(record, metric) for record in records for metric in shown_metrics(record)]
         several = [record for record, _ in shown]
-        rows, columns = _row_names(several), _column_names(shown)
+        rows, columns = row_names(several), column_names(shown)
         measured: dict[Place, dict[tuple[int, int], Measured]] = defaultdict(dict)
         for (record, metric), row, column in zip(shown, rows, columns, strict=True):
             one = Measured(record, metric, workspace)
             measured[row, column][one.seeds] = one
         alone = [r.identity.get("encoder", "") is None for r in several]
         free = {row for row, a in zip(rows, alone, strict=True) if a}
-        ordered = sorted(set(rows), key=lambda r: (r not in free, _rank(r), rows.index(r)))
-        order = _column_order(several, columns)
+        first = dict(zip(reversed(rows), reversed(several), strict=True))  # each row's first record
+        ordered = sorted(first, key=lambda r: (r not in free, rank(first[r]), rows.index(r)))
+        order = column_order(several, columns)
         notes = [*_metric_notes(shown), *_footnotes(records), *_control_notes(controls)]
         return cls(
             ordered, order, dict(measured), notes, _interval(records),
@@ -112,19 +120,32 @@ class Table:
     def differences(self) -> list[tuple[str, list[Paired | None]]]:
         """Each row of an encoder against each baseline present, over all columns.
 
-        Their p-values are Holm's, over all of them.
+        Of several rows of one baseline, each is compared with the one of its own network and
+        images. The p-values are Holm's, over all of them.
         """
         lines = []
-        for place, baseline in enumerate((*self.free, *BASELINES)):
-            known = (*self.free, *BASELINES[: max(0, place - len(self.free) + 1)])
-            for row in self.rows:
-                if row in known or baseline not in self.rows:
-                    continue
-                cells = [self.difference(row, baseline, column) for column in self.columns]
-                if any(cells):
-                    lines.append((f"{row} − {baseline}", cells))
+        for row, baseline in self._pairs():
+            cells = [self.difference(row, baseline, column) for column in self.columns]
+            if any(cells):
+                lines.append((f"{row} − {baseline}", cells))
         corrected = iter(_corrected([cell for _, cells in lines for cell in cells]))
         return [(name, [next(corrected) for _ in cells]) for name, cells in lines]
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        """Rows with the baselines that they are compared with, baseline by baseline."""
+        encoders = {row: self._record(row) for row in self.rows if row not in self.free}
+        for baseline in self.free:
+            yield from ((row, baseline) for row in encoders)
+        for place, method in enumerate(BASELINES):
+            candidates = {row: one for row, one in encoders.items() if one.method == method}
+            for row, one in encoders.items():
+                baseline = baseline_of(one, candidates)
+                if baseline and rank(one) > place:
+                    yield row, baseline
+
+    def _record(self, row: str) -> Record:
+        """Any record of a row: its encoder is the same in all but the seed."""
+        return next(one.record for c in self.columns for one in self.at(row, c))
 
     @cached_property
     def leading(self) -> set[Place]:
@@ -353,16 +374,7 @@ def _tex(text: str) -> str:
     return text.replace("−", "--")
 
 
-# ---- names of rows and columns
-
-
-def _pretraining(record: Record) -> Mapping[str, Any]:
-    return record.details.get("pretraining") or {}
-
-
-def _shown(record: Record) -> list[str]:
-    """The metrics that tables show, as the evaluation named them."""
-    return record.details.get("shown") or [record.details["metric"]]
+# ---- what stands below a table
 
 
 def _interval(records: Sequence[Record]) -> str:
@@ -408,116 +420,13 @@ def _control_notes(controls: Sequence[Record]) -> list[str]:
     return notes
 
 
-def _rank(row: str) -> int:
-    """Baselines first, as in the paper's tables."""
-    name = row.split(" ")[0]
-    return BASELINES.index(name) if name in BASELINES else len(BASELINES)
-
-
-def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Settings with more than one value among these configurations."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    configs = list(configs)
-    for config in configs:
-        for name, value in config.items():
-            seen[name].add(repr(value))
-    return {name for name, values in seen.items() if len(values) > 1} - HIDDEN
-
-
-def _row_names(records: Sequence[Record]) -> list[str]:
-    """The method, with the pretraining settings that tell runs of one method apart."""
-    configs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    sources: dict[str, set[str]] = defaultdict(set)
-    marked = _told_apart(_pretraining_data(records))
-    for record, source in zip(records, marked, strict=True):
-        configs[record.method].append(_pretraining(record))
-        sources[record.method].add(source)
-    names = []
-    for record, source in zip(records, marked, strict=True):
-        telling = sorted(varying(configs[record.method]))
-        settings = _pretraining(record)
-        marks = [f"{name}={settings[name]}" for name in telling if name in settings]
-        if len(sources[record.method]) > 1:
-            marks.append(f"on {source}")
-        names.append(" ".join([record.method, *marks]))
-    return names
-
-
-def _pretraining_data(records: Sequence[Record]) -> list[tuple[str, str | None]]:
-    """Name and digest of the images that each encoder was pretrained on.
-
-    The first records did not hold the digest: what another one says of the same run is taken.
-    """
-    runs = [str(r.identity.get("encoder")) for r in records]
-    known: dict[str, str] = {}
-    for run, record in zip(runs, records, strict=True):
-        if record.details.get("pretraining_digest"):
-            known[run] = record.details["pretraining_digest"]
-    named = zip(runs, records, strict=True)
-    return [
-        (str(r.details["pretraining_data"]), r.details.get("pretraining_digest") or known.get(run))
-        for run, r in named
-    ]
-
-
-def _column_names(shown: Sequence[tuple[Record, str]]) -> list[str]:
-    """Protocol with its deviations, layer, the metric if there are several, the data likewise."""
-    data = _data_names([record for record, _ in shown])
-    several = len(set(data)) > 1
-    return [
-        f"{r.details['protocol']} {r.details.get('column', r.identity['layer'])}".rstrip()
-        + (f" {metric}" if len(_shown(r)) > 1 else "")
-        + (f" on {name}" if several else "")
-        for (r, metric), name in zip(shown, data, strict=True)
-    ]
-
-
-def _data_names(records: Sequence[Record]) -> list[str]:
-    """The data set of each record, told apart by content where a name stands for several.
-
-    Protocols are looked at one by one: of one set, some see squares, some boxes, some masks.
-    """
-    names = [""] * len(records)
-    for protocol in {record.identity["protocol"] for record in records}:
-        of = [i for i, r in enumerate(records) if r.identity["protocol"] == protocol]
-        contents = [(records[i].data, "".join(records[i].identity["data"].values())) for i in of]
-        for i, name in zip(of, _told_apart(contents), strict=True):
-            names[i] = name
-    return names
-
-
-def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
-    """Each name, with a mark of its digest where other digests go by the same name."""
-    digests: dict[str, set[str | None]] = defaultdict(set)
-    for name, digest in named:
-        digests[name].add(digest)
-    return [
-        f"{name} [{key_of({'data': digest})[:4]}]" if len(digests[name]) > 1 else name
-        for name, digest in named
-    ]
-
-
-def _column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
-    """By protocol in order of appearance, then by layer from the image upwards."""
-    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
-    protocols = list(dict.fromkeys(r.identity["protocol"] for r in records))
-
-    def place(name: str) -> tuple[int, int, int]:
-        record = records[names.index(name)]
-        layer = record.identity["layer"]
-        depth = layers.index(layer) if layer in layers else len(layers)
-        return protocols.index(record.identity["protocol"]), depth, names.index(name)
-
-    return sorted(dict.fromkeys(names), key=place)
-
-
 def _footnotes(records: Sequence[Record]) -> list[str]:
     """What every row has in common: data, number of test images, skipped ones.
 
     Where protocols see other images of one set, each count is followed by those that it is for.
     """
     notes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for record, data in zip(records, _data_names(records), strict=True):
+    for record, data in zip(records, data_names(records), strict=True):
         notes[data, _counted(record)][record.identity["protocol"]] = None
     sets = Counter(data for data, _ in notes)
     return [

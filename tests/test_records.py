@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records import (
+    Provenance,
     Run,
     find_run,
     key_of,
@@ -105,3 +107,21 @@ def test_predictions_are_plain_arrays(tmp_path):
     write_predictions(tmp_path / "p.npz", {"label": np.arange(3), "predicted": np.ones(3)})
     with np.load(tmp_path / "p.npz", allow_pickle=False) as read:
         assert read["label"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("bench knn --data folder:/home/me/photos", "bench knn --data folder:…/photos"),
+        ("bench run ../toy.toml --workspace=~/runs/x", "bench run …/toy.toml --workspace=…/x"),
+        ("bench svm --data 'voc:/data/VOC2007,name=x'", "bench svm --data 'voc:…/VOC2007,name=x'"),
+        ("bench segment --data voc12+sbd --lr 1e-4", "bench segment --data voc12+sbd --lr 1e-4"),
+        ("bench table --workspace runs/a", "bench table --workspace runs/a"),
+    ],
+)
+def test_a_record_says_nothing_of_the_machines_folders(typed, kept):
+    made = Provenance(
+        command=typed, finished=datetime.now(UTC), seconds=1, peak_memory_mb=1, device="cpu",
+        python="3", packages={}, git_commit=None, git_dirty=None,
+    )  # fmt: skip
+    assert made.command == kept

@@ -84,6 +84,11 @@ def test_controls_can_be_turned_off(suite, bench, workspace):
         ('weights = "', 'weigths = "', "did you mean weights"),
         ('encoder = "alexnet"', 'encoder = "timm:resnet19"', "resnet18"),
         ('layers = ["conv2"]', 'layers = ["conv2"]\nevaluations = ["knnn"]', "knn"),
+        ("batch_size = 4", "batch_size = 4\nlayers = ['conv9']", "unknown layer 'conv9'"),
+        ("batch_size = 4", "batch_size = 4\nlayers = { knnn = ['conv1'] }", "did you mean knn"),
+        ("batch_size = 4", "batch_size = 4\nlayers = 3", "pretrain.0.layers"),
+        ("batch_size = 4", "batch_size = 4\nseeds = [1]", "unknown seed '1'; known: 0"),
+        ("k = [3, 5]", "k = [3, 5]\nseeds = [0, 2]", "unknown seed '2'"),
         ("k = [3, 5]", "k = [3, 0]", "every k is a whole number from 1"),
         ("strengths = 2", "costs = [2]", "costs"),
     ],
@@ -99,3 +104,57 @@ def test_a_suite_of_nothing_is_refused(suite, bench, workspace):
     text = text[: text.index("[[pretrain]]")] + text[text.index("[[evaluate]]") :]
     suite.write_text(text)
     fails(bench("run", suite, "--workspace", workspace), 2, "[[pretrain]] or [[external]]")
+
+
+ROWS = """
+name = "rows"
+data = "scenes:train=60,test=20"
+seeds = [3, 4]
+controls = false
+
+[[pretrain]]
+method = "random"
+arch = "dcgan"
+image_size = 128
+width = 0.05
+init = "dcgan"
+layers = { knn = ["conv2", "bottleneck"] }
+evaluations = ["knn"]
+seeds = [4]
+
+[[pretrain]]
+method = "random"
+image_size = 64
+width = 0.1
+init = "fan-in"
+
+[[evaluate]]
+evaluation = "knn"
+layers = ["conv1"]
+k = [3]
+
+[[evaluate]]
+evaluation = "linear-probe"
+layers = ["pool5"]
+strengths = 2
+seeds = [3]
+"""
+
+
+def test_rows_have_layers_evaluations_and_seeds_of_their_own(bench, workspace, tmp_path):
+    path = tmp_path / "rows.toml"
+    path.write_text(ROWS)
+    made = bench("run", path, "--workspace", workspace, "--workers", 0)
+    assert made.code == 0, made.err
+    done = [
+        (r.details["pretraining"]["arch"], r.identity["protocol"].split("/")[0], seed, layer)
+        for r in read_records(workspace, "evaluation")
+        for seed, layer in [(r.identity["config"]["seed"], r.identity["layer"])]
+    ]
+    assert sorted(done) == [
+        ("alexnet", "knn", 3, "conv1"),
+        ("alexnet", "knn", 4, "conv1"),
+        ("alexnet", "linear", 3, "pool5"),
+        ("dcgan", "knn", 4, "bottleneck"),
+        ("dcgan", "knn", 4, "conv2"),
+    ]

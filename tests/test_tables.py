@@ -134,6 +134,56 @@ def test_baselines_come_first_and_layers_from_the_image_up():
     assert list(table.columns) == ["linear/logreg@1 conv1", "linear/logreg@1 pool5"]
 
 
+def trained_on(method, images, seed, top1, **settings):
+    """A record of an encoder that was pretrained on these images."""
+    made = record(method, seed, top1, settings=settings)
+    details = {**made.details, "pretraining_data": images, "pretraining_digest": images}
+    return made.model_copy(update={"details": details})
+
+
+def test_a_baseline_is_the_one_of_the_same_images():
+    table = Table.of(
+        [
+            trained_on(method, images, seed, base + 5 * (images == "b") + seed**2 % 3)
+            for method, base in (("autoencoder", 20.0), ("context-encoder", 30.0))
+            for images in ("a", "b")
+            for seed in (0, 1)
+        ]
+        + [trained_on("random", "a", seed, 10.0 + seed) for seed in (0, 1)]
+    )
+    lines = {name: cells[0].mean for name, cells in table.differences if cells[0]}
+    assert list(table.rows)[:3] == ["random", "autoencoder on a", "autoencoder on b"]
+    assert lines == {
+        "autoencoder on a − random": 10.0,
+        "autoencoder on b − random": 15.0,  # random weights saw no images: the one row is for all
+        "context-encoder on a − random": 20.0,
+        "context-encoder on b − random": 25.0,
+        "context-encoder on a − autoencoder on a": 10.0,
+        "context-encoder on b − autoencoder on b": 10.0,
+    }
+
+
+def test_random_weights_are_a_baseline_of_their_own_network_only():
+    table = Table.of(
+        [
+            trained_on("random", "a", 0, 10.0, arch="alexnet"),
+            trained_on("random", "a", 0, 20.0, arch="dcgan"),
+            trained_on("context-encoder", "a", 0, 30.0, arch="alexnet"),
+            trained_on("inpainting", "a", 0, 30.0, arch="dcgan"),
+        ]
+    )
+    assert list(table._pairs()) == [
+        ("context-encoder", "random arch=alexnet"),
+        ("inpainting", "random arch=dcgan"),
+    ]
+
+
+def test_no_baseline_where_several_fit():
+    rows = [trained_on("autoencoder", "a", 0, 10.0, steps=steps) for steps in (1, 2)]
+    table = Table.of([*rows, trained_on("context-encoder", "a", 0, 30.0, steps=2)])
+    assert not list(table._pairs())
+
+
 def test_runs_of_one_method_are_told_apart_by_what_differs():
     short = record("context-encoder", 0, 30.0, settings={"steps": 10, "width": 1})
     long = record("context-encoder", 0, 40.0, settings={"steps": 20, "width": 1})
