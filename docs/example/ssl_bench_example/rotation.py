@@ -1,0 +1,51 @@
+"""Rotation: predict by which quarter turn an image was rotated (Gidaris et al., ICLR 2018).
+
+bench pretrain rotation --data folder:photos
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.augment import random_crop_flip
+from ssl_bench.encoders import Encoder, Normalization, initialize
+from ssl_bench.task import Pretext, PretextConfig, Step
+
+
+class Rotation(Pretext):
+    """Four quarter turns, one linear classifier on the encoder's last map."""
+
+    Config = PretextConfig  # steps, batch size, rate, encoder: this method adds none
+    version = 1
+
+    def __init__(
+        self, config: PretextConfig, encoder: Encoder, normalization: Normalization
+    ) -> None:
+        super().__init__(config, encoder, normalization)
+        with torch.no_grad():
+            numbers = self._top(torch.zeros(1, 3, config.image_size, config.image_size)).shape[1]
+        self.head = nn.Linear(numbers, 4)
+        initialize(self.head, config.init, config.seed, "head")
+
+    def _top(self, images: Tensor) -> Tensor:
+        """Normalised (B, 3, S, S) -> (B, D), the last map as a vector."""
+        last = self.encoder.layers[-1]
+        return self.encoder(images, [last])[last].flatten(1)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam."""
+        self.adam = torch.optim.Adam(self.parameters(), lr=self.config.lr)
+        return [self.adam]
+
+    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
+        """Cross-entropy of the turn, which is drawn for each image."""
+        crops = random_crop_flip(images, self.config.image_size, step.random)
+        turns = (step.random.uniform("turn") * 4).long()  # (B,), 0 to 3
+        pairs = zip(crops, turns.tolist(), strict=True)
+        turned = torch.stack([torch.rot90(crop, turn, (1, 2)) for crop, turn in pairs])
+        guessed = self.head(self._top(self.normalization.apply(turned)))  # (B, 4)
+        loss = F.cross_entropy(guessed, turns)
+        step.update(self.adam, loss)
+        return {"loss": loss.detach()}
