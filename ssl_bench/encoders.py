@@ -192,13 +192,17 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def save_encoder(encoder: nn.Module, spec: EncoderSpec, path: Path) -> str:
-    """Write the weights with their spec in the header; returns their digest."""
+    """Write the weights with their spec in the header, byte by byte the same for equal ones.
+
+    Returns the digest of the weights.
+    """
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()
     }
     digest = weights_digest(state)
     with written_at_once(path) as scratch:
-        save_file(state, scratch, {"encoder": spec.model_dump_json(), "digest": digest})
+        # One entry: the library writes several in any order, and equal weights are equal files.
+        save_file(state, scratch, {"encoder": spec.model_dump_json()})
     return digest
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from ssl_bench import catalogue
 from ssl_bench.comparison import harness_class, harness_of, predictions_of
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.protocols import protocol
-from ssl_bench.records import Record, read_records
+from ssl_bench.records import Record, folder_of, read_records
 from ssl_bench.runtime import Runtime
 
 
@@ -85,7 +86,8 @@ def _layer(record: Record) -> list[str]:
 def lines_of(record: Record) -> Iterator[str]:
     """All that a record says, for a person."""
     yield f"{record.kind} {record.key}"
-    yield f"made again by: {command_of(record)}"
+    made = "made by a suite's controls; without them" if "control" in record.identity else "made"
+    yield f"{made} again by: {command_of(record)}"
     for title, content in (
         ("metrics", record.metrics),
         ("identity", record.identity),
@@ -178,8 +180,20 @@ def _differences(record: Record, found: Record, workspace: Path, apart: Path) ->
         before, now = (r.details["encoder"]["digest"] for r in (record, found))
         if before != now:
             yield f"the encoder's weights were {before[:12]} and are {now[:12]}"
+        yield from _differing_weights(folder_of(workspace, record), folder_of(apart, found))
         return
     before, now = predictions_of(record, workspace), predictions_of(found, apart)
     for name in sorted(before.keys() | now.keys()):
         if name not in now or name not in before or not np.array_equal(before[name], now[name]):
             yield f"the predictions' {name} differ"
+
+
+def _differing_weights(before: Path, now: Path) -> Iterator[str]:
+    """What a pretext keeps beside its encoder, where it is still there."""
+    for path in sorted(before.glob("*.safetensors")):
+        if path.name == "encoder.safetensors":
+            continue
+        held, found = load_file(path), load_file(now / path.name)
+        for name in sorted(held.keys() | found.keys()):
+            if not np.array_equal(held.get(name, ()), found.get(name, ())):
+                yield f"{path.name}: {name} differs"

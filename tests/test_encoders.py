@@ -178,3 +178,13 @@ def test_unknown_architectures_name_the_nearest(arch):
 def test_unknown_layers_name_the_nearest():
     with pytest.raises(UsageError, match="unknown layer 'conv6'; did you mean conv"):
         AlexNet(0.25)(torch.zeros(1, 3, 64, 64), ["conv6"])
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    """A file's digest stands in its run's record: the header must not depend on chance."""
+    spec = EncoderSpec(arch="alexnet", image_size=96, width=0.1, normalization=HALF)
+    encoder = build_encoder(spec)
+    paths = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for path in paths:
+        save_encoder(encoder, spec, path)
+    assert len({path.read_bytes() for path in paths}) == 1

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from refusals import contents, fails, half_written
+from safetensors.numpy import load_file, save_file
 from test_comparison import TOY, call
 from test_verify import answer_otherwise, edit, rekeyed
 
@@ -230,6 +231,20 @@ def test_a_control_is_made_again(bench, spoilt):
     evaluate(requests, encoder, PROBED, spoilt, Runtime(workers=0), controls=True)
     (control,) = (r for r in read_records(spoilt, "evaluation") if "control" in r.identity)
     is_the_same(bench, spoilt, control)
+    shown = bench("show", control.key[:12], "--workspace", spoilt).out
+    assert "made by a suite's controls; without them again by: bench knn" in shown
+
+
+def test_other_weights_beside_the_encoder_are_found(bench, spoilt):
+    """The decoder is no part of the digest that the record names of the encoder."""
+    (record,) = runs_of(spoilt, "context-encoder")
+    path = folder_of(spoilt, record) / "rest.safetensors"
+    weights = load_file(path)
+    weights["decoder.0.bias"][0] += 1e-6
+    save_file(weights, path)
+    result = rerun(bench, spoilt, record.key)
+    assert result.code == 1
+    assert result.out == f"{record.key[:12]}: rest.safetensors: decoder.0.bias differs\n"
 
 
 def test_an_edited_metric_is_found(bench, spoilt):
