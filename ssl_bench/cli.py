@@ -13,6 +13,7 @@ from ssl_bench import catalogue
 from ssl_bench.errors import BenchError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from ssl_bench.records import Record
     from ssl_bench.runtime import Runtime
 
 
@@ -164,6 +165,11 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+_finished = click.option(
+    "--finished", is_flag=True, help="Take what is finished of the suite, and compute nothing."
+)
 
 
 def _devices(default: str) -> click.Option:
@@ -473,14 +479,14 @@ def table(workspace: Path, form: str, out: Path | None) -> None:
 @cli.command()
 @click.argument("suite")
 @_out
+@_finished
 @_feature_memory
 @_shared
 def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
-    from ssl_bench.suite import read_suite, run_suite
+    from ssl_bench.tables import Table
 
-    runtime = _runtime(**options)
-    made = run_suite(read_suite(suite), workspace, runtime, options["skip_bad_images"])
+    made = Table.of(_suite_records(suite, workspace, **options), workspace)
     click.echo(made.markdown())
     if out:
         for path in made.write(out):
@@ -491,17 +497,25 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
 @click.argument("suite")
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="Folder for records, predictions, pictures and tables.")  # fmt: skip
+@_finished
 @_feature_memory
 @_shared
 def export(suite: str, out: Path, workspace: Path, **options: Any) -> None:
     """Write a suite's committed form, without weights; what is missing of it is made."""
     from ssl_bench.sharing import export as job
+
+    for path in job(_suite_records(suite, workspace, **options), workspace, out):
+        click.echo(f"wrote {path}", err=True)
+
+
+def _suite_records(suite: str, workspace: Path, finished: bool, **options: Any) -> "list[Record]":
+    """The evaluations of a suite; the missing ones are made, unless `finished`."""
     from ssl_bench.suite import read_suite, suite_records
 
-    runtime = _runtime(**options)
-    records = suite_records(read_suite(suite), workspace, runtime, options["skip_bad_images"])
-    for path in job(records, workspace, out):
-        click.echo(f"wrote {path}", err=True)
+    return suite_records(
+        read_suite(suite), workspace, _runtime(**options),
+        skip_bad_images=options["skip_bad_images"], finished=finished,
+    )  # fmt: skip
 
 
 @cli.command("import")

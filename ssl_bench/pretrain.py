@@ -1,6 +1,7 @@
 """The job from images to encoder: train a pretext, or take its starting weights, and record it."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
+from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.store import ImageStore, open_store
 from ssl_bench.encoders import (
     EncoderSpec,
@@ -45,6 +47,40 @@ def build_pretext(
     return catalogue.pretext(method)(config, encoder, normalization), spec
 
 
+@dataclass(frozen=True)
+class Pretraining:
+    """A method with its settings and images, and the run that holds the encoder, made or not."""
+
+    method: str
+    config: EncoderConfig
+    dataset: Dataset
+    store: ImageStore
+    run: Run
+
+    @classmethod
+    def of(
+        cls, method: str, config: EncoderConfig, data: str, workspace: Path, runtime: Runtime,
+        *, skip_bad_images: bool = False,
+    ) -> "Pretraining":  # fmt: skip
+        """Decodes the images if need be. Raises UsageError for settings that cannot be."""
+        if isinstance(config, TrainConfig):
+            config = config.model_copy(update={"precision": resolve_precision(config.precision)})
+        dataset = catalogue.dataset(data)
+        check_spec(config.spec(PLAIN))  # before images are decoded
+        store = open_store(
+            dataset, "train", config.image_size,
+            skip_bad_images=skip_bad_images, workers=runtime.workers,
+        )  # fmt: skip
+        identity = {
+            "kind": "pretrain",
+            "method": method,
+            "version": catalogue.pretext(method).version,
+            "config": config.model_dump(mode="json"),
+            "data": store.index.digest,
+        }
+        return cls(method, config, dataset, store, Run(workspace, "pretrain", method, identity))
+
+
 def pretrain(
     method: str,
     config: EncoderConfig,
@@ -56,36 +92,22 @@ def pretrain(
     skip_bad_images: bool = False,
 ) -> Record:
     """The record of `method` with these settings: read if it exists, else made or continued."""
-    if isinstance(config, TrainConfig):
-        config = config.model_copy(update={"precision": resolve_precision(config.precision)})
-    dataset = catalogue.dataset(data)
-    check_spec(config.spec(PLAIN))  # before images are decoded
-    store = open_store(
-        dataset, "train", config.image_size,
-        skip_bad_images=skip_bad_images, workers=runtime.workers,
-    )  # fmt: skip
-    identity = {
-        "kind": "pretrain",
-        "method": method,
-        "version": catalogue.pretext(method).version,
-        "config": config.model_dump(mode="json"),
-        "data": store.index.digest,
-    }
-    run = Run(workspace, "pretrain", method, identity)
+    it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
+    config, run = it.config, it.run
     if run.record is None:
         precision = config.precision if isinstance(config, TrainConfig) else "32"
         fabric = runtime.fabric(resolve_precision(precision))
         if fabric.is_global_zero:
             with run.working() as folder:
                 if run.record is None:  # unless another process made it while this one waited
-                    _make(run, folder, method, config, dataset.name, store, runtime)
+                    _make(run, folder, method, config, it.dataset.name, it.store, runtime)
         else:
-            _make(run, run.folder, method, config, dataset.name, store, runtime)
+            _make(run, run.folder, method, config, it.dataset.name, it.store, runtime)
         fabric.barrier()
     record = run.record
     assert record is not None
     if preview and is_main_process():
-        _preview(run, record, method, config, store)
+        _preview(run, record, method, config, it.store)
     return record
 
 

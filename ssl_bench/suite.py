@@ -45,7 +45,6 @@ from ssl_bench.errors import DataError, UsageError, unknown
 from ssl_bench.progress import say
 from ssl_bench.records import Record
 from ssl_bench.runtime import Runtime
-from ssl_bench.tables import Table
 
 if TYPE_CHECKING:
     from ssl_bench.reference import Reference
@@ -240,36 +239,38 @@ def evaluation_config(entry: EvaluateEntry, seed: int) -> Any:
     return catalogue.evaluation(entry.evaluation).Config(**(entry.model_extra or {}), seed=seed)
 
 
-def run_suite(
-    suite: Suite, workspace: Path, runtime: Runtime, skip_bad_images: bool = False
-) -> Table:
-    """Make the runs that are missing, seed by seed, and return the table of the suite's own."""
-    return Table.of(suite_records(suite, workspace, runtime, skip_bad_images), workspace)
-
-
 def suite_records(
-    suite: Suite, workspace: Path, runtime: Runtime, skip_bad_images: bool = False
+    suite: Suite,
+    workspace: Path,
+    runtime: Runtime,
+    *,
+    skip_bad_images: bool = False,
+    finished: bool = False,
 ) -> list[Record]:
-    """All evaluations of a suite, those that are missing made now; DataError if there is none."""
+    """All evaluations of a suite; those that are missing are made now, unless `finished`.
+
+    Raises DataError if there is none.
+    """
     from ssl_bench.reference import Reference
 
     found: list[Record] = []
-    at_work = _AtWork(suite, workspace, runtime, skip_bad_images)
+    at_work = _AtWork(suite, workspace, runtime, skip_bad_images, finished)
     total = len(suite.plan) + len(suite.external)
     for done, (seed, entry) in enumerate(suite.plan, start=1):
         say(f"[{done}/{total}] {entry.method}, seed {seed}")
         config = pretrain_config(suite, entry, seed)
-        found += at_work.measure(entry, at_work.pretrain(entry, config), seed)
+        if encoder := at_work.pretrain(entry, config):
+            found += at_work.measure(entry, encoder, seed)
     for done, entry in enumerate(suite.external, start=len(suite.plan) + 1):
         say(f"[{done}/{total}] {entry.encoder}")
         reference = Reference(
             entry.encoder, workspace, weights=entry.weights, image_size=entry.image_size
         )
         found += at_work.measure(entry, reference, suite.seeds[0])
-        if suite.controls:
-            found += at_work.measure(entry, at_work.untrained(reference), suite.seeds[0])
+        if suite.controls and (floor := at_work.untrained(reference)):
+            found += at_work.measure(entry, floor, suite.seeds[0])
     if not found:
-        raise DataError(f"suite {suite.name} made no number")
+        raise DataError(f"of suite {suite.name} there is no number")
     return found
 
 
@@ -281,20 +282,21 @@ class _AtWork:
     workspace: Path
     runtime: Runtime
     skip_bad_images: bool
+    finished: bool
 
-    def pretrain(self, entry: PretrainEntry, config: Any) -> "Reference":
-        """The encoder of one pretext and seed, trained if it is missing."""
-        from ssl_bench.pretrain import pretrain
+    def pretrain(self, entry: PretrainEntry, config: Any) -> "Reference | None":
+        """The encoder of one pretext and seed, trained if it is missing; None if it may not be."""
+        from ssl_bench.pretrain import Pretraining, pretrain
         from ssl_bench.reference import Reference
 
-        data = entry.data or self.suite.data
-        run = pretrain(
-            entry.method, config, data, self.workspace, self.runtime,
-            skip_bad_images=self.skip_bad_images,
-        )  # fmt: skip
-        return Reference(f"{entry.method}@{run.key}", self.workspace)
+        asked = entry.method, config, entry.data or self.suite.data, self.workspace, self.runtime
+        if self.finished:
+            run = Pretraining.of(*asked, skip_bad_images=self.skip_bad_images).run.record
+        else:
+            run = pretrain(*asked, skip_bad_images=self.skip_bad_images)
+        return Reference(f"{entry.method}@{run.key}", self.workspace) if run else None
 
-    def untrained(self, reference: "Reference") -> "Reference":
+    def untrained(self, reference: "Reference") -> "Reference | None":
         """The same network with random weights, at the same image size."""
         spec = reference.spec
         settings = {
@@ -321,5 +323,6 @@ class _AtWork:
                 requests, encoder, data, self.workspace, self.runtime,
                 skip_bad_images=self.skip_bad_images,
                 controls=self.suite.controls and seed == self.suite.seeds[0],
+                finished=self.finished,
             )
         ]  # fmt: skip
