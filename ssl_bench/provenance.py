@@ -48,26 +48,26 @@ def command_of(record: Record) -> str:
         encoder = record.identity.get("encoder")  # none: it is made beside whatever is there
         words += [*(["--encoder", _encoder(record)] if encoder else []), *_layer(record)]
     words += ["--data", record.data]
-    for name, value in _told(config, record.identity["config"]).items():
+    for name, value in told(config, record.identity["config"]).items():
         flag = f"--{name.replace('_', '-')}"
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words += [flag] if value is True else [flag, text]
     return shlex.join(words)
 
 
-def _told(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def told(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that must be said for `config` to have these values; a default may follow."""
     known = {k: v for k, v in values.items() if k in config.model_fields}
-    told: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     for _ in known:
-        made = config(**told).model_dump(mode="json")
+        made = config(**said).model_dump(mode="json")
         if made.get("precision") == "auto" and known.get("precision") == "32":
             made["precision"] = "32"
-        wrong = [k for k, v in known.items() if made[k] != v and k not in told]
+        wrong = [k for k, v in known.items() if made[k] != v and k not in said]
         if not wrong:
             break
-        told |= {k: known[k] for k in wrong}
-    return told
+        said |= {k: known[k] for k in wrong}
+    return said
 
 
 def _encoder(record: Record) -> str:

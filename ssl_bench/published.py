@@ -1,14 +1,16 @@
 """Published numbers beside measured ones, with every deviation that is known (published.toml)."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ssl_bench import catalogue
 from ssl_bench.comparison import Measured
+from ssl_bench.provenance import told
 
 
 class Number(BaseModel):
@@ -66,9 +68,23 @@ def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:
         yield f"{size} px, not {source.size}"
     if pretraining.get("width", 1.0) != 1.0:
         yield f"width {pretraining['width']}, not 1"
+    yield from _settings(str(record.details.get("encoder") or record.method), pretraining)
     if "steps" not in pretraining:  # nothing was trained
         return
     if record.details.get("pretraining_data") != source.pretraining:
         yield f"pretrained on {record.details.get('pretraining_data')}, not {source.pretraining}"
     if source.steps and pretraining["steps"] != source.steps:
         yield f"{pretraining['steps']:,} pretraining steps, not {source.steps:,}"
+
+
+# What is said in words of its own, or made no number of the papers' other.
+SAID = {"seed", "precision", "image_size", "width", "steps"}
+
+
+def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of a pretext that are not its defaults, which are the papers' or unstated."""
+    if method not in catalogue.names("pretext"):
+        return
+    for name, value in told(catalogue.pretext(method).Config, pretraining).items():
+        if name not in SAID:
+            yield f"pretrained with {name}={value}"

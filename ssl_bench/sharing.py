@@ -4,23 +4,30 @@
 made. What is imported is verified first, and nothing in it is run.
 """
 
+import hashlib
+import io
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from ssl_bench.errors import DataError
-from ssl_bench.records import Record, folder_of, read_record, read_records, write_atomically
+from ssl_bench.records import Record, folder_of, read_record, read_records
 from ssl_bench.tables import Table
 from ssl_bench.verify import disagreements, workspaces_in
 
 LARGEST = 10 << 20  # bytes of an export
+WIDEST = 640  # px of a picture in an export: images of others are shown as thumbnails only
+COLOURS = 128
 KEPT = (".json", ".npz", ".png")  # what of a run is taken along
 
 
 def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
     """Write these evaluations, and the runs of their encoders, to `out`; returns the tables.
 
-    Raises DataError for an `out` that holds something else, or an export above 10 MB.
+    The pictures in the workspace's folder `figures` go along; all pictures are shrunk. Raises DataError for an `out` that holds something else, or an export above
+    10 MB.
     """
     strange = [p.name for p in out.glob("*") if p.name not in _EXPORTED] if out.exists() else []
     if strange:
@@ -28,25 +35,47 @@ def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
     pretrained = {r.key: r for r in read_records(workspace, "pretrain")}
     encoders = {(r.identity["encoder"] or {}).get("run") for r in records}
     runs = [*records, *(pretrained[key] for key in sorted(map(str, encoders)) if key in pretrained)]
-    size = sum(path.stat().st_size for run in runs for path in _files(workspace, run))
+    folders = {f"{run.kind}/{folder_of(workspace, run).name}": run for run in runs}
+    written = {folder: _compact(workspace, run) for folder, run in folders.items()}
+    pictures = sorted((workspace / "figures").glob("*.png"))
+    written["figures"] = {path.name: _shrunk(path.read_bytes()) for path in pictures}
+    size = sum(len(content) for files in written.values() for content in files.values())
     if size > LARGEST:
         raise DataError(f"the export would have {size >> 20} MB, more than {LARGEST >> 20}")
-    for kind in ("pretrain", "evaluation"):
-        shutil.rmtree(out / kind, ignore_errors=True)
-    for run in runs:
-        folder = out / run.kind / folder_of(workspace, run).name
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in _files(workspace, run):
-            shutil.copy2(path, folder / path.name)
-        write_atomically(folder / "record.json", run.text)
+    for part in PARTS:
+        shutil.rmtree(out / part, ignore_errors=True)
+    for folder, files in written.items():
+        for name, content in files.items():
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            (out / folder / name).write_bytes(content)
     return Table.of(records, out).write(out)
 
 
-_EXPORTED = {"pretrain", "evaluation", "table.md", "table.csv", "table.tex"}
+PARTS = ("pretrain", "evaluation", "figures")
+_EXPORTED = {*PARTS, "table.md", "table.csv", "table.tex"}
 
 
-def _files(workspace: Path, record: Record) -> Iterable[Path]:
-    """The record, last, and what it names of the kinds that are kept."""
+def _compact(workspace: Path, run: Record) -> dict[str, bytes]:
+    """A run's files by name, the record last: it names the pictures as they are in the export."""
+    files = {path.name: path.read_bytes() for path in _files(workspace, run)[:-1]}
+    files |= {name: _shrunk(files[name]) for name in files if name.endswith(".png")}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    known = {**run.files, **digests}
+    return {**files, "record.json": run.model_copy(update={"files": known}).text.encode()}
+
+
+def _shrunk(picture: bytes) -> bytes:
+    """The same PNG, at most WIDEST px wide and with COLOURS colours, unless it is larger so."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((WIDEST, 1 << 16))
+    made = io.BytesIO()
+    small.quantize(COLOURS).save(made, "PNG", optimize=True)
+    return min(made.getvalue(), picture, key=len)
+
+
+def _files(workspace: Path, record: Record) -> list[Path]:
+    """What the record names of the kinds that are kept, and the record, last."""
     folder = folder_of(workspace, record)
     named = [folder / name for name in record.files if "/" not in name]
     kept = [path for path in named if path.suffix in KEPT and path.exists()]

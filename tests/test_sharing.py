@@ -1,12 +1,16 @@
 """Export and import: the same numbers without weights, and nothing that verification refuses."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from refusals import fails
 
-from ssl_bench.records import read_records
+from ssl_bench.records import Run, file_digest, folder_of, read_records
+from ssl_bench.sharing import export
 
 SUITE = """
 name = "mini"
@@ -41,6 +45,40 @@ def test_an_export_is_read_back_as_it_was(bench, workspace: Path, exported: Path
     tables = [bench("table", "--workspace", place).out for place in (workspace, other)]
     assert tables[0] == tables[1] == (exported / "table.md").read_text()
     assert "0 runs" in bench("import", exported, "--workspace", other).out
+
+
+def noise(path: Path, width: int, height: int) -> bytes:
+    """A picture that does not compress."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path.read_bytes()
+
+
+def test_pictures_are_shrunk_to_thumbnails(tmp_path: Path):
+    """Images of others may be shown small only; the record names the pictures that it lies with."""
+    run = Run(tmp_path / "runs", "pretrain", "mine", {"a": 1})
+    with run.working() as folder:
+        large = noise(folder / "large.png", 1500, 300)
+        small = noise(folder / "small.png", 8, 8)  # a palette would make it larger
+        run.finish(method="mine", data="d", metrics={}, details={}, started=0.0, device="cpu")
+    scored = Run(tmp_path / "runs", "evaluation", "of-mine", {"encoder": {"run": run.key}})
+    with scored.working():
+        record = scored.finish(
+            method="mine", data="d", metrics={}, details={}, started=0.0, device="cpu"
+        )
+    (tmp_path / "runs" / "figures").mkdir()
+    noise(tmp_path / "runs" / "figures" / "masks.png", 700, 70)
+    with suppress(KeyError):  # no table can be made of such a record
+        export([record], tmp_path / "runs", tmp_path / "out")
+    (written,) = read_records(tmp_path / "out", "pretrain")
+    place = folder_of(tmp_path / "out", written)
+    with Image.open(place / "large.png") as picture:
+        assert picture.size == (640, 128)
+    with Image.open(tmp_path / "out" / "figures" / "masks.png") as picture:
+        assert picture.size == (640, 64)
+    assert (place / "small.png").read_bytes() == small
+    assert written.files == {name: file_digest(place / name) for name in ("large.png", "small.png")}
+    assert (folder_of(tmp_path / "runs", written) / "large.png").read_bytes() == large
 
 
 def test_what_was_edited_is_not_imported(bench, exported: Path, tmp_path: Path):
