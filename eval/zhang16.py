@@ -14,6 +14,7 @@ that it means the same on other data.
     bench linear-probe --protocol zhang16 --layer all --data folder:photos
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -201,6 +202,9 @@ class Zhang16(Evaluation):
         )
         predicted = predict(frozen, heads, test)
         frozen.check()
+        for other in folder.parent.glob("heads-*"):  # of more layers: a kill came between records
+            if other != folder:
+                shutil.rmtree(other)
         for layer, found in zip(subject.layers, predicted, strict=True):
             predictions = {"label": test.labels, "predicted": found}
             yield layer, Outcome(predictions, self._selection(layer, shapes[layer], steps, report))
@@ -241,10 +245,11 @@ def predict(frozen: Frozen, heads: Heads, test: ImageStore) -> np.ndarray:
 
 
 def _folder(subject: Subject, folders: Mapping[str, Path]) -> Path:
-    """Where the loop keeps its checkpoint: in the first layer's run, under these layers' name.
+    """Where the loop keeps its checkpoint: in the last layer's run, under these layers' name.
 
-    A checkpoint holds the heads of all layers, so it is of no use to a run of other layers.
+    A checkpoint holds the heads of all layers, so it is of no use to a run of other layers. The
+    last layer is recorded last: until then the run that holds the checkpoint is not finished.
     """
-    folder = folders[subject.layers[0]] / f"heads-{derive(*subject.layers):016x}"
+    folder = folders[subject.layers[-1]] / f"heads-{derive(*subject.layers):016x}"
     folder.mkdir(exist_ok=True)
     return folder

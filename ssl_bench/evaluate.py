@@ -87,6 +87,9 @@ def evaluate(
     for job in {id(job.harness): job for job in jobs}.values():
         job.harness.check(job.images.train, job.images.test)
     missing = [] if finished else [job for job in jobs if job.run.record is None]
+    for job in jobs:
+        if job not in missing and not finished:
+            job.run.sweep()
     fabric = _launched(missing, runtime)
     with ExitStack() as locks:
         if fabric is None or fabric.is_global_zero:
@@ -282,7 +285,6 @@ class _Work:
             started=started,
             device=device_name(),
         )
-        (job.run.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[str, Any]:

@@ -54,9 +54,9 @@ class _Scratch:
     def __init__(self) -> None:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        self.number, name = tempfile.mkstemp(dir=folder)
-        os.unlink(name)
-        weakref.finalize(self, os.close, self.number)
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self.number = file.fileno()
+        weakref.finalize(self, file.close)
 
     def write(self, offset: int, content: bytes) -> None:
         """Raises DataError where the disk is full."""

@@ -94,7 +94,9 @@ def pretrain(
     """The record of `method` with these settings: read if it exists, else made or continued."""
     it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
     config, run = it.config, it.run
-    if run.record is None:
+    if run.record is not None:
+        run.sweep()
+    else:
         precision = config.precision if isinstance(config, TrainConfig) else "32"
         fabric = runtime.fabric(resolve_precision(precision))
         if fabric.is_global_zero:
@@ -162,7 +164,6 @@ def _make(
         method=method, data=data_name, metrics=metrics, details=details,
         started=started, device=device_name(),
     )  # fmt: skip
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def _save_rest(state: dict[str, torch.Tensor], folder: Path) -> None:

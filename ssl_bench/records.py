@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +44,10 @@ PACKAGES = (
 
 
 class Provenance(BaseModel):
-    """How, when and on what a run was made; none of it is part of the key."""
+    """How, when and on what a run was made; none of it is part of the key.
+
+    `seconds` and `peak_memory_mb` are those of the process that finished it.
+    """
 
     command: str  # as typed, but for the folders of the machine it was typed on
     finished: datetime
@@ -159,7 +162,15 @@ class Run:
             provenance=_provenance(started, device),
         )
         write_atomically(self.folder / "record.json", record.text)
+        self.sweep()
         return record
+
+    def sweep(self) -> None:
+        """Remove the checkpoints of a finished run; a kill may have come before."""
+        for name in ("checkpoint.pt", ".checkpoint.pt.writing"):
+            for path in self.folder.rglob(name):
+                with suppress(OSError):  # a workspace that is only read keeps them
+                    path.unlink()
 
 
 def _provenance(started: float, device: str) -> Provenance:

@@ -26,8 +26,8 @@ KEPT = (".json", ".npz", ".png")  # what of a run is taken along
 def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
     """Write these evaluations, and the runs of their encoders, to `out`; returns the tables.
 
-    The pictures in the workspace's folder `figures` go along; all pictures are shrunk. Raises DataError for an `out` that holds something else, or an export above
-    10 MB.
+    The pictures in the workspace's folder `figures` go along; all pictures are shrunk. Raises
+    DataError for an `out` that holds something else, or an export above 10 MB.
     """
     strange = [p.name for p in out.glob("*") if p.name not in _EXPORTED] if out.exists() else []
     if strange:

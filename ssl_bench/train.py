@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from ssl_bench.counter import Randomness, batch_indices, derive
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.progress import progress, say
-from ssl_bench.records import written_at_once
+from ssl_bench.records import write_atomically, written_at_once
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.task import Step, TrainConfig
 
@@ -358,7 +358,8 @@ def _trim_log(path: Path, step: int) -> None:
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept))
+        if kept != lines:
+            write_atomically(path, "".join(kept))
 
 
 def _calm(_worker: int) -> None:

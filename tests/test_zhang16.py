@@ -308,7 +308,7 @@ def stopped_after(steps, tested, stores, folder, monkeypatch):
 def test_a_stopped_run_continues_to_the_same_numbers(stores, tmp_path, monkeypatch):
     whole = probed(QUICK, subject(stores[0]), stores, tmp_path / "whole")
     stopped_after(4, subject(stores[0]), stores, tmp_path / "cut", monkeypatch)
-    (checkpoint,) = (tmp_path / "cut").glob("conv2/*/checkpoint.pt")
+    (checkpoint,) = (tmp_path / "cut").glob(f"{LAYERS[-1]}/*/checkpoint.pt")
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["step"] == 4
     assert all(name.startswith("heads.") for name in saved["task"])  # the encoder is not in it
@@ -326,7 +326,7 @@ def test_a_run_of_other_layers_leaves_a_checkpoint_alone(stores, tmp_path, monke
     """Stopped with two layers, asked for one of them, then for both again."""
     stopped_after(3, subject(stores[0]), stores, tmp_path, monkeypatch)
     probed(QUICK, subject(stores[0], ("conv2",)), stores, tmp_path)
-    (checkpoint,) = tmp_path.glob("conv2/*/checkpoint.pt")
+    (checkpoint,) = tmp_path.glob(f"{LAYERS[-1]}/*/checkpoint.pt")
     assert torch.load(checkpoint, weights_only=True)["step"] == 3
 
 
