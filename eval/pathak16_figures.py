@@ -112,6 +112,8 @@ def neighbours(gallery: Gallery) -> Grid:
 
 def filters(gallery: Gallery) -> Grid:
     """Mosaics of the first convolution's weights, each scaled by its own largest value."""
+    if not gallery.encoders:
+        raise UsageError("needs an encoder: `bench pretrain METHOD` makes one, --encoder names it")
     beside = len(gallery.encoders) <= 3  # else below one another, in strips
     mosaics = [_mosaic(reference, 1.2 if beside else 2.5) for reference in gallery.encoders]
     if not beside:

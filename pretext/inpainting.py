@@ -47,7 +47,10 @@ class InpaintingConfig(PretextConfig):
     )
     width: float = Field(default=1.0, gt=0, le=4, description="factor on all channel counts")
     bottleneck: int | None = Field(
-        default=None, ge=1, description="units of the bottleneck; unset: 4000 times the width"
+        default=None,
+        ge=1,
+        le=65_536,
+        description="units of the bottleneck; unset: 4000 times the width",
     )
     init: Init = Field(default="dcgan", description="starting weights: N(0, 0.02²)")
     loss: Literal["joint", "l2", "adversarial"] = Field(

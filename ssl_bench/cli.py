@@ -1,6 +1,7 @@
 """The `bench` command: thin, and quick to answer; torch is imported inside commands only."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.errors import BenchError, UsageError, unknown
+from ssl_bench.errors import BenchError, UsageError, plain, unknown
 
 if TYPE_CHECKING:
     from ssl_bench.records import Record
@@ -33,13 +34,15 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         text = str(error) if isinstance(error, BenchError) else _system_error(error)
-        click.echo(f"bench: {text}", err=True)
+        lines = text.split("\n") if hasattr(error, "lines") else [text]
+        click.echo("bench: " + "\n".join(map(plain, lines)), err=True)
         sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
 
 
 def _system_error(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or error}{where}"
+    said = error.strerror or str(error)
+    return said.rstrip().splitlines()[-1] + where  # of a loader's process it is a whole traceback
 
 
 class _Group(click.Group):
@@ -192,10 +195,10 @@ def _runtime(
     """Suites and probes run in one process; trainings spread over devices."""
     from ssl_bench.runtime import Runtime
 
-    if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
+    if devices != "auto" and not re.fullmatch("0*[1-9][0-9]{0,3}", devices):
         raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
     number = checkpoint_every.removesuffix("s")
-    if not number.isdigit() or int(number) < 1:
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", number):
         raise UsageError(
             f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'"
         )
@@ -447,7 +450,7 @@ def runs(workspace: Path) -> None:
     from ssl_bench.tables import run_lines
 
     for line in run_lines(workspace):
-        click.echo(line)
+        click.echo(plain(line))
 
 
 @cli.command()
@@ -606,7 +609,7 @@ def verify(path: Path) -> int:
         workspaces += 1
         for line in disagreements(workspace):
             found += 1
-            click.echo(line)
+            click.echo(plain(line))
     click.echo(f"{workspaces} workspaces, {found} disagreements", err=True)
     return 1 if found else 0
 
@@ -668,7 +671,7 @@ def inpaint(
     failed = 0
     for done in progress(job(sources, reference, mask, out), "images", len(sources)):
         if done.target:
-            click.echo(f"{done.target}: {done.said}")
+            click.echo(plain(f"{done.target}: {done.said}"))
         else:
             failed += 1
             say(f"bench: {done.said}")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
+from pydantic import ValidationError
 
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError, unknown
@@ -29,6 +30,7 @@ from ssl_bench.statistics import (
     paired_values,
 )
 
+LARGEST = 256 << 20  # bytes of unpacked predictions
 Place = tuple[str, str]  # what is printed of a number's place, and the digest of its test images
 
 
@@ -124,9 +126,17 @@ def predictions_of(record: Record, workspace: Path) -> dict[str, np.ndarray]:
     """The arrays beside a record. Raises DataError for a file that cannot be read."""
     path = folder_of(workspace, record) / "predictions.npz"
     try:
+        with ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > LARGEST:
+                raise ValueError("too large")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as rows:
-            return dict(rows)
-    except (OSError, ValueError, BadZipFile) as error:
+            found = dict(rows)
+        count = record.details["test_images"]
+        arrays = [array for array in found.values() if isinstance(array, np.ndarray)]
+        if not arrays or len(arrays) < len(found) or {len(array) for array in arrays} != {count}:
+            raise ValueError("not a row for each test image")
+        return found
+    except Exception as error:  # whatever NumPy meets in a damaged or hostile file
         raise DataError(f"{path} is damaged: remove its folder and run again") from error
 
 
@@ -135,7 +145,17 @@ def harness_of(record: Record) -> Any:
     harness = harness_class(record.identity["protocol"])
     if harness is None or harness.protocol != record.identity["protocol"]:
         return None
-    return harness(harness.Config(**record.identity["config"]))
+    return harness(settings_of(harness.Config, record))
+
+
+def settings_of(config: Any, record: Record) -> Any:
+    """The settings in a record's identity; DataError for those that `config` does not take."""
+    try:
+        return config(**record.identity["config"])
+    except ValidationError as error:
+        raise DataError(
+            f"run {record.key[:12]}: its settings are not those of {config.__name__}"
+        ) from error
 
 
 def harness_class(protocol: str) -> Any:

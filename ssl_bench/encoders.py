@@ -8,10 +8,10 @@ are normalised, so a weights file alone is enough to evaluate it.
 import hashlib
 import json
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_bench.counter import generator
-from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.errors import DataError, UsageError, plain, unknown
 from ssl_bench.progress import say
 from ssl_bench.records import written_at_once
 from ssl_bench.trunks import DCGAN, AlexNet, Encoder, TimmEncoder, TorchvisionEncoder
@@ -31,12 +31,15 @@ FIXED = {"gaussian": 0.01, "dcgan": 0.02}  # deviations that do not depend on th
 SIZES = {"alexnet": (64, 227), "dcgan": (128, 128)}  # ours: least and usual input, px
 
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Normalization(BaseModel):
     """What an encoder expects of its images: (pixel / 255 − mean) / std, per channel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
 
     def apply(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32, zero-centred: a hole of zeros has the mean colour."""
@@ -65,7 +68,7 @@ class EncoderSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     arch: str
-    image_size: int = Field(ge=32)
+    image_size: int = Field(ge=32, le=8192)
     width: float = Field(default=1.0, gt=0, le=4)
     bottleneck: int | None = Field(default=None, ge=1)
     normalization: Normalization
@@ -221,11 +224,21 @@ def load_encoder(path: Path) -> tuple[Encoder, EncoderSpec]:
         raise DataError(f"{path} has no 'encoder' entry in its header: not saved by ssl-bench")
     try:
         spec = EncoderSpec.model_validate(json.loads(header["encoder"]))
-    except ValueError as error:
-        raise DataError(f"{path}: its header does not describe an encoder") from error
+        fitting = build_shapes(spec)
+    except (ValueError, RecursionError, RuntimeError, TypeError, UsageError) as error:
+        reason = plain(error)[:200]
+        raise DataError(f"{path}: its header does not describe an encoder ({reason})") from error
+    check_fit(fitting, state, str(path))
     encoder = build_encoder(spec)
     load_strictly(encoder, state, str(path))
     return encoder, spec
+
+
+def build_shapes(spec: EncoderSpec) -> dict[str, Tensor]:
+    """The shapes of an encoder's weights; nothing is allocated."""
+    with torch.device("meta"):
+        encoder = build_encoder(spec)
+    return encoder.state_dict()
 
 
 def load_foreign(encoder: Encoder, path: Path) -> None:
@@ -274,8 +287,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
+                        raise ValueError("torch does not compress")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+    except Exception as error:  # whatever torch meets in a hostile file
         raise DataError(
             f"{path} cannot be read as weights: it is damaged, or holds more than tensors, which "
             "is not unpickled because it could run code"
@@ -283,23 +300,47 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(t, Tensor) and isinstance(n, str) for n, t in content.items()
+    ):
         raise DataError(f"{path} holds no state dict of tensors")
     return dict(content)
 
 
 def load_strictly(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Copy `state` into `encoder`; DataError says which weights are missing, extra or misshapen."""
-    own = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    check_fit(encoder.state_dict(), state, origin)
+    try:
+        encoder.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise DataError(f"{origin} does not fit the encoder: {plain(error)[:200]}") from error
+
+
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+    """DataError for weights that are missing, extra, misshapen, or no finite numbers."""
+    given, shapes = ({n: tuple(t.shape) for n, t in each.items()} for each in (state, own))
     problems = [f"lacks {name}" for name in own if name not in given]
     problems += [f"has {name}, which the encoder lacks" for name in given if name not in own]
     problems += [
         f"{name} is {given[name]}, not {shape}"
-        for name, shape in own.items()
+        for name, shape in shapes.items()
         if name in given and given[name] != shape
+    ]
+    problems += [
+        f"{name} is no dense array of finite numbers"
+        for name, tensor in state.items()
+        if given[name] == shapes.get(name) and not _is_weight(tensor, own[name])
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise DataError(f"{origin} does not fit the encoder: {'; '.join(problems[:3])}{more}")
-    encoder.load_state_dict(dict(state))
+        listed = "; ".join(map(plain, problems[:3]))
+        raise DataError(f"{origin} does not fit the encoder: {listed}{more}")
+
+
+def _is_weight(tensor: Tensor, own: Tensor) -> bool:
+    """Whether it is a dense array, of finite numbers where `own` is of floating point."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    if not own.is_floating_point():
+        return True
+    return tensor.is_floating_point() and bool(tensor.float().isfinite().all())

@@ -4,7 +4,13 @@ Everything else is a defect of ours and keeps its traceback.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+
+def plain(text: object) -> str:
+    """Text of others in one line: what steers a terminal is escaped."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: repr(c[0])[1:-1], str(text))
 
 
 class BenchError(Exception):
@@ -25,7 +31,8 @@ class DataError(BenchError):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not known, with the nearest known ones."""
-    names = sorted(known)
+    names = sorted(map(plain, known))
+    name = plain(name[:200])
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return UsageError(f"unknown {kind} '{name}'; {hint}")

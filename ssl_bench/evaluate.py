@@ -83,13 +83,16 @@ def evaluate(
     """
     dataset = catalogue.dataset(data)
     work = _Work(encoder, dataset, workspace, runtime, skip_bad_images)
-    jobs = [job for request in requests for job in work.jobs(*request, controls=controls)]
+    asked = [job for request in requests for job in work.jobs(*request, controls=controls)]
+    jobs = list({job.run.key: job for job in asked}.values())  # the same may be asked for twice
     for job in {id(job.harness): job for job in jobs}.values():
         job.harness.check(job.images.train, job.images.test)
     missing = [] if finished else [job for job in jobs if job.run.record is None]
     for job in jobs:
         if job not in missing and not finished:
             job.run.sweep()
+    if missing:
+        encoder.check_weights()
     fabric = _launched(missing, runtime)
     with ExitStack() as locks:
         if fabric is None or fabric.is_global_zero:

@@ -6,9 +6,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
+from ssl_bench.errors import DataError
 from ssl_bench.progress import is_main_process
+from ssl_bench.records import written_at_once
 
 matplotlib.use("Agg")
 
@@ -174,9 +177,22 @@ def save_for_print(figure: Any, path: Path) -> list[Path]:
 
     paths = [path.with_name(path.name + suffix) for suffix in (".png", ".pdf")]
     for each in paths:
-        figure.savefig(each, dpi=300)
+        with written_at_once(each) as scratch:
+            figure.savefig(scratch, dpi=300, format=each.suffix[1:])
     plt.close(figure)
     return paths
+
+
+def own_picture(path: Path) -> Image.Image:
+    """A run's PNG in RGB; DataError for a link and for what cannot be decoded."""
+    from ssl_bench.data.folder import BOMBS, open_image
+
+    if path.is_symlink():
+        raise DataError(f"{path} is a link: a run's pictures are its own")
+    try:
+        return open_image(path, lambda image: image.convert("RGB"))[0]
+    except (OSError, SyntaxError, ValueError, *BOMBS) as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}): remove it") from error
 
 
 def _save(figure: Any, path: Path, dpi: int) -> None:
@@ -184,5 +200,6 @@ def _save(figure: Any, path: Path, dpi: int) -> None:
     from matplotlib import pyplot as plt
 
     if is_main_process():
-        figure.savefig(path, dpi=dpi)
+        with written_at_once(path) as scratch:
+            figure.savefig(scratch, dpi=dpi, format=path.suffix[1:])
     plt.close(figure)

@@ -133,12 +133,12 @@ def _hole_of(photograph: Photograph, hole: np.ndarray | None, mask: str) -> np.n
     return hole
 
 
-def parts_of(hole: np.ndarray) -> list[np.ndarray]:
+def parts_of(hole: np.ndarray) -> Iterator[np.ndarray]:
     """The holes, bool (H, W) each, of which those that lie close together are one."""
     reach = max(1, min(hole.shape) // NEAR)
     joined = cv2.dilate(hole.astype(np.uint8), np.ones((reach, reach), np.uint8))
     count, labels = cv2.connectedComponents(joined, connectivity=8)
-    return [hole & (labels == i) for i in range(1, count)]
+    return (hole & (labels == i) for i in range(1, count))
 
 
 # ---- windows

@@ -15,8 +15,10 @@ from ssl_bench.encoders import (
     EncoderSpec,
     Normalization,
     build_encoder,
+    build_shapes,
     check_spec,
     initialize,
+    load_strictly,
     save_encoder,
     weights_digest,
 )
@@ -179,10 +181,15 @@ def open_pretext(record: Record, folder: Path) -> Pretext:
 
     Raises DataError for weights that are not those of the record.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    spec = EncoderSpec.model_validate(record.details["encoder"]["spec"])
-    config = catalogue.pretext(record.method).Config(**record.identity["config"])
+    try:
+        spec = EncoderSpec.model_validate(record.details["encoder"]["spec"])
+        config = catalogue.pretext(record.method).Config(**record.identity["config"])
+        build_shapes(config.spec(spec.normalization))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DataError(f"{folder}: its record describes no pretext: remove it") from error
     pretext, _ = build_pretext(record.method, config, spec.normalization)
     state: dict[str, torch.Tensor] = {}
     for name, prefix in (("encoder.safetensors", "encoder."), ("rest.safetensors", "")):
@@ -193,8 +200,11 @@ def open_pretext(record: Record, folder: Path) -> Pretext:
             raise DataError(
                 f"{path} is not the file that its record names: remove {folder} and pretrain again"
             )
-        state |= {prefix + key: tensor for key, tensor in load_file(path).items()}
-    pretext.load_state_dict(state)
+        try:
+            state |= {prefix + key: tensor for key, tensor in load_file(path).items()}
+        except SafetensorError as error:
+            raise DataError(f"{path} is no safetensors file: remove {folder}") from error
+    load_strictly(pretext, state, str(folder))
     return pretext.eval()
 
 

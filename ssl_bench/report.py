@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
 from ssl_bench.comparison import Measured
 from ssl_bench.errors import BenchError
+from ssl_bench.figures import own_picture
 from ssl_bench.provenance import command_of
 from ssl_bench.records import Record, folder_of, write_atomically
 from ssl_bench.tables import LEADS, STALE, Table
@@ -133,8 +133,7 @@ def _shown(record: Record, workspace: Path) -> dict[str, Any]:
 
 def _jpeg(path: Path) -> str:
     """A picture as base64, small enough for a page."""
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
+    small = own_picture(path)
     small.thumbnail((WIDEST, 10 * WIDEST))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=80)

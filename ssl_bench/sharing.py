@@ -7,13 +7,21 @@ made. What is imported is verified first, and nothing in it is run.
 import hashlib
 import io
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from ssl_bench.errors import DataError
-from ssl_bench.records import Record, folder_of, read_record, read_records
+from ssl_bench.figures import own_picture
+from ssl_bench.records import (
+    Record,
+    Run,
+    folder_of,
+    in_order,
+    read_record,
+    read_records,
+    written_at_once,
+)
 from ssl_bench.tables import Table
 from ssl_bench.verify import disagreements, workspaces_in
 
@@ -38,17 +46,36 @@ def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
     folders = {f"{run.kind}/{folder_of(workspace, run).name}": run for run in runs}
     written = {folder: _compact(workspace, run) for folder, run in folders.items()}
     pictures = sorted((workspace / "figures").glob("*.png"))
-    written["figures"] = {path.name: _shrunk(path.read_bytes()) for path in pictures}
+    written["figures"] = {path.name: _shrunk(path) for path in pictures}
     size = sum(len(content) for files in written.values() for content in files.values())
     if size > LARGEST:
         raise DataError(f"the export would have {size >> 20} MB, more than {LARGEST >> 20}")
     for part in PARTS:
-        shutil.rmtree(out / part, ignore_errors=True)
-    for folder, files in written.items():
-        for name, content in files.items():
-            (out / folder).mkdir(parents=True, exist_ok=True)
-            (out / folder / name).write_bytes(content)
-    return Table.of(records, out).write(out)
+        if (out / part).is_symlink():
+            raise DataError(f"{out / part} is a link: choose another --out")
+    try:
+        return _write(written, in_order(records), out)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror}; what it held is kept") from error
+
+
+def _write(
+    written: Mapping[str, Mapping[str, bytes]], records: list[Record], out: Path
+) -> list[Path]:
+    """Write all beside what `out` holds, then put it in its place."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+        apart = Path(folder)
+        for name, files in written.items():
+            for file, content in files.items():
+                (apart / name).mkdir(parents=True, exist_ok=True)
+                (apart / name / file).write_bytes(content)
+        tables = Table.of(records, apart).write(apart)
+        for part in PARTS:
+            shutil.rmtree(out / part, ignore_errors=True)
+            if (apart / part).exists():
+                (apart / part).rename(out / part)
+        return [table.replace(out / table.name) for table in tables]
 
 
 PARTS = ("pretrain", "evaluation", "figures")
@@ -58,16 +85,16 @@ _EXPORTED = {*PARTS, "table.md", "table.csv", "table.tex"}
 def _compact(workspace: Path, run: Record) -> dict[str, bytes]:
     """A run's files by name, the record last: it names the pictures as they are in the export."""
     files = {path.name: path.read_bytes() for path in _files(workspace, run)[:-1]}
-    files |= {name: _shrunk(files[name]) for name in files if name.endswith(".png")}
+    folder = folder_of(workspace, run)
+    files |= {name: _shrunk(folder / name) for name in files if name.endswith(".png")}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     known = {**run.files, **digests}
     return {**files, "record.json": run.model_copy(update={"files": known}).text.encode()}
 
 
-def _shrunk(picture: bytes) -> bytes:
+def _shrunk(path: Path) -> bytes:
     """The same PNG, at most WIDEST px wide and with COLOURS colours, unless it is larger so."""
-    with Image.open(io.BytesIO(picture)) as opened:
-        small = opened.convert("RGB")
+    small, picture = own_picture(path), path.read_bytes()
     small.thumbnail((WIDEST, 1 << 16))
     made = io.BytesIO()
     small.quantize(COLOURS).save(made, "PNG", optimize=True)
@@ -93,11 +120,12 @@ def bring_in(path: Path, workspace: Path) -> int:
             raise DataError(f"nothing is imported: {fault}")
         for file in sorted(source.glob("*/*/record.json")):
             record = read_record(file)
-            target = workspace / record.kind / file.parent.name
-            if (target / "record.json").exists():
-                continue
-            target.mkdir(parents=True, exist_ok=True)
-            for each in _files(source, record):
-                shutil.copy2(each, target / each.name)
-            count += 1
+            name = file.parent.name.removesuffix(f"-{record.key[:12]}")
+            run = Run(workspace, record.kind, name, record.identity)
+            if run.record is None:
+                with run.working() as folder:
+                    count += run.record is None  # unless another process brought it in
+                    for each in _files(source, record) if run.record is None else ():
+                        with written_at_once(folder / each.name) as scratch:
+                            shutil.copy2(each, scratch)
     return count

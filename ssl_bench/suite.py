@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ssl_bench.reference import Reference
 
 
+LARGEST = 64 << 10  # bytes of a suite
 FLOOR = "random"  # the pretext that trains nothing
 
 
@@ -157,7 +158,7 @@ def read_suite(reference: str) -> Suite:
     """A shipped suite by name, or a TOML file; all names and settings in it are checked."""
     if reference.endswith(".toml"):
         try:
-            text = Path(reference).read_text(encoding="utf-8")
+            text = _text(Path(reference))
         except OSError as error:
             raise UsageError(f"cannot read the suite {reference}: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -174,11 +175,20 @@ def read_suite(reference: str) -> Suite:
             for evaluation in suite.evaluate:
                 evaluation_config(evaluation, seed)
         _check_names(suite)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"suite {reference}: {error}") from error
     except ValidationError as error:
         raise UsageError(f"suite {reference}: {_mistake(error)}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UsageError(f"suite {reference}: {error}") from error
     return suite
+
+
+def _text(path: Path) -> str:
+    """A suite's text. UsageError for a file that is none: names nested for ever take for ever."""
+    if path.stat().st_size > LARGEST:
+        raise UsageError(f"the suite {path} has more than {LARGEST >> 10} kB: it is none")
+    return path.read_text(encoding="utf-8")
 
 
 def _check_names(suite: Suite) -> None:
@@ -236,6 +246,8 @@ def pretrain_config(suite: Suite, entry: PretrainEntry, seed: int) -> Any:
 
 def evaluation_config(entry: EvaluateEntry, seed: int) -> Any:
     """The validated settings of one evaluation and seed."""
+    if "seed" in (entry.model_extra or {}):
+        raise UsageError(f"{entry.evaluation} has no seed of its own: the suite's seeds are")
     return catalogue.evaluation(entry.evaluation).Config(**(entry.model_extra or {}), seed=seed)
 
 

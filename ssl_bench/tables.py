@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_bench.comparison import Measured, difference
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, plain
 from ssl_bench.labels import (
     BASELINES,
     baseline_of,
@@ -29,9 +29,10 @@ from ssl_bench.labels import (
 )
 from ssl_bench.provenance import command_of
 from ssl_bench.published import deviations, published_for
-from ssl_bench.records import Record, read_record, write_atomically
+from ssl_bench.records import Record, in_order, read_record, write_atomically
 from ssl_bench.statistics import LEVEL, Paired, holm, mean_interval
 
+TEX = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 WIDE = 8  # columns above which a table is cut by protocol
 LEADS, STALE = "●", "†"
 ABOVE_CHANCE = 4  # standard deviations at which a control is not at chance any more
@@ -354,6 +355,9 @@ def _corrected(found: Sequence[Paired | None]) -> list[Paired | None]:
 
 
 def _pipes(lines: Sequence[Sequence[str]]) -> str:
+    lines = [
+        [plain(text).replace("\\", "\\\\").replace("|", "\\|") for text in line] for line in lines
+    ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     padded = [
         "| "
@@ -369,8 +373,7 @@ def _pipes(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _tex(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(character, "\\" + character)
+    text = "".join(TEX.get(c, "\\" + c if c in "&%$#_{}" else c) for c in plain(text))
     return text.replace("−", "--")
 
 
@@ -455,7 +458,7 @@ def run_lines(workspace: Path) -> list[str]:
             found.append(read_record(path))
         except DataError as error:
             lines.append(f"damaged: {error}")
-    for record in sorted(found, key=lambda r: r.provenance.finished):
+    for record in in_order(found):
         if record.kind == "pretrain":
             name = f"{record.method}@{record.key[:12]} on {record.data}"
         else:

@@ -284,10 +284,12 @@ class _Run:
         if saved is not None:
             try:
                 for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                    optimizer.load_state_dict(state)
+                    _load_optimizer(optimizer, state)
                 self.step, self.last = int(saved["step"]), dict(saved["last"])
-                self.seconds, self.waited, self.done = saved["clock"]
-            except (KeyError, ValueError, TypeError) as error:
+                self.seconds, self.waited, self.done = map(float, saved["clock"])
+                if not 0 < self.step < self.config.steps:
+                    raise ValueError(f"step {self.step}")
+            except Exception as error:  # whatever torch meets in a damaged file
                 raise _damaged(self._checkpoint, error) from error
             if self.fabric.is_global_zero:
                 say(f"continuing at step {self.step} of {self.config.steps}")
@@ -302,6 +304,18 @@ class _Run:
         flag = torch.tensor(float(stop), device=self.fabric.device)
         total = self.fabric.all_reduce(flag, reduce_op="sum")
         return float(cast(Tensor, total)) > 0
+
+
+def _load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Take up its memory; ValueError for one of other settings or of another shape."""
+    kinds = [{k: type(v) for k, v in group.items()} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    if kinds != [{k: type(v) for k, v in group.items()} for group in optimizer.param_groups]:
+        raise ValueError("the settings of an optimiser are of other types")
+    for weight, memory in optimizer.state.items():
+        tensors = (v for v in memory.values() if torch.is_tensor(v) and v.ndim)
+        if any(tensor.shape != weight.shape for tensor in tensors):
+            raise ValueError("an optimiser's memory is of another shape than its weights")
 
 
 def _load_checkpoint(path: Path, task: nn.Module) -> Mapping[str, Any] | None:
@@ -356,8 +370,11 @@ def _unwrap_children(task: nn.Module) -> None:
 def _trim_log(path: Path, step: int) -> None:
     """Drop what was logged after the checkpoint: these steps are done again."""
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        try:
+            kept = [ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= step]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"{path} is damaged: remove it") from error
         if kept != lines:
             write_atomically(path, "".join(kept))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ssl_bench.comparison import harness_of, predictions_of
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.protocols import protocols
-from ssl_bench.records import Record, file_digest, read_record, workspaces_below
+from ssl_bench.records import Record, file_digest, in_order, read_record, workspaces_below
 from ssl_bench.tables import FORMS, Table
 from ssl_bench.task import Harness
 
@@ -164,9 +164,7 @@ def _of_printing(record: Record, harness: Harness, metrics: Mapping[str, float])
 
 def _of_tables(workspace: Path, records: list[Record]) -> Iterator[str]:
     """Tables beside the records, word by word."""
-    evaluations = sorted(
-        (r for r in records if r.kind == "evaluation"), key=lambda r: r.provenance.finished
-    )
+    evaluations = in_order(r for r in records if r.kind == "evaluation")
     present = [form for form in FORMS if (workspace / f"table.{form}").exists()]
     if present and not evaluations:
         yield f"{workspace}: a table without a record"

@@ -197,7 +197,8 @@ def test_the_shipped_suites_are_valid(tmp_path, monkeypatch):
             (tmp_path / "VOCdevkit" / year / folder).mkdir(parents=True)
         for name in ("trainaug", "val"):
             (lists / f"{name}.txt").write_text("a\n")
-    (tmp_path / "imagenette-128").mkdir()
+    for name in ("imagenette-128", "miniplaces-128"):
+        (tmp_path / name).mkdir()
     monkeypatch.setenv("SSL_BENCH_DATA", str(tmp_path))
     assert "quickstart" in shipped()
     assert all(read_suite(name).name == name for name in shipped())

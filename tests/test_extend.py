@@ -13,6 +13,7 @@ from sklearn.preprocessing import normalize
 
 from ssl_bench import catalogue
 from ssl_bench.features import Features, Rows
+from ssl_bench.protocols import protocols
 from ssl_bench.records import read_records
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "example"
@@ -39,13 +40,19 @@ def site(tmp_path_factory):
     return target / "installed"
 
 
+def forget() -> None:
+    """What the process found before is looked for again."""
+    catalogue._found.cache_clear()
+    protocols.cache_clear()
+
+
 @pytest.fixture
 def installed(site, monkeypatch):
     """Both methods can be found."""
     monkeypatch.syspath_prepend(str(site))
-    catalogue._found.cache_clear()
+    forget()
     yield
-    catalogue._found.cache_clear()
+    forget()
     for name in [n for n in sys.modules if n.startswith("ssl_bench_example")]:
         del sys.modules[name]
 
@@ -125,7 +132,7 @@ def test_without_the_package_its_names_are_unknown_and_its_numbers_still_shown(
     workspace, bench, monkeypatch
 ):
     monkeypatch.undo()
-    catalogue._found.cache_clear()
+    forget()
     fails(bench("pretrain", "rotation"), 2, "rotation")
     table = bench("table", "--workspace", workspace)
     assert table.code == 0, table.err

@@ -20,12 +20,14 @@ from ssl_bench.records import (
 
 
 def finished(workspace, method="random", seed=0, started=0.0, **identity):
-    run = Run(workspace, "pretrain", method, {"method": method, "seed": seed, **identity})
+    identity = {"method": method, "config": {"seed": seed}, **identity}
+    encoder = {"spec": {}, "digest": "d", "start": "s"}
+    run = Run(workspace, "pretrain", method, identity)
     with run.working() as folder:
         (folder / "encoder.safetensors").write_bytes(b"weights")
         return run, run.finish(
-            method=method, data="scenes", metrics={"loss": 0.5}, details={},
-            started=started, device="cpu",
+            method=method, data="scenes", metrics={"loss": 0.5}, started=started, device="cpu",
+            details={"encoder": encoder, "skipped_images": []},
         )  # fmt: skip
 
 

@@ -99,6 +99,13 @@ def test_mistakes_are_found_before_anything_runs(suite, bench, workspace, old, n
     assert not workspace.exists()
 
 
+def test_a_file_that_is_too_large_for_a_suite_is_not_read(bench, workspace, tmp_path):
+    """Of dotted names, 200 kB take the parser minutes and gigabytes."""
+    path = tmp_path / "deep.toml"
+    path.write_text("a." * 100_000 + "a = 1\n")
+    fails(bench("run", path, "--workspace", workspace), 2, "deep.toml", "more than 64 kB")
+
+
 def test_a_suite_of_nothing_is_refused(suite, bench, workspace):
     text = suite.read_text()
     text = text[: text.index("[[pretrain]]")] + text[text.index("[[evaluate]]") :]

@@ -69,7 +69,8 @@ class ScenesDataset(Dataset):
             key, _, value = item.partition("=")
             if key not in DEFAULTS:
                 raise unknown("option of scenes", key, DEFAULTS)
-            if not value.isdigit() or (key != "seed" and value == "0"):
+            whole = value.isascii() and value.isdecimal() and len(value) < 10
+            if not whole or (key != "seed" and int(value) == 0):
                 raise UsageError(f"scenes:{key}= takes a whole number, not '{value}'")
             self.sizes[key] = int(value)
         other = [f"{k}={v}" for k, v in self.sizes.items() if v != DEFAULTS[k]]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, plain
 
 SHOWN = 20
 SKIP = ", or pass --skip-bad-images"
@@ -22,7 +22,7 @@ class Faults(DataError):
 
     def __str__(self) -> str:
         _, what, advice = self.args
-        shown = [line.removesuffix(SKIP) for line in self.lines]
+        shown = [plain(line.removesuffix(SKIP)) for line in self.lines]
         if len(shown) == 1:
             return shown[0] + advice
         report = [f"{len(shown):,} faults in {what}:", *(f"  {line}" for line in shown[:SHOWN])]

@@ -7,18 +7,21 @@ PATH/…                                                      images only, for p
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task, fit_square, rgb
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError, UsageError, plain
 
 T = TypeVar("T")
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none of them runs a program
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class FolderSplit(Split):
@@ -94,19 +97,36 @@ def read_image(
             f"{shown} has a name that is not UTF-8: rename it, or pass --skip-bad-images"
         ) from error
     try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            used = use(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        used, content = open_image(path, use)
+    except (OSError, SyntaxError, ValueError, *BOMBS) as error:
         raise DataError(
-            f"{path} cannot be read as an image ({_reason(error)}): {remedy}"
+            f"{plain(path)} cannot be read as an image ({_reason(error)}): {remedy}"
         ) from error
     return used, hashlib.sha256(content).hexdigest()
+
+
+def open_image(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, bytes]:
+    """What `use` makes of an image of the usual FORMATS in a regular file, and its bytes."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    content = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return use(image), content
 
 
 def _reason(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return "not an image" if text.startswith("cannot identify") else text
+
+
+def resolved(text: str) -> Path:
+    """A folder that is asked for; DataError for what cannot be a path."""
+    try:
+        return Path(os.path.expandvars(text)).expanduser().resolve()
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"{plain(text)} is not a folder: {error}") from error
 
 
 class FolderDataset(Dataset):
@@ -115,11 +135,11 @@ class FolderDataset(Dataset):
     def __init__(self, argument: str) -> None:
         if not argument:
             raise UsageError("a folder of images is asked for as folder:PATH")
-        self.root = Path(os.path.expandvars(argument)).expanduser().resolve()
+        self.root = resolved(argument)
         if not self.root.is_dir():
             raise DataError(f"{argument} is not a folder: give folder:PATH an existing one")
         self.where = str(self.root)
-        self.name = f"folder:{self.root.name}"
+        self.name = f"folder:{plain(self.root.name)}"
         if not (self.root / "train").is_dir():
             self.splits = ("train",)
 
@@ -155,23 +175,28 @@ class FolderDataset(Dataset):
         strange = set(self._classes(root)) - set(classes)
         if strange:
             raise DataError(f"{root} has class '{min(strange)}', which train/ lacks")
-        try:
-            pairs = make_dataset(str(root), index, IMG_EXTENSIONS, allow_empty=not training)
-        except FileNotFoundError as error:
-            empty = next(name for name in classes if not _images(root / name))
+        each = {name: _listed(root / name) for name in classes}
+        empty = [name for name, found in each.items() if not found]
+        if training and empty:
             raise DataError(
-                f"{root / empty} has no images ({', '.join(IMG_EXTENSIONS)}): fill or remove it"
-            ) from error
-        if not pairs:
+                f"{root / empty[0]} has no images ({', '.join(IMG_EXTENSIONS)}): fill or remove it"
+            )
+        files = [path for found in each.values() for path in found]
+        if not files:
             raise DataError(f"{root} has no images ({', '.join(IMG_EXTENSIONS)})")
-        files = [Path(path) for path, _ in pairs]
-        return FolderSplit(root, files, [label for _, label in pairs], classes)
+        labels = [index[name] for name, found in each.items() for _ in found]
+        return FolderSplit(root, files, labels, classes)
 
     def _flat(self) -> Split:
         files = _images(self.root)
         if not files:
             raise DataError(f"{self.root} has no images ({', '.join(IMG_EXTENSIONS)})")
         return FolderSplit(self.root, files, None, ())
+
+
+def _listed(folder: Path) -> list[Path]:
+    """A class's images in torchvision's order. Links to folders may lead round: they are left."""
+    return sorted(_images(folder), key=lambda f: (str(f.parent), f.name))
 
 
 def _images(folder: Path) -> list[Path]:

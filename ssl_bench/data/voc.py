@@ -12,13 +12,13 @@ than the year's custom: trainval and test where there is a test.txt (VOC2007), e
 (VOC2012, whose test labels are not public).
 """
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset, SplitName, Task
+from ssl_bench.data.folder import resolved
 from ssl_bench.data.voc_files import PLAIN, list_names, read_list
 from ssl_bench.data.voc_split import VOCSplit, listed_images
 from ssl_bench.errors import DataError, UsageError, unknown
@@ -147,7 +147,7 @@ class VOCDataset(Dataset):
 
 
 def _checked_root(path: str) -> Path:
-    root = Path(os.path.expandvars(path)).expanduser().resolve()
+    root = resolved(path)
     if not root.is_dir():
         raise DataError(f"{path} is not a folder: give an existing one, as {USE}")
     for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
