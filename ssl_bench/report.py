@@ -20,6 +20,7 @@ from ssl_bench.errors import BenchError
 from ssl_bench.figures import own_picture
 from ssl_bench.provenance import command_of
 from ssl_bench.records import Record, folder_of, write_atomically
+from ssl_bench.statistics import LEVEL
 from ssl_bench.tables import LEADS, STALE, Table
 
 WIDEST = 1200  # px of a picture on the page
@@ -88,16 +89,18 @@ def _entry(table: Table, row: str, column: str) -> Entry:
     return Entry(cell.text(digits) + mark, cell.mean, title, leading, keys)
 
 
-def _differences(table: Table) -> Iterator[tuple[str, list[tuple[str, float | None, str]]]]:
+def _differences(table: Table) -> Iterator[tuple[str, list[tuple[str, float | None, str, bool]]]]:
+    """Each line's name and cells: text, number, what its p-value is, and whether it is bold."""
     for name, cells in table.differences:
         shown = []
         for cell, column in zip(cells, table.columns, strict=True):
             if cell is None:
-                shown.append(("–", None, ""))
+                shown.append(("–", None, "", False))
                 continue
             digits = table.at_any(column).digits
             text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}".replace("-", "−")
-            shown.append((text, cell.mean, f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"))
+            title = f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"
+            shown.append((text, cell.mean, title, cell.p <= LEVEL))
         yield name, shown
 
 

@@ -58,6 +58,17 @@ def test_every_number_leads_to_its_record(page: Path):
     assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", text)
 
 
+@pytest.mark.parametrize("suite", ["quickstart", "inpainting-mini"])
+def test_the_same_differences_are_bold_as_in_the_table(bench, tmp_path: Path, suite: str):
+    """None with three seeds and Holm's correction; most, where images are paired."""
+    path, folder = tmp_path / "page.html", RESULTS.parent / suite
+    assert bench("report", "--workspace", folder, "--out", path).code == 0
+    bold = re.findall(r"<strong>(.*?)</strong>", path.read_text(encoding="utf-8"))
+    told = re.findall(r"\*\*([+−][^*]*)", (folder / "table.md").read_text())
+    assert sorted(bold) == sorted(told)
+    assert bool(bold) == (suite == "inpainting-mini")
+
+
 def test_names_cannot_become_markup(bench, workspace: Path, tmp_path: Path):
     shutil.copytree(RESULTS, workspace)
     for path in workspace.glob("evaluation/*/record.json"):
