@@ -68,12 +68,15 @@ def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:
         yield f"{size} px, not {source.size}"
     if pretraining.get("width", 1.0) != 1.0:
         yield f"width {pretraining['width']}, not 1"
-    yield from _settings(str(record.details.get("encoder") or record.method), pretraining)
-    if "steps" not in pretraining:  # nothing was trained
+    method = str(record.details.get("encoder") or record.method)
+    settings = list(_settings(method, pretraining))
+    if settings:
+        yield f"pretrained with {', '.join(settings)}"
+    if "steps" not in pretraining and not _is_fitted(method):  # it saw no image
         return
     if record.details.get("pretraining_data") != source.pretraining:
         yield f"pretrained on {record.details.get('pretraining_data')}, not {source.pretraining}"
-    if source.steps and pretraining["steps"] != source.steps:
+    if source.steps and pretraining.get("steps", source.steps) != source.steps:
         yield f"{pretraining['steps']:,} pretraining steps, not {source.steps:,}"
 
 
@@ -87,4 +90,9 @@ def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
         return
     for name, value in told(catalogue.pretext(method).Config, pretraining).items():
         if name not in SAID:
-            yield f"pretrained with {name}={value}"
+            yield f"{name}={value}"
+
+
+def _is_fitted(method: str) -> bool:
+    """Whether a pretext takes its weights from the images without training."""
+    return method in catalogue.names("pretext") and hasattr(catalogue.pretext(method), "fit")

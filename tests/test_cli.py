@@ -195,7 +195,7 @@ def test_the_shipped_suites_are_valid(tmp_path, monkeypatch):
         lists = tmp_path / "VOCdevkit" / year / "ImageSets" / "Segmentation"
         for folder in ("Annotations", "ImageSets/Main", "JPEGImages", "ImageSets/Segmentation"):
             (tmp_path / "VOCdevkit" / year / folder).mkdir(parents=True)
-        for name in ("trainaug", "val"):
+        for name in ("train", "trainaug", "val"):
             (lists / f"{name}.txt").write_text("a\n")
     for name in ("imagenette-128", "miniplaces-128"):
         (tmp_path / name).mkdir()

@@ -82,8 +82,7 @@ def test_every_deviation_is_spelt_out(records):
         "on voc07-mini, not voc07",
         "96 px, not 227",
         "width 0.5, not 1",
-        "pretrained with init=fan-in",
-        "pretrained with batch_size=32",
+        "pretrained with init=fan-in, batch_size=32",
         "pretrained on scenes, not imagenet",
         "600 pretraining steps, not 100,000",
     ]
@@ -94,9 +93,10 @@ def test_every_deviation_is_spelt_out(records):
     [
         ("random", {"init": "gaussian"}, []),
         ("random", {"init": "fan-in"}, ["pretrained with init=fan-in"]),
+        ("kmeans-init", {"init": "gaussian"}, ["pretrained on scenes, not imagenet"]),
         ("inpainting", {"loss": "joint"}, []),
         ("inpainting", {"loss": "l2"}, ["pretrained with loss=l2"]),
-        ("context-encoder", {"mask": "central"}, ["mask=central", "lr=0.0001"]),
+        ("context-encoder", {"mask": "central"}, ["pretrained with mask=central, lr=0.0001"]),
     ],
 )
 def test_the_pretexts_own_settings_are_deviations(records, method, pretraining, said):
@@ -107,9 +107,10 @@ def test_the_pretexts_own_settings_are_deviations(records, method, pretraining, 
         pretraining={**full, **pretraining},
     )  # fmt: skip
     source = next(s for s in sources() if "table 2" in s.name)
-    found = [d for d in deviations(one, source, source.number[0]) if "pretrained with" in d]
-    assert len(found) == len(said)
-    assert all(text in " ".join(found) for text in said)
+    found = [d for d in deviations(one, source, source.number[0]) if "pretrained" in d]
+    if "kmeans" not in method:  # the others' images are told elsewhere
+        found = [d for d in found if "pretrained on" not in d]
+    assert found == said
 
 
 def test_published_numbers_name_what_is_installed():
