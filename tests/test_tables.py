@@ -193,6 +193,16 @@ def test_runs_of_one_method_are_told_apart_by_what_differs():
     }
 
 
+def test_runs_of_two_precisions_share_no_cell():
+    """One of them would be lost: they have the same seeds."""
+    rows = [
+        record("context-encoder", 0, value, settings={"precision": kind})
+        for value, kind in ((30.0, "32"), (31.0, "bf16"))
+    ]
+    table = Table.of(rows)
+    assert list(table.rows) == ["context-encoder precision=32", "context-encoder precision=bf16"]
+
+
 def test_deviations_and_data_are_part_of_the_column():
     plain = record("random", 0, 20.0)
     other = record("random", 0, 21.0, protocol="linear/logreg@1 strengths=3", data="folder:x")
