@@ -87,10 +87,12 @@ def evaluate(
     jobs = list({job.run.key: job for job in asked}.values())  # the same may be asked for twice
     for job in {id(job.harness): job for job in jobs}.values():
         job.harness.check(job.images.train, job.images.test)
-    missing = [] if finished else [job for job in jobs if job.run.record is None]
+    missing = list[_Job]()
     for job in jobs:
-        if job not in missing and not finished:
+        if job.run.record is not None:
             job.run.sweep()
+        elif not finished:
+            missing.append(job)
     if missing:
         encoder.check_weights()
     fabric = _launched(missing, runtime)

@@ -80,7 +80,7 @@ def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:
         yield f"{pretraining['steps']:,} pretraining steps, not {source.steps:,}"
 
 
-# What is said in words of its own, or made no number of the papers' other.
+# What is said in words of its own, or is no deviation.
 SAID = {"seed", "precision", "image_size", "width", "steps"}
 
 
