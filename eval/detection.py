@@ -28,6 +28,7 @@ from eval.fcn import Geometry
 from eval.proposals import Proposals, open_proposals
 from eval.regions import BACKGROUND, MOST
 from eval.splits import some_images
+from ssl_bench.compact import compact_detections
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.whole import WholeStore, open_whole
 from ssl_bench.encoders import Encoder, EncoderSpec, Normalization, weights_digest
@@ -132,6 +133,14 @@ class FastRCNN(Evaluation):
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean average precisions over resamples of the test images."""
         return resampled_detection(predictions["detections"], predictions["objects"])
+
+    def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Detections that count, with ranks for scores; see `compact_detections`."""
+        objects = predictions["objects"]
+        return {
+            "detections": compact_detections(predictions["detections"], objects),
+            "objects": objects,
+        }
 
     def evaluate(
         self,

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from eval.fc678 import Classifier, Train
 from eval.splits import check_labels, few_labels, some_images
 from ssl_bench.augment import random_scale_crop
+from ssl_bench.compact import with_compact_scores
 from ssl_bench.counter import Randomness, derive
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.whole import WholeStore, open_whole
@@ -164,6 +165,10 @@ class Krahenbuhl16(Evaluation):
                 "top1", 100.0 * (predictions["label"] == predictions["predicted"])
             )
         return resampled_precision(predictions["targets"], predictions["scores"])
+
+    def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Scores as ranks among those of the positives; see `compact_scores`."""
+        return with_compact_scores(predictions)
 
     def open(
         self,

@@ -29,6 +29,7 @@ from eval import knn, logistic, svm
 from eval.linear_probe import standardizer
 from eval.splits import check_labels
 from eval.squared_hinge import Basis
+from ssl_bench.compact import with_compact_scores
 from ssl_bench.data.dataset import targets_of
 from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import DataError, UsageError
@@ -107,6 +108,10 @@ class LowShot(Probe):
                 metrics[f"{name}_std"] = float(np.std(values, ddof=1))
                 metrics |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
         return metrics
+
+    def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Scores as ranks among those of the positives; see `compact_scores`."""
+        return with_compact_scores(predictions)
 
     def _one(self, predictions: Mapping[str, np.ndarray], shot: int, draw: int) -> float:
         """The metric of one draw, percent."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from eval import squared_hinge
 from eval.squared_hinge import LIMIT, Basis
+from ssl_bench.compact import with_compact_scores
 from ssl_bench.data.store import ImageStore
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.features import Features, Rows
@@ -69,6 +70,10 @@ class SVM(Probe):
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean average precisions over resamples of the test images."""
         return resampled_precision(predictions["targets"], predictions["scores"])
+
+    def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Scores as ranks among those of the positives; see `compact_scores`."""
+        return with_compact_scores(predictions)
 
     def check(self, train: ImageStore, test: ImageStore) -> None:
         """Two classes in train, enough images of each for the folds, none that train lacks."""

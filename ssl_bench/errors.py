@@ -1,4 +1,4 @@
-"""The two ways in which a command fails with one line: a wrong request, or wrong data.
+"""The ways in which a command fails with one line: a wrong request, wrong data, a run in use.
 
 Everything else is a defect of ours and keeps its traceback.
 """
@@ -27,6 +27,10 @@ class UsageError(BenchError):
 
 class DataError(BenchError):
     """Files, weights or numbers are not what they should be."""
+
+
+class Busy(BenchError):
+    """Another process is at the run."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -99,7 +99,7 @@ def evaluate(
     with ExitStack() as locks:
         if fabric is None or fabric.is_global_zero:
             for job in sorted(missing, key=lambda job: job.run.key):
-                locks.enter_context(job.run.working())
+                locks.enter_context(job.run.working(wait=runtime.wait))
         # Another process may have made some while this one waited.
         left = [i for i, job in enumerate(missing) if job.run.record is None]
         if fabric is not None:

@@ -245,11 +245,21 @@ class Judged:
 
 def box_overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes (A, 4) and (B, 4) in x0, y0, x1, y1: float64 (A, B)."""
+    both = intersections(a, b)
+    return both / np.maximum(box_areas(a)[:, None] + box_areas(b) - both, 1e-12)
+
+
+def intersections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Area that boxes (A, 4) and (B, 4) share, float64 (A, B)."""
     a, b = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    both = np.maximum(sides, 0).prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a, b)]
-    return both / np.maximum(areas[0] + areas[1] - both, 1e-12)
+    return np.maximum(sides, 0).prod(-1)
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Of boxes (A, 4), float64 (A,)."""
+    boxes = boxes.astype(np.float64)
+    return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
 
 
 def judge_detections(detections: np.ndarray, objects: np.ndarray, label: int) -> Judged:

@@ -102,7 +102,7 @@ def pretrain(
         precision = config.precision if isinstance(config, TrainConfig) else "32"
         fabric = runtime.fabric(resolve_precision(precision))
         if fabric.is_global_zero:
-            with run.working() as folder:
+            with run.working(wait=runtime.wait) as folder:
                 if run.record is None:  # unless another process made it while this one waited
                     _make(run, folder, method, config, it.dataset.name, it.store, runtime)
         else:

@@ -29,8 +29,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 from safetensors import SafetensorError
 
-from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.errors import Busy, DataError, UsageError, unknown
 from ssl_bench.form import check_form
+from ssl_bench.progress import say
 
 Kind = Literal["pretrain", "evaluation"]
 UMASK = os.umask(0)
@@ -124,8 +125,8 @@ class Run:
         return read_record(path) if path.exists() else None
 
     @contextmanager
-    def working(self) -> Iterator[Path]:
-        """The folder, made and locked: a second process waits for the first to finish."""
+    def working(self, *, wait: bool = True) -> Iterator[Path]:
+        """The folder, made and locked. Where another process holds it: wait, or raise Busy."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in (self.folder, *self.folder.iterdir()):
@@ -137,15 +138,24 @@ class Run:
                 f"cannot write to {self.folder}: {error.strerror}; choose another --workspace"
             ) from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._take(lock.fileno(), wait=wait)
             if not self._is_current(lock.fileno()):  # removed while this process waited
                 lock.close()
-                with self.working() as folder:
+                with self.working(wait=wait) as folder:
                     yield folder
                 return
             for path in self.folder.rglob(".*.writing"):  # of a process that was killed
                 path.unlink(missing_ok=True)
             yield self.folder
+
+    def _take(self, lock: int, *, wait: bool) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not wait:
+                raise Busy(f"another process is at {self.folder.name}") from error
+            say(f"waiting for another process, which is at {self.folder.name}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
     def _is_current(self, lock: int) -> bool:
         """Whether an open lock is still the one that another process would take."""

@@ -20,6 +20,7 @@ class Runtime:
     checkpoint_seconds: float = 300
     checkpoint_steps: int | None = None
     feature_memory_mb: int = 1024  # of frozen features kept in memory; above it, on disk
+    wait: bool = True  # for a run that another process is at; else Busy is raised
 
     def fabric(self, precision: Literal["32", "bf16"] = "32") -> Fabric:
         """Lightning Fabric, launched: torchrun and SLURM are recognised by it."""

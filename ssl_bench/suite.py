@@ -33,7 +33,7 @@ seeds = [0]                         # a costly one: fewer of the suite's seeds; 
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_bench import catalogue
-from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.errors import Busy, DataError, UsageError, unknown
 from ssl_bench.progress import say
 from ssl_bench.records import Record
 from ssl_bench.runtime import Runtime
@@ -129,9 +129,25 @@ class Suite(BaseModel):
         return (*floor, *self.pretrain)
 
     @property
-    def plan(self) -> list[tuple[int, PretrainEntry]]:
-        """Every seed and pretext, the first seed's before the second's."""
-        return [(s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)]
+    def plan(self) -> list["Step"]:
+        """All that is to be done, the first seed's before the second's.
+
+        Evaluations of fewer seeds are the costly ones, so they come after all others: a suite that
+        is cut short has whole columns.
+        """
+        rows: list[tuple[int, PretrainEntry | ExternalEntry]] = [
+            (s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)
+        ]
+        rows += [(self.seeds[0], entry) for entry in self.external]
+        steps = [
+            Step(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is last))
+            for last in (False, True)
+            for seed, row in rows
+        ]
+        return [step for step in steps if step.requests]
+
+    def _fewer(self, entry: EvaluateEntry) -> bool:
+        return bool(entry.seeds) and set(entry.seeds) != set(self.seeds)
 
     def requests(
         self, row: PretrainEntry | ExternalEntry, seed: int
@@ -144,6 +160,23 @@ class Suite(BaseModel):
             if entry.evaluation in (row.evaluations or (entry.evaluation,))
             and seed in (entry.seeds or self.seeds)
         ]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done in one go: some evaluations of one row with one seed, and at which layers."""
+
+    seed: int
+    row: PretrainEntry | ExternalEntry
+    requests: tuple[tuple[EvaluateEntry, tuple[str, ...]], ...]
+
+    @property
+    def title(self) -> str:
+        """For the person who waits."""
+        row = self.row
+        own = isinstance(row, PretrainEntry)
+        name = f"{row.method}, seed {self.seed}" if own else row.encoder
+        return f"{name}: {', '.join(entry.evaluation for entry, _ in self.requests)}"
 
 
 def shipped() -> list[str]:
@@ -261,29 +294,31 @@ def suite_records(
 ) -> list[Record]:
     """All evaluations of a suite; those that are missing are made now, unless `finished`.
 
-    Raises DataError if there is none.
+    What another process is at is left for later, so that several processes on one workspace share
+    a suite. Raises DataError if there is no number.
     """
-    from ssl_bench.reference import Reference
-
-    found: list[Record] = []
     at_work = _AtWork(suite, workspace, runtime, skip_bad_images, finished)
-    total = len(suite.plan) + len(suite.external)
-    for done, (seed, entry) in enumerate(suite.plan, start=1):
-        say(f"[{done}/{total}] {entry.method}, seed {seed}")
-        config = pretrain_config(suite, entry, seed)
-        if encoder := at_work.pretrain(entry, config):
-            found += at_work.measure(entry, encoder, seed)
-    for done, entry in enumerate(suite.external, start=len(suite.plan) + 1):
-        say(f"[{done}/{total}] {entry.encoder}")
-        reference = Reference(
-            entry.encoder, workspace, weights=entry.weights, image_size=entry.image_size
-        )
-        found += at_work.measure(entry, reference, suite.seeds[0])
-        if suite.controls and (floor := at_work.untrained(reference)):
-            found += at_work.measure(entry, floor, suite.seeds[0])
-    if not found:
+    found = dict[int, list[Record]]()
+    left = dict(enumerate(suite.plan, start=1))
+    total = len(left)
+    wait = False
+    while left:
+        before = len(left)
+        for place, step in list(left.items()):
+            say(f"[{place}/{total}] {step.title}")
+            try:
+                found[place] = at_work.do(step, wait=wait)
+                del left[place]
+            except Busy as busy:
+                say(f"{busy}: later")
+            if wait:  # for one thing; then look again what is free
+                break
+        wait = len(left) == before  # all that is left is in other hands
+    # Two evaluations of a suite may ask for the same number.
+    records = list({r.key: r for place in sorted(found) for r in found[place]}.values())
+    if not records:
         raise DataError(f"of suite {suite.name} there is no number")
-    return found
+    return records
 
 
 @dataclass(frozen=True)
@@ -295,6 +330,23 @@ class _AtWork:
     runtime: Runtime
     skip_bad_images: bool
     finished: bool
+
+    def do(self, step: Step, *, wait: bool) -> list[Record]:
+        """A step's records. Raises Busy where another process is at it, unless it may `wait`."""
+        from ssl_bench.reference import Reference
+
+        doing = replace(self, runtime=replace(self.runtime, wait=wait))
+        row = step.row
+        if isinstance(row, PretrainEntry):
+            encoder = doing.pretrain(row, pretrain_config(self.suite, row, step.seed))
+            return doing.measure(step, encoder) if encoder else []
+        encoder = Reference(
+            row.encoder, self.workspace, weights=row.weights, image_size=row.image_size
+        )
+        records = doing.measure(step, encoder)
+        if self.suite.controls and (floor := doing.untrained(encoder)):
+            records += doing.measure(step, floor)
+        return records
 
     def pretrain(self, entry: PretrainEntry, config: Any) -> "Reference | None":
         """The encoder of one pretext and seed, trained if it is missing; None if it may not be."""
@@ -318,15 +370,13 @@ class _AtWork:
         entry = PretrainEntry(method=FLOOR)
         return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
 
-    def measure(
-        self, row: PretrainEntry | ExternalEntry, encoder: "Reference", seed: int
-    ) -> list[Record]:
-        """All evaluations of one encoder: those on the same images share a pass over them."""
+    def measure(self, step: Step, encoder: "Reference") -> list[Record]:
+        """A step's evaluations of one encoder: those on the same images share a pass over them."""
         from ssl_bench.evaluate import evaluate
 
         by_data: dict[str, list[tuple[Any, Sequence[str]]]] = {}
-        for entry, layers in self.suite.requests(row, seed):
-            harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, seed))
+        for entry, layers in step.requests:
+            harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, step.seed))
             by_data.setdefault(entry.data or self.suite.data, []).append((harness, layers))
         return [
             record
@@ -334,7 +384,7 @@ class _AtWork:
             for record in evaluate(
                 requests, encoder, data, self.workspace, self.runtime,
                 skip_bad_images=self.skip_bad_images,
-                controls=self.suite.controls and seed == self.suite.seeds[0],
+                controls=self.suite.controls and step.seed == self.suite.seeds[0],
                 finished=self.finished,
             )
         ]  # fmt: skip

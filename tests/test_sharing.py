@@ -1,6 +1,7 @@
 """Export and import: the same numbers without weights, and nothing that verification refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from refusals import fails
 
+from ssl_bench.comparison import predictions_of
 from ssl_bench.records import Run, file_digest, folder_of, read_records
 from ssl_bench.sharing import export
 
@@ -44,6 +46,35 @@ def test_an_export_is_read_back_as_it_was(bench, workspace: Path, exported: Path
     tables = [bench("table", "--workspace", place).out for place in (workspace, other)]
     assert tables[0] == tables[1] == (exported / "table.md").read_text()
     assert "0 runs" in bench("import", exported, "--workspace", other).out
+
+
+def test_an_export_holds_predictions_in_fewer_bytes_and_the_same_numbers(
+    bench, workspace: Path, tmp_path: Path
+):
+    """And a rerun of what was imported finds no difference, though it scores in full."""
+    suite, out, other = tmp_path / "svm.toml", tmp_path / "svm", tmp_path / "other"
+    suite.write_text(
+        SUITE.replace('"knn"\nk = [1, 3]', '"svm"\nlayers = ["pool5"]\ncosts = [1, 2]')
+    )
+    made = bench("export", suite, "--out", out, "--workspace", workspace, "--workers", 0)
+    assert made.code == 0, made.err
+    for record in read_records(out, "evaluation"):
+        full, compact = (predictions_of(record, place) for place in (workspace, out))
+        assert compact["scores"].dtype == np.int16
+        assert full["scores"].dtype == np.float32
+    assert bench("verify", out).code == 0
+    assert bench("import", out, "--workspace", other).code == 0
+    (run,) = read_records(workspace, "pretrain")
+    weights = folder_of(workspace, run) / "encoder.safetensors"  # no export has them
+    shutil.copy(weights, folder_of(other, run))
+    again = bench("rerun", record.key, "--workspace", other, "--workers", 0)
+    assert again.code == 0, again.err + again.out
+    edited = folder_of(other, record) / "predictions.npz"
+    compact["scores"][0] += 1
+    np.savez(edited, **compact)
+    again = bench("rerun", record.key, "--workspace", other, "--workers", 0)
+    assert again.code == 1
+    assert "scores differ" in again.out + again.err
 
 
 def noise(path: Path, width: int, height: int) -> bytes:

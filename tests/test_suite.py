@@ -1,11 +1,18 @@
 """Suites: one pass an encoder, controls by default, encoders from elsewhere with a floor."""
 
+import subprocess
+import sys
+from subprocess import PIPE
+
 import pytest
 import torch
 from refusals import fails
 
 from ssl_bench.encoders import AlexNet
+from ssl_bench.pretrain import Pretraining
 from ssl_bench.records import read_records
+from ssl_bench.runtime import Runtime
+from ssl_bench.suite import pretrain_config, read_suite
 
 SUITE = """
 name = "toy"
@@ -186,3 +193,81 @@ def test_what_is_finished_is_taken_and_nothing_computed(bench, workspace, tmp_pa
     assert bench("export", *words, "--out", out).code == 0
     assert (out / "table.md").read_text() == part.out
     assert bench("verify", out).code == 0
+
+
+SHARED = """
+name = "shared"
+data = "scenes:train=60,test=20"
+seeds = [0, 1]
+controls = false
+[encoder]
+image_size = 64
+width = 0.1
+[[pretrain]]
+method = "random"
+[[evaluate]]
+evaluation = "linear-probe"
+layers = ["conv3"]
+strengths = 2
+seeds = [0]
+[[evaluate]]
+evaluation = "knn"
+layers = ["conv4"]
+k = [3]
+"""
+
+
+@pytest.fixture
+def shared(tmp_path):
+    path = tmp_path / "shared.toml"
+    path.write_text(SHARED)
+    return path
+
+
+def test_evaluations_of_fewer_seeds_come_last(shared):
+    """A suite that is cut short has whole columns."""
+    done = [(s.seed, e.evaluation) for s in read_suite(str(shared)).plan for e, _ in s.requests]
+    assert done == [(0, "knn"), (1, "knn"), (0, "linear-probe")]
+
+
+def test_what_another_process_is_at_is_done_last(shared, bench, workspace):
+    """Everything else is made meanwhile; then the suite says for what it waits."""
+    asked = read_suite(str(shared))
+    config = pretrain_config(asked, asked.methods[0], 0)
+    run = Pretraining.of("random", config, asked.data, workspace, Runtime(workers=0)).run
+    words = [sys.executable, "-m", "ssl_bench", "run", shared, "--workspace", workspace]
+    with run.working():
+        process = subprocess.Popen([*words, "--workers", "0"], stderr=PIPE, stdout=PIPE, text=True)
+        said = []
+        while "waiting for another process" not in "".join(said[-1:]):
+            said.append(process.stderr.readline())
+            assert said[-1], "".join(said)
+        made = read_records(workspace, "evaluation")
+        assert [(r.details["pretraining"]["seed"], r.identity["layer"]) for r in made] == [
+            (1, "conv4")
+        ]
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert len(read_records(workspace, "evaluation")) == 3
+    assert out == bench("run", shared, "--workspace", workspace, "--workers", 0).out
+
+
+def test_a_number_that_is_asked_for_twice_is_one(shared, bench, workspace):
+    again = '[[evaluate]]\nevaluation = "knn"\nlayers = ["conv4"]\nk = [3]\nseeds = [0]\n'
+    words = ("--workspace", workspace, "--workers", 0)
+    once = bench("run", shared, *words)
+    assert once.code == 0, once.err
+    shared.write_text(SHARED + again)
+    assert bench("run", shared, *words).out == once.out
+
+
+def test_two_processes_share_a_suite_and_print_the_same_table(shared, workspace):
+    words = [sys.executable, "-m", "ssl_bench", "run", shared, "--workspace", workspace]
+    both = [
+        subprocess.Popen([*words, "--workers", "0"], stderr=PIPE, stdout=PIPE, text=True)
+        for _ in range(2)
+    ]
+    outs = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    assert outs[0][0] == outs[1][0]
+    assert len(read_records(workspace)) == 2 + 3
