@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssl_bench.records import Record, key_of
-from ssl_bench.task import EncoderConfig
+from ssl_bench.task import EncoderConfig, TrainConfig
 
 BASELINES = ("random", "autoencoder")
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
@@ -63,22 +63,37 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def row_names(records: Sequence[Record]) -> list[str]:
-    """The method, with the pretraining settings that tell runs of one method apart."""
-    configs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    sources: dict[str, set[str]] = defaultdict(set)
-    marked = _told_apart(_pretraining_data(records))
-    for record, source in zip(records, marked, strict=True):
-        configs[record.method].append(_pretraining(record))
-        sources[record.method].add(source)
-    names = []
-    for record, source in zip(records, marked, strict=True):
-        telling = sorted(varying(configs[record.method]))
-        settings = _pretraining(record)
-        marks = [f"{name}={settings[name]}" for name in telling if name in settings]
-        if len(sources[record.method]) > 1:
-            marks.append(f"on {source}")
-        names.append(" ".join([record.method, *marks]))
-    return names
+    """The method, with what tells runs of one method apart: settings, and images if need be."""
+    runs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    described = [
+        {**_pretraining(record), "on": source}
+        for record, source in zip(records, _told_apart(_pretraining_data(records)), strict=True)
+    ]
+    for record, settings in zip(records, described, strict=True):
+        runs[record.method].append(settings)
+    telling = {method: _telling(settings) for method, settings in runs.items()}
+    return [
+        " ".join([record.method, *_marks(settings, telling[record.method])])
+        for record, settings in zip(records, described, strict=True)
+    ]
+
+
+def _telling(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings that tell these runs apart: what another one has told already is left out.
+
+    A method's own settings and its network come before those of the training and the images.
+    """
+    chosen, groups = list[str](), 1
+    for name in sorted(varying(runs), key=lambda n: (n == "on", n in TrainConfig.model_fields, n)):
+        count = len({tuple(repr(run.get(n)) for n in [*chosen, name]) for run in runs})
+        if count > groups:
+            chosen, groups = [*chosen, name], count
+    return chosen
+
+
+def _marks(settings: Mapping[str, Any], telling: Sequence[str]) -> list[str]:
+    known = [name for name in telling if name in settings]
+    return [f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in known]
 
 
 def _pretraining_data(records: Sequence[Record]) -> list[tuple[str, str | None]]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from ssl_bench import catalogue
 from ssl_bench.comparison import Measured
 from ssl_bench.provenance import told
+from ssl_bench.records import Record
 
 
 class Number(BaseModel):
@@ -43,7 +44,12 @@ def sources() -> tuple[Source, ...]:
 
 
 def published_for(one: Measured) -> tuple[float, Source, Number] | None:
-    """The published value of the same method, protocol, layer and metric, on whatever data."""
+    """The published value of the same method, protocol, layer and metric, on whatever data.
+
+    None for a method on another network than its paper's.
+    """
+    if _other_network(one.record):
+        return None
     name = one.record.identity["protocol"].partition("@")[0]
     layer = one.record.details.get("column", one.record.identity["layer"])
     for source in sources():
@@ -52,6 +58,13 @@ def published_for(one: Measured) -> tuple[float, Source, Number] | None:
             if wanted == (name, one.metric, layer) and one.record.method in number.values:
                 return number.values[one.record.method], source, number
     return None
+
+
+def _other_network(record: Record) -> bool:
+    if record.method not in catalogue.names("pretext"):
+        return False
+    usual = catalogue.pretext(record.method).Config.model_fields["arch"].default
+    return (record.details.get("pretraining") or {}).get("arch", usual) != usual
 
 
 def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:

@@ -20,7 +20,7 @@ from ssl_bench.errors import BenchError
 from ssl_bench.figures import own_picture
 from ssl_bench.provenance import command_of
 from ssl_bench.records import Record, folder_of, write_atomically
-from ssl_bench.statistics import LEVEL
+from ssl_bench.statistics import LEVEL, Paired
 from ssl_bench.tables import LEADS, STALE, Table
 
 WIDEST = 1200  # px of a picture on the page
@@ -42,13 +42,13 @@ def write_report(records: Sequence[Record], workspace: Path, path: Path, title: 
     table = Table.of(records, workspace)
     page = _template().render(
         title=title,
-        groups=[(name, columns, _rows(table, columns)) for name, columns in _groups(table)],
-        differences=list(_differences(table)),
-        columns=table.columns,
+        blocks=[
+            (block, _rows(table, block.columns), list(_differences(table, block.columns)))
+            for block in table.blocks(wide=0)
+        ],
         legend=table.legend(),
         published=table.published(),
         records=[_shown(record, workspace) for record in records],
-        short=lambda name, columns: [c.removeprefix(name).strip() or c for c in columns],
         leads=LEADS,
         stale=STALE,
     )
@@ -58,14 +58,6 @@ def write_report(records: Sequence[Record], workspace: Path, path: Path, title: 
 def _template() -> jinja2.Template:
     text = (resources.files("ssl_bench") / "report.html.j2").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
-
-
-def _groups(table: Table) -> Iterator[tuple[str, list[str]]]:
-    """Columns by protocol."""
-    groups: dict[str, list[str]] = {}
-    for column in table.columns:
-        groups.setdefault(column.partition(" ")[0], []).append(column)
-    yield from groups.items()
 
 
 def _rows(table: Table, columns: Sequence[str]) -> list[tuple[str, list[Entry]]]:
@@ -89,19 +81,27 @@ def _entry(table: Table, row: str, column: str) -> Entry:
     return Entry(cell.text(digits) + mark, cell.mean, title, leading, keys)
 
 
-def _differences(table: Table) -> Iterator[tuple[str, list[tuple[str, float | None, str, bool]]]]:
+def _differences(
+    table: Table, columns: Sequence[str]
+) -> Iterator[tuple[str, list[tuple[str, float | None, str, bool]]]]:
     """Each line's name and cells: text, number, what its p-value is, and whether it is bold."""
-    for name, cells in table.differences:
-        shown = []
-        for cell, column in zip(cells, table.columns, strict=True):
-            if cell is None:
-                shown.append(("–", None, "", False))
-                continue
-            digits = table.at_any(column).digits
-            text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}".replace("-", "−")
-            title = f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"
-            shown.append((text, cell.mean, title, cell.p <= LEVEL))
-        yield name, shown
+    places = [table.columns.index(column) for column in columns]
+    for name, differences in table.differences:
+        cells = [differences[place] for place in places]
+        if any(cells):
+            pairs = zip(cells, columns, strict=True)
+            yield name, [_difference(table, cell, column) for cell, column in pairs]
+
+
+def _difference(
+    table: Table, cell: Paired | None, column: str
+) -> tuple[str, float | None, str, bool]:
+    if cell is None:
+        return "–", None, "", False
+    digits = table.at_any(column).digits
+    text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}".replace("-", "−")
+    title = f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"
+    return text, cell.mean, title, cell.p <= LEVEL
 
 
 def _shown(record: Record, workspace: Path) -> dict[str, Any]:

@@ -62,6 +62,15 @@ Place = tuple[str, str]  # row and column
 
 
 @dataclass(frozen=True)
+class Block:
+    """Columns that stand side by side: what they have in common, and the rest of their names."""
+
+    title: str
+    columns: Sequence[str]
+    short: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows and columns in order, and what was measured, by seeds, in each cell."""
 
@@ -182,9 +191,9 @@ class Table:
     def markdown(self) -> str:
         """GitHub Markdown: the table, the paired differences, what the marks mean.
 
-        A wide table is cut by protocol: one below the other, with the layers across.
+        A wide table is cut into blocks: one below the other, with the layers across.
         """
-        parts = [part for columns in self._groups() for part in self._grids(columns)]
+        parts = [part for block in self.blocks() for part in self._grids(block)]
         beside, notes = self.published()
         parts += [_pipes(beside)] if beside else []
         return "\n\n".join([*parts, "\n".join([*self.legend(), *notes])])
@@ -207,33 +216,60 @@ class Table:
         head = [["beside what is published", "measured", "published", "difference"]]
         return head + lines if lines else [], [f"[{n}] {text}" for text, n in notes.items()]
 
-    def _groups(self) -> list[list[str]]:
-        """The columns that stand in one table."""
-        if len(self.columns) <= WIDE:
-            return [list(self.columns)]
-        groups: dict[str, list[str]] = defaultdict(list)
-        for column in self.columns:
-            groups[column.partition(" ")[0]].append(column)
-        return list(groups.values())
+    def blocks(self, wide: int = WIDE) -> list[Block]:
+        """The table whole, or, with more than `wide` columns, cut by protocol and data.
 
-    def _grids(self, columns: Sequence[str]) -> list[str]:
+        Columns that share no row, because they are layers of other networks, are apart, too.
+        """
+        if len(self.columns) <= wide:
+            return [Block("", self.columns, self.columns)]
+        groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for column in self.columns:
+            title, short = self._halves(column)
+            groups[title].append((column, short))
+        return [
+            Block(title, *zip(*part, strict=True))
+            for title, columns in groups.items()
+            for part in self._sharing_rows(columns)
+        ]
+
+    def _halves(self, column: str) -> tuple[str, str]:
+        """Protocol and data of a column, and its layer and metric."""
+        protocol = self.at_any(column).record.details["protocol"]
+        layer, on, data = column.removeprefix(protocol).partition(" on ")
+        return protocol + on + data, layer.strip() or protocol
+
+    def _sharing_rows(self, columns: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+        """The columns in parts that have no row in common."""
+        parts: list[tuple[set[str], list[tuple[str, str]]]] = []
+        for column in columns:
+            rows = {row for row in self.rows if self.at(row, column[0])}
+            joined = [part for part in parts if part[0] & rows]
+            parts = [part for part in parts if part not in joined]
+            names = [name for _, held in joined for name in held]
+            parts.append((rows.union(*(held for held, _ in joined)), [*names, column]))
+        return [held for _, held in parts]
+
+    def _grids(self, block: Block) -> list[str]:
         """The table of these columns and, below it, their differences."""
+        columns = block.columns
         held = [[self.cell(row, c) for c in columns] for row in self.rows]
         counts = {c.n for r in self.rows for c in map(partial(self.cell, r), self.columns) if c}
-        body = [["method", *columns]]
+        body = [["method", *block.short]]
         body += [
             [row, *(self._text(row, c, len(counts) > 1) for c in columns)]
             for row, cells in zip(self.rows, held, strict=True)
             if any(cells)
         ]
-        lines = [["difference", *columns]]
+        lines = [["difference", *block.short]]
         places = [self.columns.index(c) for c in columns]
         for name, differences in self.differences:
             if any(differences[i] for i in places):
                 lines.append(
                     [name, *(self._signed(differences[i], self.columns[i]) for i in places)]
                 )
-        return [_pipes(grid) for grid in (body, lines) if len(grid) > 1]
+        grids = [_pipes(grid) for grid in (body, lines) if len(grid) > 1]
+        return [f"**{_escaped(block.title)}**", *grids] if block.title else grids
 
     def _text(self, row: str, column: str, with_n: bool) -> str:
         cell = self.cell(row, column)
@@ -312,13 +348,21 @@ class Table:
         return self.frame().to_csv(index=False).rstrip("\n")
 
     def latex(self) -> str:
-        """A booktabs table."""
-        lines = [r"\begin{tabular}{l" + "r" * len(self.columns) + "}", r"\toprule"]
-        lines.append(" & ".join(["method", *map(_tex, self.columns)]) + r" \\")
+        """A booktabs table; of a wide one, a table for each block."""
+        return "\n\n".join(map(self._tabular, self.blocks()))
+
+    def _tabular(self, block: Block) -> str:
+        count = len(block.columns)
+        lines = [r"\begin{tabular}{l" + "r" * count + "}", r"\toprule"]
+        if block.title:
+            lines.append(rf" & \multicolumn{{{count}}}{{c}}{{{_tex(block.title)}}} \\")
+            lines.append(rf"\cmidrule{{2-{count + 1}}}")
+        lines.append(" & ".join(["method", *map(_tex, block.short)]) + r" \\")
         lines.append(r"\midrule")
         for row in self.rows:
-            texts = [self._latex(row, column) for column in self.columns]
-            lines.append(" & ".join([_tex(row), *texts]) + r" \\")
+            if any(self.at(row, column) for column in block.columns):
+                texts = [self._latex(row, column) for column in block.columns]
+                lines.append(" & ".join([_tex(row), *texts]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
     def _latex(self, row: str, column: str) -> str:
@@ -354,10 +398,12 @@ def _corrected(found: Sequence[Paired | None]) -> list[Paired | None]:
     return [replace(paired, p=next(p_values)) if paired else None for paired in found]
 
 
+def _escaped(text: str) -> str:
+    return plain(text).replace("\\", "\\\\").replace("|", "\\|")
+
+
 def _pipes(lines: Sequence[Sequence[str]]) -> str:
-    lines = [
-        [plain(text).replace("\\", "\\\\").replace("|", "\\|") for text in line] for line in lines
-    ]
+    lines = [[_escaped(text) for text in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     padded = [
         "| "

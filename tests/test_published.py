@@ -59,6 +59,13 @@ def test_other_layers_methods_and_protocols_have_none(records):
     assert published_for(one) is None
 
 
+@pytest.mark.parametrize(("arch", "value"), [("alexnet", 11.6), ("dcgan", None)])
+def test_a_published_number_is_of_the_papers_network(records, arch, value):
+    settings = {"protocol": "linear/zhang16@1", "pretraining": {"arch": arch}}
+    found = published_for(measured(records, "conv1", method="random", **settings))
+    assert (found[0] if found else None) == value
+
+
 def test_every_deviation_is_spelt_out(records):
     settings = {
         "width": 0.5,

@@ -431,3 +431,66 @@ def test_every_form_marks_stale_numbers():
     assert table.markdown().count(STALE) == 1 + 1  # the cell and its note
     assert [line["stale"] for line in lines_of(table).values()] == ["False", "True"]
     assert table.latex().count(r"\dagger") == 1
+
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+
+def wide(*more):
+    """Nine columns of two protocols, and what is given besides."""
+    made = [record("random", 0, 20.0, layer) for layer in LAYERS]
+    made += [record("random", 0, 20.0, layer, protocol="knn/dinov2@1 k=3") for layer in LAYERS[1:]]
+    return Table.of([*made, *more])
+
+
+def test_a_wide_table_is_cut_by_protocol_and_a_narrow_one_is_whole():
+    blocks = wide().blocks()
+    assert [(b.title, list(b.short)) for b in blocks] == [
+        ("linear/logreg@1", list(LAYERS)),
+        ("knn/dinov2@1 k=3", list(LAYERS[1:])),
+    ]
+    assert {c for b in blocks for c in b.columns} == set(wide().columns)
+    assert re.search(r"\*\*knn/dinov2@1 k=3\*\*\n\n\| method \| +conv2 \|", wide().markdown())
+    assert wide().latex().count(r"\begin{tabular}") == 2
+    assert r"\multicolumn{4}{c}{knn/dinov2@1 k=3}" in wide().latex()
+    (whole,) = Table.of([record("random", 0, 1.0)]).blocks()
+    assert (whole.title, whole.short) == ("", whole.columns)
+
+
+def test_layers_of_another_network_are_a_block_of_their_own():
+    """Columns that no row shares: a table of dashes tells nothing."""
+    other = [record("timm:x", 0, 5.0, layer) for layer in ("blocks.2", "blocks.4")]
+    blocks = [list(block.short) for block in wide(*other).blocks()]
+    assert blocks == [list(LAYERS), ["blocks.2", "blocks.4"], list(LAYERS[1:])]
+    assert "timm:x" not in wide(*other).markdown().split("\n\n")[1]
+
+
+def test_a_block_holds_columns_that_share_rows_by_way_of_others():
+    """conv1 and block share no row, but conv2 shares one with each."""
+    other = [record("both", 0, 5.0, layer) for layer in ("conv2", "block")]
+    assert [len(block.columns) for block in wide(*other).blocks()] == [6, 4]
+
+
+def test_data_of_a_block_stands_in_its_title():
+    other = [record("random", 0, 5.0, layer, data="folder:x") for layer in LAYERS]
+    titles = [block.title for block in wide(*other).blocks()]
+    assert titles[:2] == ["linear/logreg@1 on scenes", "linear/logreg@1 on folder:x"]
+
+
+def test_a_row_says_what_tells_it_apart_and_no_more():
+    """Its network tells it: that the images differ as well is said in the record."""
+    told = [
+        record("random", 0, 1.0, settings={"arch": "alexnet", "init": "fan-in"}),
+        record("random", 0, 2.0, settings={"arch": "dcgan", "init": "dcgan"}),
+        record("mine", 0, 3.0, settings={"mask": "central", "lr": 1e-3}),
+        record("mine", 0, 4.0, settings={"mask": "random-region", "lr": 1e-4}),
+    ]
+    assert list(Table.of(told).rows) == [
+        "random arch=alexnet", "random arch=dcgan", "mine mask=central", "mine mask=random-region",
+    ]  # fmt: skip
+
+
+def test_what_one_setting_does_not_tell_apart_the_next_one_does():
+    settings = [{"mask": m, "lr": lr} for m in ("a", "b") for lr in (0.1, 0.2)]
+    rows = Table.of([record("mine", 0, 1.0, settings=s) for s in settings]).rows
+    assert list(rows) == [f"mine mask={m} lr={lr}" for m in ("a", "b") for lr in (0.1, 0.2)]
