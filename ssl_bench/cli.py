@@ -1,21 +1,31 @@
 """The `bench` command: thin, and quick to answer; torch is imported inside commands only."""
 
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssl_bench import catalogue
 from ssl_bench.errors import BenchError, UsageError, plain, unknown
+from ssl_bench.options import (
+    chosen_harness,
+    computing_options,
+    config_options,
+    devices_option,
+    feature_memory_option,
+    finished_option,
+    out_option,
+    refused,
+    runtime_of,
+    validated,
+    variant_options,
+    workspace_option,
+)
 
 if TYPE_CHECKING:
     from ssl_bench.records import Record
-    from ssl_bench.runtime import Runtime
 
 
 def main() -> None:
@@ -131,138 +141,6 @@ def cli(debug: bool) -> None:
     """
 
 
-# ---- options
-
-_workspace = click.option(
-    "--workspace",
-    type=click.Path(path_type=Path),
-    default="runs",
-    show_default=True,
-    help="Folder that holds runs and records.",
-)
-_out = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for table.md, table.csv and table.tex."
-)
-
-
-_feature_memory = click.option(
-    "--feature-memory",
-    type=click.IntRange(0),
-    default=1024,
-    show_default=True,
-    help="MiB of frozen features kept in memory; more go to files in the cache.",
-)
-
-
-def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that computes."""
-    options = [
-        _workspace,
-        click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
-                     help="Processes that decode and gather images."),
-        click.option("--checkpoint-every", default="300s", show_default=True,
-                     help="Steps between checkpoints, or seconds as in 60s."),
-        click.option("--skip-bad-images", is_flag=True,
-                     help="Leave out and count images that cannot be used, instead of stopping."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-_finished = click.option(
-    "--finished", is_flag=True, help="Take what is finished of the suite, and compute nothing."
-)
-
-
-def _devices(default: str) -> click.Option:
-    """The option of every command that trains."""
-    return click.Option(
-        ["--devices"],
-        default=default,
-        show_default=True,
-        help="Number of processes or GPUs; auto: all GPUs, else one CPU process.",
-    )
-
-
-def _runtime(
-    workers: int,
-    checkpoint_every: str,
-    devices: str = "1",
-    feature_memory: int = 1024,
-    **_: Any,
-) -> "Runtime":
-    """Suites and probes run in one process; trainings spread over devices."""
-    from ssl_bench.runtime import Runtime
-
-    if devices != "auto" and not re.fullmatch("0*[1-9][0-9]{0,3}", devices):
-        raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
-    number = checkpoint_every.removesuffix("s")
-    if not re.fullmatch("0*[1-9][0-9]{0,8}", number):
-        raise UsageError(
-            f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'"
-        )
-    if checkpoint_every.endswith("s"):
-        return Runtime(
-            workers, devices, checkpoint_seconds=int(number), feature_memory_mb=feature_memory
-        )
-    return Runtime(workers, devices, checkpoint_steps=int(number), feature_memory_mb=feature_memory)
-
-
-class _Numbers(click.ParamType):
-    """Several numbers with commas between them: `1,2,4`."""
-
-    name = "numbers"
-
-    def __init__(self, kind: Callable[[str], float]) -> None:
-        self.kind = kind
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
-        try:
-            return value if isinstance(value, tuple) else tuple(map(self.kind, value.split(",")))
-        except ValueError:
-            self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
-
-
-def _config_options(config: Any) -> list[click.Option]:
-    """One option per field of a pydantic model, with its phrase and default."""
-    options: list[click.Option] = []
-    for name, field in config.model_fields.items():
-        kind: Any = field.annotation
-        text = f"{field.description}."
-        text, flag = text[0].upper() + text[1:], "--" + name.replace("_", "-")
-        if kind is bool:  # unset is None: the default stays the model's
-            options.append(click.Option([flag], is_flag=True, flag_value=True, default=None,
-                                        help=text))  # fmt: skip
-            continue
-        if get_origin(kind) is UnionType:  # None: not set
-            kind = next(k for k in get_args(kind) if k is not NoneType)
-        if get_origin(kind) is Literal:
-            kind = click.Choice(get_args(kind))
-        elif get_origin(kind) is tuple:
-            kind = _Numbers(get_args(kind)[0])
-        shown = f"{text} [default: {_default_text(field.default)}]"
-        options.append(click.Option([flag], type=kind, help=shown))
-    return options
-
-
-def _settings(config: Any, values: Mapping[str, Any]) -> Any:
-    """The validated settings; UsageError names the option and what is wrong with it."""
-    from pydantic import ValidationError
-
-    given = {k: v for k, v in values.items() if k in config.model_fields and v is not None}
-    try:
-        return config(**given)
-    except ValidationError as error:
-        raise _invalid(error) from error
-
-
-def _invalid(error: Any) -> UsageError:
-    first = error.errors()[0]
-    option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-    return UsageError(f"{option}: {first['msg']}, not {first['input']}")
-
-
 # ---- pretext → encoder
 
 
@@ -281,23 +159,23 @@ def _pretrain_command(method: str) -> click.Command:
         help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
     )
     @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
-    @_shared
+    @computing_options
     def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
         from ssl_bench.pretrain import pretrain as job
 
         run = job(
             method,
-            _settings(config, options),
+            validated(config, options),
             data,
             workspace,
-            _runtime(**options),
+            runtime_of(**options),
             preview=preview,
             skip_bad_images=options["skip_bad_images"],
         )
         _show_run(run, workspace)
 
     made = click.command(method, help=catalogue.summary("pretext", method))(command)
-    made.params = [*_config_options(config), *made.params, _devices("auto")]
+    made.params = [*config_options(config), *made.params, devices_option("auto")]
     return made
 
 
@@ -354,8 +232,8 @@ def _evaluation_command(name: str) -> click.Command:
     @click.option("--image-size", type=int,
                   help="Side of the input of timm:NAME and torchvision:NAME. "
                   "[default: their own]")  # fmt: skip
-    @_feature_memory
-    @_shared
+    @feature_memory_option
+    @computing_options
     def command(
         encoders: tuple[str, ...],
         layers: tuple[str, ...],
@@ -371,8 +249,8 @@ def _evaluation_command(name: str) -> click.Command:
         from ssl_bench.reference import Reference, newest_of_each
         from ssl_bench.tables import Table
 
-        harness = _harness(variants, protocol, options)
-        runtime = _runtime(**options)
+        harness = chosen_harness(variants, protocol, options)
+        runtime = runtime_of(**options)
         references = [
             Reference(text, workspace, weights=weights, image_size=image_size)
             for text in encoders or newest_of_each(workspace)
@@ -389,62 +267,17 @@ def _evaluation_command(name: str) -> click.Command:
             click.echo(Table.of(records, workspace).markdown())
 
     made = click.command(name, help=catalogue.summary("eval", name))(command)
-    made.params = [*made.params[:3], *_variant_options(variants), *made.params[3:]]
+    made.params = [*made.params[:3], *variant_options(variants), *made.params[3:]]
     if all("steps" in variant.Config.model_fields for variant in variants.values()):
-        made.params.append(_devices("1"))
+        made.params.append(devices_option("1"))
     return made
-
-
-def _variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:
-    """`--protocol`, where there is a choice, and the settings of all; equal names come once."""
-    if len(variants) == 1:
-        return [*_config_options(next(iter(variants.values())).Config)]
-    choice = click.Option(
-        ["--protocol"],
-        type=click.Choice(list(variants)),
-        default=next(iter(variants)),
-        show_default=True,
-        help="; ".join(f"{n}: {v.protocol}" for n, v in variants.items()) + ".",
-    )
-    options: dict[str, click.Option] = {}
-    for variant in variants.values():
-        for option in _config_options(variant.Config):
-            options.setdefault(str(option.name), option)
-    for name, option in options.items():
-        own = {n: v.Config.model_fields[name] for n, v in variants.items()
-               if name in v.Config.model_fields}  # fmt: skip
-        defaults = {n: _default_text(field.default) for n, field in own.items()}
-        if len(own) < len(variants) or len(set(defaults.values())) > 1:
-            phrase = next(iter(own.values())).description or ""
-            each = "; ".join(f"{n}: {text}" for n, text in defaults.items())
-            option.help = f"{phrase[:1].upper()}{phrase[1:]}. [default: {each}]"
-    return [choice, *options.values()]
-
-
-def _default_text(default: Any) -> str:
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _harness(variants: Mapping[str, Any], protocol: str, options: Mapping[str, Any]) -> Any:
-    """The chosen protocol with its settings; UsageError for a setting of another one."""
-    variant = variants[protocol]
-    for other in variants.values():
-        for name in other.Config.model_fields:
-            if options.get(name) is not None and name not in variant.Config.model_fields:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} belongs to {other.protocol}, not to "
-                    f"{variant.protocol}"
-                )
-    return variant(_settings(variant.Config, options))
 
 
 # ---- records → tables
 
 
 @cli.command()
-@_workspace
+@workspace_option
 def runs(workspace: Path) -> None:
     """List the finished runs of a workspace, oldest first."""
     from ssl_bench.tables import run_lines
@@ -454,7 +287,7 @@ def runs(workspace: Path) -> None:
 
 
 @cli.command()
-@_workspace
+@workspace_option
 @click.option(
     "--format",
     "form",
@@ -463,7 +296,7 @@ def runs(workspace: Path) -> None:
     show_default=True,
     help="What the table is written as.",
 )
-@_out
+@out_option
 def table(workspace: Path, form: str, out: Path | None) -> None:
     """Print the table of all evaluations in a workspace."""
     from ssl_bench.records import read_records
@@ -481,10 +314,10 @@ def table(workspace: Path, form: str, out: Path | None) -> None:
 
 @cli.command()
 @click.argument("suite")
-@_out
-@_finished
-@_feature_memory
-@_shared
+@out_option
+@finished_option
+@feature_memory_option
+@computing_options
 def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
     from ssl_bench.tables import Table
@@ -500,9 +333,9 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
 @click.argument("suite")
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="Folder for records, predictions, pictures and tables.")  # fmt: skip
-@_finished
-@_feature_memory
-@_shared
+@finished_option
+@feature_memory_option
+@computing_options
 def export(suite: str, out: Path, workspace: Path, **options: Any) -> None:
     """Write a suite's committed form, without weights; what is missing of it is made."""
     from ssl_bench.sharing import export as job
@@ -516,14 +349,14 @@ def _suite_records(suite: str, workspace: Path, finished: bool, **options: Any) 
     from ssl_bench.suite import read_suite, suite_records
 
     return suite_records(
-        read_suite(suite), workspace, _runtime(**options),
+        read_suite(suite), workspace, runtime_of(**options),
         skip_bad_images=options["skip_bad_images"], finished=finished,
     )  # fmt: skip
 
 
 @cli.command("import")
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@_workspace
+@workspace_option
 def import_(path: Path, workspace: Path) -> None:
     """Take an export's runs into a workspace, if `bench verify` agrees to them."""
     from ssl_bench.sharing import bring_in
@@ -535,7 +368,7 @@ def import_(path: Path, workspace: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True,
               help="The page.")  # fmt: skip
 @click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")
-@_workspace
+@workspace_option
 def report(out: Path, title: str, workspace: Path) -> None:
     """Write one HTML page: tables, pictures, and the record behind each number."""
     from ssl_bench.records import read_records
@@ -552,7 +385,7 @@ def report(out: Path, title: str, workspace: Path) -> None:
 @click.argument("a")
 @click.argument("b")
 @click.option("--protocol", help="Only this one, with its version or without.")
-@_workspace
+@workspace_option
 def compare(a: str, b: str, protocol: str | None, workspace: Path) -> None:
     """Compare two methods, A − B, wherever both were measured alike.
 
@@ -568,7 +401,7 @@ def compare(a: str, b: str, protocol: str | None, workspace: Path) -> None:
 
 @cli.command()
 @click.argument("key")
-@_workspace
+@workspace_option
 def show(key: str, workspace: Path) -> None:
     """Print all that made a number, and the command that makes it again."""
     from ssl_bench.provenance import lines_of, record_of
@@ -580,7 +413,7 @@ def show(key: str, workspace: Path) -> None:
 @cli.command()
 @click.argument("key")
 @click.option("--data", help="Where the images are, if the record's name of them is no place.")
-@_shared
+@computing_options
 def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
     """Make a run again, apart, and compare: bit for bit on a CPU."""
     from ssl_bench.provenance import record_of
@@ -588,7 +421,7 @@ def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
 
     record = record_of(workspace, key)
     found = job(
-        record, workspace, data or record.data, _runtime(**options),
+        record, workspace, data or record.data, runtime_of(**options),
         skip_bad_images=options["skip_bad_images"],
     )  # fmt: skip
     for line in found:
@@ -656,7 +489,7 @@ def protocols_show(name: str) -> None:
               help="central, or a FILE that is white where the image is missing.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="Folder for the filled images, as PNG.")  # fmt: skip
-@_workspace
+@workspace_option
 def inpaint(
     images: tuple[Path, ...], encoder: str | None, mask: str, out: Path, workspace: Path
 ) -> int:
@@ -695,7 +528,7 @@ def inpaint(
               help="Processes that decode images.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="Folder for NAME.png and NAME.pdf.")  # fmt: skip
-@_workspace
+@workspace_option
 def figures(
     figures: tuple[str, ...],
     encoders: tuple[str, ...],
@@ -787,11 +620,11 @@ def _perf_command(name: str) -> click.Command:
     measurement = catalogue.load("perf", name)
 
     def command(**options: Any) -> None:
-        for line in measurement(_settings(measurement.Config, options)).lines():
+        for line in measurement(validated(measurement.Config, options)).lines():
             click.echo(line)
 
     made = click.command(name, help=catalogue.summary("perf", name))(command)
-    made.params = [*_config_options(measurement.Config)]
+    made.params = [*config_options(measurement.Config)]
     return made
 
 
@@ -809,5 +642,5 @@ def inspect(name: str, image_size: int | None, width: float | None, as_json: boo
     try:
         found = inspect_network(name, image_size=image_size, width=width)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise refused(error) from error
     click.echo(json.dumps(found, indent=2) if as_json else describe(found))

@@ -6,7 +6,7 @@ differences to the baselines, paired by seed (equal seeds share their starting w
 label draws) or, with one seed each, by test image.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,12 +17,12 @@ import pandas as pd
 
 from ssl_bench.comparison import Measured, difference
 from ssl_bench.errors import DataError, plain
+from ssl_bench.footnotes import control_notes, data_notes, interval_of_one, metric_notes
 from ssl_bench.labels import (
     BASELINES,
     baseline_of,
     column_names,
     column_order,
-    data_names,
     rank,
     row_names,
     shown_metrics,
@@ -35,7 +35,6 @@ from ssl_bench.statistics import LEVEL, Paired, holm, mean_interval
 TEX = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 WIDE = 8  # columns above which a table is cut by protocol
 LEADS, STALE = "●", "†"
-ABOVE_CHANCE = 4  # standard deviations at which a control is not at chance any more
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,9 @@ class Table:
         first = dict(zip(reversed(rows), reversed(several), strict=True))  # each row's first record
         ordered = sorted(first, key=lambda r: (r not in free, rank(first[r]), rows.index(r)))
         order = column_order(several, columns)
-        notes = [*_metric_notes(shown), *_footnotes(records), *_control_notes(controls)]
+        notes = [*metric_notes(shown), *data_notes(records), *control_notes(controls)]
         return cls(
-            ordered, order, dict(measured), notes, _interval(records),
+            ordered, order, dict(measured), notes, interval_of_one(records),
             [row for row in ordered if row in free],
         )  # fmt: skip
 
@@ -421,75 +420,6 @@ def _pipes(lines: Sequence[Sequence[str]]) -> str:
 def _tex(text: str) -> str:
     text = "".join(TEX.get(c, "\\" + c if c in "&%$#_{}" else c) for c in plain(text))
     return text.replace("−", "--")
-
-
-# ---- what stands below a table
-
-
-def _interval(records: Sequence[Record]) -> str:
-    """What the interval of a single seed is, by protocol where they differ."""
-    usual = "over the test images, Wilson's"
-    kinds = {r.identity["protocol"]: r.details.get("interval", usual) for r in records}
-    if len(set(kinds.values())) == 1:
-        return next(iter(kinds.values()))
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for protocol, kind in kinds.items():
-        by_kind[kind].append(protocol)
-    return "; ".join(f"{', '.join(names)} {kind}" for kind, names in by_kind.items())
-
-
-def _metric_notes(shown: Sequence[tuple[Record, str]]) -> list[str]:
-    """What each protocol's number is, unless all are top-1 accuracies."""
-    named: dict[str, dict[str, None]] = defaultdict(dict)
-    for record, metric in shown:
-        named[record.identity["protocol"]][metric] = None
-    if {metric for metrics in named.values() for metric in metrics} <= {"top1"}:
-        return []
-    listed = (f"{protocol}: {', '.join(metrics)}" for protocol, metrics in named.items())
-    return ["Metrics: " + "; ".join(listed) + "."]
-
-
-def _control_notes(controls: Sequence[Record]) -> list[str]:
-    """How each protocol's runs with shuffled training labels stand to chance."""
-    by_protocol: dict[str, list[Record]] = defaultdict(list)
-    for record in controls:
-        by_protocol[record.identity["protocol"]].append(record)
-    notes = []
-    for protocol, records in by_protocol.items():
-        values = [r.metrics[r.details["metric"]] for r in records]
-        found = [r.details["control"] for r in records]
-        chance, spread = (float(np.mean([c[k] for c in found])) for k in ("chance", "spread"))
-        worst = max(c["z"] for c in found)
-        verdict = "at chance" if worst < ABOVE_CHANCE else "**ABOVE CHANCE: do not trust the rest**"
-        notes.append(
-            f"Control, shuffled training labels, {protocol}: {min(values):.1f} to "
-            f"{max(values):.1f} over {len(values)} encoders, chance {chance:.1f} ± "
-            f"{2 * spread:.1f}: {verdict}."
-        )
-    return notes
-
-
-def _footnotes(records: Sequence[Record]) -> list[str]:
-    """What every row has in common: data, number of test images, skipped ones.
-
-    Where protocols see other images of one set, each count is followed by those that it is for.
-    """
-    notes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for record, data in zip(records, data_names(records), strict=True):
-        notes[data, _counted(record)][record.identity["protocol"]] = None
-    sets = Counter(data for data, _ in notes)
-    return [
-        f"Data: {data}, {count}" + (f" ({', '.join(protocols)})." if sets[data] > 1 else ".")
-        for (data, count), protocols in notes.items()
-    ]
-
-
-def _counted(record: Record) -> str:
-    skipped = len(record.details["skipped_images"])
-    twice = len(record.details.get("duplicates", []))
-    count = f"{record.details['test_images']} test images"
-    count += f", {skipped} bad images skipped" if skipped else ""
-    return count + (f", **{twice} of them also in train**" if twice else "")
 
 
 # ---- listings
