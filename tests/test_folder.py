@@ -427,3 +427,19 @@ def test_real_photographs_decode_like_torchvision_s(photos: Path) -> None:
             expected = oracle(image.convert("RGB"), 128)
         # A pixel of shift where the margin is odd: most of a photograph stays as it was.
         assert np.abs(pixels.astype(int) - expected.astype(int)).mean() < 20
+
+
+@pytest.mark.parametrize("kind", ["folder", "voc"])
+@pytest.mark.parametrize("text", ["$NOWHERE_SET/photos", "${NOWHERE_SET}/photos"])
+def test_a_variable_that_is_not_set_is_named(kind: str, text: str, monkeypatch, tiny_photos: Path):
+    monkeypatch.delenv("NOWHERE_SET", raising=False)
+    with pytest.raises(DataError, match="set NOWHERE_SET, which the environment lacks"):
+        catalogue.dataset(f"{kind}:{text}")
+    monkeypatch.setenv("NOWHERE_SET", str(tiny_photos.parent))
+    assert catalogue.dataset(f"folder:{text}").where == str(tiny_photos)
+
+
+def test_a_folder_may_have_a_dollar_in_its_name(tmp_path: Path):
+    folder = tmp_path / "$odd"
+    save(draw_photo(0), folder / "a.png")
+    assert catalogue.dataset(f"folder:{folder}").name == "folder:$odd"

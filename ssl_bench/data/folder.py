@@ -7,6 +7,7 @@ PATH/…                                                      images only, for p
 import hashlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,11 +123,15 @@ def _reason(error: Exception) -> str:
 
 
 def resolved(text: str) -> Path:
-    """A folder that is asked for; DataError for what cannot be a path."""
+    """A folder that is asked for; DataError for no path, or a variable that is not set."""
     try:
-        return Path(os.path.expandvars(text)).expanduser().resolve()
-    except (ValueError, RuntimeError) as error:
+        path = Path(os.path.expandvars(text)).expanduser().resolve()
+        unset = [] if path.exists() else re.findall(r"\$\{?(\w+)", str(path))
+    except (ValueError, RuntimeError, OSError) as error:
         raise DataError(f"{plain(text)} is not a folder: {error}") from error
+    if unset:
+        raise DataError(f"{plain(text)}: set {unset[0]}, which the environment lacks")
+    return path
 
 
 class FolderDataset(Dataset):
@@ -137,7 +142,7 @@ class FolderDataset(Dataset):
             raise UsageError("a folder of images is asked for as folder:PATH")
         self.root = resolved(argument)
         if not self.root.is_dir():
-            raise DataError(f"{argument} is not a folder: give folder:PATH an existing one")
+            raise DataError(f"{self.root} is not a folder: give folder:PATH an existing one")
         self.where = str(self.root)
         self.name = f"folder:{plain(self.root.name)}"
         if not (self.root / "train").is_dir():

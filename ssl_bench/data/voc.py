@@ -149,7 +149,7 @@ class VOCDataset(Dataset):
 def _checked_root(path: str) -> Path:
     root = resolved(path)
     if not root.is_dir():
-        raise DataError(f"{path} is not a folder: give an existing one, as {USE}")
+        raise DataError(f"{root} is not a folder: give an existing one, as {USE}")
     for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
         if not (root / part).is_dir():
             raise DataError(
