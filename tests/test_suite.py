@@ -238,10 +238,14 @@ def test_what_another_process_is_at_is_done_last(shared, bench, workspace):
     words = [sys.executable, "-m", "ssl_bench", "run", shared, "--workspace", workspace]
     with run.working():
         process = subprocess.Popen([*words, "--workers", "0"], stderr=PIPE, stdout=PIPE, text=True)
-        said = []
-        while "waiting for another process" not in "".join(said[-1:]):
-            said.append(process.stderr.readline())
-            assert said[-1], "".join(said)
+        assert process.stderr is not None
+        said = list[str]()
+        for line in process.stderr:
+            said.append(line)
+            if "waiting for another process" in line:
+                break
+        else:
+            pytest.fail("it did not wait: " + "".join(said))
         made = read_records(workspace, "evaluation")
         assert [(r.details["pretraining"]["seed"], r.identity["layer"]) for r in made] == [
             (1, "conv4")
