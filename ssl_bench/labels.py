@@ -63,37 +63,30 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def row_names(records: Sequence[Record]) -> list[str]:
-    """The method, with what tells runs of one method apart: settings, and images if need be."""
-    runs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    """The method, with what differs among its runs: the network; of one network, all settings.
+
+    A method's own settings come before those of the training, the images last.
+    """
     described = [
         {**_pretraining(record), "on": source}
         for record, source in zip(records, _told_apart(_pretraining_data(records)), strict=True)
     ]
+    runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record, settings in zip(records, described, strict=True):
-        runs[record.method].append(settings)
-    telling = {method: _telling(settings) for method, settings in runs.items()}
-    return [
-        " ".join([record.method, *_marks(settings, telling[record.method])])
-        for record, settings in zip(records, described, strict=True)
-    ]
+        runs[record.method][settings.get("arch")].append(settings)
+    names = []
+    for record, settings in zip(records, described, strict=True):
+        networks = runs[record.method]
+        telling = varying(networks[settings.get("arch")])
+        telling |= {"arch"} if len(networks) > 1 else set()
+        telling = sorted(telling & settings.keys(), key=_rank_of_setting)
+        marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in telling)
+        names.append(" ".join([record.method, *marks]))
+    return names
 
 
-def _telling(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Settings that tell these runs apart: what another one has told already is left out.
-
-    A method's own settings and its network come before those of the training and the images.
-    """
-    chosen, groups = list[str](), 1
-    for name in sorted(varying(runs), key=lambda n: (n == "on", n in TrainConfig.model_fields, n)):
-        count = len({tuple(repr(run.get(n)) for n in [*chosen, name]) for run in runs})
-        if count > groups:
-            chosen, groups = [*chosen, name], count
-    return chosen
-
-
-def _marks(settings: Mapping[str, Any], telling: Sequence[str]) -> list[str]:
-    known = [name for name in telling if name in settings]
-    return [f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in known]
+def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
+    return name == "on", name in TrainConfig.model_fields, name
 
 
 def _pretraining_data(records: Sequence[Record]) -> list[tuple[str, str | None]]:

@@ -43,11 +43,15 @@ def write_report(records: Sequence[Record], workspace: Path, path: Path, title: 
     page = _template().render(
         title=title,
         blocks=[
-            (block, _rows(table, block.columns), list(_differences(table, block.columns)))
+            (
+                block,
+                _rows(table, block.columns),
+                list(_differences(table, block.columns)),
+                table.beside(block),
+            )
             for block in table.blocks(wide=0)
         ],
         legend=table.legend(),
-        published=table.published(),
         records=[_shown(record, workspace) for record in records],
         leads=LEADS,
         stale=STALE,

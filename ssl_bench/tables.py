@@ -188,18 +188,17 @@ class Table:
     # ---- forms
 
     def markdown(self) -> str:
-        """GitHub Markdown: the table, the paired differences, what the marks mean.
+        """GitHub Markdown: the table, paired differences, published numbers, what marks mean.
 
         A wide table is cut into blocks: one below the other, with the layers across.
         """
         parts = [part for block in self.blocks() for part in self._grids(block)]
-        beside, notes = self.published()
-        parts += [_pipes(beside)] if beside else []
-        return "\n\n".join([*parts, "\n".join([*self.legend(), *notes])])
+        return "\n\n".join([*parts, "\n".join(self.legend())])
 
-    def published(self) -> tuple[list[list[str]], list[str]]:
-        """Lines of measured and published numbers with their difference, and the footnotes."""
-        lines, notes = list[list[str]](), dict[str, int]()
+    @cached_property
+    def published(self) -> tuple[dict[Place, str], list[str]]:
+        """Published numbers by cell, each with its footnote and ours less it; the footnotes."""
+        cells, notes = dict[Place, str](), dict[str, int]()
         for row in self.rows:
             for column in self.columns:
                 cell, found = self.cell(row, column), self.at(row, column)
@@ -209,11 +208,15 @@ class Table:
                 value, source, number = known
                 unlike = "; ".join(deviations(found[0], source, number)) or "nothing known"
                 note = notes.setdefault(f"{source.name}. Here: {unlike}.", len(notes) + 1)
-                digits = found[0].digits
-                gap = f"{cell.mean - value:+.{digits}f}".replace("-", "−")
-                lines.append([f"{row}, {column}", cell.text(digits), f"{value:g} [{note}]", gap])
-        head = [["beside what is published", "measured", "published", "difference"]]
-        return head + lines if lines else [], [f"[{n}] {text}" for text, n in notes.items()]
+                gap = f"{cell.mean - value:+.{found[0].digits}f}".replace("-", "−")
+                cells[row, column] = f"{value:g} [{note}] ({gap})"
+        return cells, [f"[{n}] {text}" for text, n in notes.items()]
+
+    def beside(self, block: Block) -> list[tuple[str, list[str]]]:
+        """The published numbers of a block, by row."""
+        cells, _ = self.published
+        lines = [(row, [cells.get((row, c), "–") for c in block.columns]) for row in self.rows]
+        return [line for line in lines if any((line[0], c) in cells for c in block.columns)]
 
     def blocks(self, wide: int = WIDE) -> list[Block]:
         """The table whole, or, with more than `wide` columns, cut by protocol and data.
@@ -250,7 +253,7 @@ class Table:
         return [held for _, held in parts]
 
     def _grids(self, block: Block) -> list[str]:
-        """The table of these columns and, below it, their differences."""
+        """The table of these columns; below it their differences, and what is published."""
         columns = block.columns
         held = [[self.cell(row, c) for c in columns] for row in self.rows]
         counts = {c.n for r in self.rows for c in map(partial(self.cell, r), self.columns) if c}
@@ -267,7 +270,8 @@ class Table:
                 lines.append(
                     [name, *(self._signed(differences[i], self.columns[i]) for i in places)]
                 )
-        grids = [_pipes(grid) for grid in (body, lines) if len(grid) > 1]
+        known = [["published", *block.short], *([row, *cells] for row, cells in self.beside(block))]
+        grids = [_pipes(grid) for grid in (body, lines, known) if len(grid) > 1]
         return [f"**{_escaped(block.title)}**", *grids] if block.title else grids
 
     def _text(self, row: str, column: str, with_n: bool) -> str:
@@ -307,7 +311,12 @@ class Table:
                 f"{LEADS} The best of a column, and what the same tests cannot tell from it (Holm, "
                 "for all comparisons with a best one)."
             )
-        return [*lines, *self._staleness(), *self.footnotes]
+        beside, notes = self.published
+        if beside:
+            lines.append(
+                "Published: the paper's number, what ours was made otherwise, ours less it."
+            )
+        return [*lines, *self._staleness(), *self.footnotes, *notes]
 
     def _tests(self) -> list[str]:
         """The names of the tests behind the differences."""
