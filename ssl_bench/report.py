@@ -51,7 +51,7 @@ def write_report(records: Sequence[Record], workspace: Path, path: Path, title: 
             )
             for block in table.blocks(wide=0)
         ],
-        legend=table.legend(),
+        legend=[line.replace("**", "") for line in table.legend()],  # Markdown's
         records=[_shown(record, workspace) for record in records],
         leads=LEADS,
         stale=STALE,
