@@ -48,7 +48,7 @@ def control_notes(controls: Sequence[Record]) -> list[str]:
         verdict = "at chance" if worst < ABOVE_CHANCE else "**ABOVE CHANCE: do not trust the rest**"
         notes.append(
             f"Control, shuffled training labels, {protocol}: {min(values):.1f} to "
-            f"{max(values):.1f} over {len(values)} encoders, chance {chance:.1f} ± "
+            f"{max(values):.1f} over {len(values)} runs, chance {chance:.1f} ± "
             f"{2 * spread:.1f}: {verdict}."
         )
     return notes

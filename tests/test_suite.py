@@ -68,7 +68,7 @@ def test_controls_are_on_by_default(suite, bench, workspace):
     controls = [r for r in records if "control" in r.identity]
     assert len(controls) == 4 * 2  # four encoders, two probes
     assert "Control, shuffled training labels, knn/dinov2@1" in made.out
-    assert "over 4 encoders" in made.out
+    assert "over 4 runs" in made.out
     # Four encoders, and a pass over train and test for each: the two probes share it.
     assert made.err.count("features of train") == 4
     again = bench(*words)
