@@ -1,12 +1,12 @@
 """Detection with Fast R-CNN, `detection/fast-rcnn@1`: VOC's mean AP after training on boxes.
 
-Girshick, ICCV 2015 (arXiv 1504.08083), as published for CaffeNet (see eval/fast_rcnn.py), trained
-by SGD for a fixed number of steps from the encoder's weights, with a fresh fc6 and fc7: 40,000
+Girshick, ICCV 2015 (arXiv 1504.08083), as published for CaffeNet (networks/fast_rcnn.py), trained by
+SGD for a fixed number of steps from the encoder's weights, with a fresh fc6 and fc7: 40,000
 updates of 2 images, learning rate 1e-3 and a tenth of it from 30,000 on, conv1 frozen. Nothing is
 chosen: the last step counts. Published with it on VOC07: 56.8 with ImageNet's labels, 44.5 for the
 context encoder, 43.4 for random weights (Pathak et al., CVPR 2016, table 2).
 
-Boxes come from selective search, found once and kept (see eval/proposals.py), or with
+Boxes come from selective search, found once and kept (see eval/networks/proposals.py), or with
 `--proposals rpn` from a region proposal network that learns along, which makes it Faster R-CNN.
 RoI pooling stands in the place of AlexNet's pool5: conv5 is the layer unless one is named.
 
@@ -23,21 +23,22 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from eval.fast_rcnn import Detector, Learner, framed, new_heads, new_rpn, rescale
-from eval.fcn import Geometry
-from eval.proposals import Proposals, open_proposals
-from eval.regions import BACKGROUND, MOST
+from eval.networks.fast_rcnn import Detector, Learner, framed, new_heads, new_rpn, rescale
+from eval.networks.geometry import Geometry
+from eval.networks.proposals import Proposals, open_proposals
+from eval.networks.regions import BACKGROUND, MOST
 from eval.splits import some_images
-from ssl_bench.compact import compact_detections
 from ssl_bench.data.dataset import Dataset, SplitName
-from ssl_bench.data.whole import WholeStore, open_whole
-from ssl_bench.encoders import Encoder, EncoderSpec, Normalization, weights_digest
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.store.whole import WholeStore, open_whole
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import best_device
-from ssl_bench.figures import box_grid, precision_recall_curves
-from ssl_bench.metrics import (
+from ssl_bench.evaluation.compact import compact_detections
+from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.metrics.detection import (
     OVERLAP,
-    Resampled,
     box_overlaps,
     classes_to_find,
     coco_precision,
@@ -46,18 +47,13 @@ from ssl_bench.metrics import (
     judge_detections,
     resampled_detection,
 )
+from ssl_bench.evaluation.metrics.resampling import Resampled
+from ssl_bench.pictures.plots import box_grid, precision_recall_curves
 from ssl_bench.progress import progress
-from ssl_bench.runtime import Runtime
-from ssl_bench.task import (
-    Evaluation,
-    EvaluationConfig,
-    Outcome,
-    Schedule,
-    Subject,
-    TrainConfig,
-)
-from ssl_bench.train import Report
-from ssl_bench.train import train as run_loop
+from ssl_bench.runtime import Runtime, best_device
+from ssl_bench.training.loop import Report
+from ssl_bench.training.loop import train as run_loop
+from ssl_bench.training.pretext import Schedule, TrainConfig
 
 SHOWN = 6  # test images in the picture
 RESCALED_BY = 64  # training images

@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.knn import nearest
-from ssl_bench.augment import center_crop
-from ssl_bench.data.store import ImageStore
-from ssl_bench.encoders import Encoder, EncoderSpec
-from ssl_bench.features import Rows, extract
+from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.evaluation.features import extract
+from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import progress
+from ssl_bench.training.augment import center_crop
 
 # Indices int64 (B,) into the test images, their pixels uint8 (B, 3, S, S) and holes (B, 1, S, S)
 # -> filled images, float (B, 3, S, S) in [0, 1], which are the images outside the holes.

@@ -30,18 +30,18 @@ from eval.fills import (
     places_of_nearest,
     telea,
 )
-from ssl_bench.augment import center_crop
 from ssl_bench.counter import Randomness
-from ssl_bench.data.store import ImageStore
+from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import UsageError
-from ssl_bench.features import best_device
-from ssl_bench.figures import picture_grid
-from ssl_bench.image_quality import hole_quality
-from ssl_bench.masks import MaskKind, draw_masks, square
+from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Point, Subject
+from ssl_bench.evaluation.intervals import mean_interval
+from ssl_bench.evaluation.metrics.image_quality import hole_quality
+from ssl_bench.pictures.plots import picture_grid
 from ssl_bench.progress import progress
-from ssl_bench.runtime import Runtime
-from ssl_bench.statistics import mean_interval
-from ssl_bench.task import Evaluation, EvaluationConfig, Inpaints, Outcome, Point, Pretext, Subject
+from ssl_bench.runtime import Runtime, best_device
+from ssl_bench.training.augment import center_crop
+from ssl_bench.training.masks import MaskKind, draw_masks, square
+from ssl_bench.training.pretext import Inpaints, Pretext
 
 BATCH = 64
 SHOWN = 8  # test images in the picture

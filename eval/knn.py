@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.splits import check_labels, held_out
-from ssl_bench.data.store import ImageStore
+from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import Features, Rows
-from ssl_bench.metrics import top1
-from ssl_bench.task import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics.precision import top1
+from ssl_bench.evaluation.rows import Rows
 
 HELD_OUT = 0.2  # of train, which chooses k
 PAIRS = 1 << 20  # cosines that are computed at once

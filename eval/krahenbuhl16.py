@@ -27,36 +27,24 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eval.fc678 import Classifier, Train
+from eval.networks.fc678 import Classifier, Train
 from eval.splits import check_labels, few_labels, some_images
-from ssl_bench.augment import random_scale_crop
-from ssl_bench.compact import with_compact_scores
 from ssl_bench.counter import Randomness, derive
 from ssl_bench.data.dataset import Dataset, SplitName
-from ssl_bench.data.whole import WholeStore, open_whole
-from ssl_bench.encoders import EncoderSpec
+from ssl_bench.data.store.whole import WholeStore, open_whole
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.rescale import rescale_with_head
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.figures import precision_recall_curves
-from ssl_bench.metrics import (
-    Resampled,
-    mean_average_precision,
-    resampled_mean,
-    resampled_precision,
-    top1,
-)
+from ssl_bench.evaluation.compact import with_compact_scores
+from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.metrics.precision import mean_average_precision, resampled_precision, top1
+from ssl_bench.evaluation.metrics.resampling import Resampled, resampled_mean
+from ssl_bench.pictures.plots import precision_recall_curves
 from ssl_bench.progress import progress
-from ssl_bench.rescale import rescale_with_head
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import (
-    Evaluation,
-    EvaluationConfig,
-    Outcome,
-    Schedule,
-    Step,
-    Subject,
-    TrainConfig,
-)
-from ssl_bench.train import train as run_loop
+from ssl_bench.training.augment import random_scale_crop
+from ssl_bench.training.loop import train as run_loop
+from ssl_bench.training.pretext import Schedule, Step, TrainConfig
 
 LONGEST = 500 / 227  # long side of VOC's images, of which the windows are cut, in network inputs
 CLIP = 10.0  # length of the gradient, Caffe's clip_gradients

@@ -19,23 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval.splits import check_labels, few_labels
-from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import generator
-from ssl_bench.data.store import ImageStore
-from ssl_bench.encoders import Encoder, learn_up_to
-from ssl_bench.features import pool
-from ssl_bench.metrics import top1
+from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.encoders.build import learn_up_to
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.evaluation.features import pool
+from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import (
-    Evaluation,
-    EvaluationConfig,
-    Outcome,
-    Schedule,
-    Step,
-    Subject,
-    TrainConfig,
-)
-from ssl_bench.train import train as run_loop
+from ssl_bench.training.augment import center_crop, random_crop_flip
+from ssl_bench.training.loop import train as run_loop
+from ssl_bench.training.pretext import Schedule, Step, TrainConfig
 
 SCORED = 128  # test images per forward pass
 

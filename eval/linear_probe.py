@@ -16,14 +16,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from eval.logistic import LIMIT, Standardizer, fit
+from eval.solvers.logistic import LIMIT, Standardizer, fit
 from eval.splits import check_labels, held_out
-from ssl_bench.data.store import ImageStore
+from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError
-from ssl_bench.features import Features, Rows
-from ssl_bench.metrics import top1
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics.precision import top1
+from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say
-from ssl_bench.task import Outcome, Probe, ProbeConfig
 
 
 class LinearProbeConfig(ProbeConfig):

@@ -25,18 +25,20 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from sklearn.model_selection import StratifiedKFold
 
-from eval import knn, logistic, svm
+from eval import knn, svm
 from eval.linear_probe import standardizer
+from eval.solvers import logistic
+from eval.solvers.squared_hinge import Basis
 from eval.splits import check_labels
-from eval.squared_hinge import Basis
-from ssl_bench.compact import with_compact_scores
 from ssl_bench.data.dataset import targets_of
-from ssl_bench.data.store import ImageStore
+from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import Features, Rows
-from ssl_bench.metrics import average_precision, top1
-from ssl_bench.statistics import mean_interval
-from ssl_bench.task import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.compact import with_compact_scores
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.intervals import mean_interval
+from ssl_bench.evaluation.metrics.precision import average_precision, top1
+from ssl_bench.evaluation.rows import Rows
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM
 STRENGTHS = tuple(10.0 ** np.arange(-6, 1))  # of the logistic regression
@@ -255,7 +257,7 @@ def _fit(basis: Basis, targets: np.ndarray, classes: int, folds: int, asked: Row
 
 
 def _logreg(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) -> list[Result]:
-    """Classes int16 (N,); see eval/logistic.py."""
+    """Classes int16 (N,); see eval/solvers/logistic.py."""
     return [_one_logreg(rows, drawn, asked, classes) for drawn in draws]
 
 

@@ -22,14 +22,17 @@ from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from eval.logistic import Standardizer, fit
+from eval.solvers.logistic import Standardizer, fit
 from ssl_bench import catalogue
-from ssl_bench.augment import center_crop
-from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.encoders import Encoder, EncoderSpec, build_encoder, initialize
-from ssl_bench.features import BATCH, Features, extract, feature_bytes
+from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.evaluation.features import BATCH, Features, extract, feature_bytes
+from ssl_bench.evaluation.harness import Probe
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Config, Probe
+from ssl_bench.training.augment import center_crop
+from ssl_bench.training.pretext import Config
 
 TEST = 1000  # images that the probes predict
 PARTS = 4  # the bare forward and the pass take turns

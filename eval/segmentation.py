@@ -1,7 +1,7 @@
 """Semantic segmentation with FCN-32s, `segmentation/fcn32s@1`: mean IU after training on masks.
 
-Long, Shelhamer, Darrell, CVPR 2015, on AlexNet (see eval/fcn.py), trained end to end by SGD from
-the encoder's weights and fresh fc6 and fc7, for a fixed number of steps. Nothing is chosen: the
+Long, Shelhamer, Darrell, CVPR 2015, on AlexNet (networks/fcn.py), trained end to end by SGD from the
+encoder's weights and fresh fc6 and fc7, for a fixed number of steps. Nothing is chosen: the
 last step counts. Published with it, on the 736 images "seg11valid": 48.0 with ImageNet's labels,
 29.7 for the context encoder, 19.8 for random weights (Pathak et al., CVPR 2016, table 2).
 
@@ -23,22 +23,30 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eval.fcn import FCN
-from eval.framed import Framed, frames, mirror, normalized
+from eval.networks.fcn import FCN
+from eval.networks.frame import Framed, frames, mirror, normalized
 from eval.splits import some_images
 from ssl_bench.data.dataset import VOID, Dataset, SplitName
-from ssl_bench.data.whole import WholeStore, open_whole
-from ssl_bench.encoders import EncoderSpec, Normalization, weights_digest
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.store.whole import WholeStore, open_whole
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.rescale import rescale_with_head
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import best_device
-from ssl_bench.figures import mask_grid
-from ssl_bench.metrics import Resampled, confusion, intersection_over_union, mean_iu, resampled_iu
+from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.metrics.overlap import (
+    confusion,
+    intersection_over_union,
+    mean_iu,
+    resampled_iu,
+)
+from ssl_bench.evaluation.metrics.resampling import Resampled
+from ssl_bench.pictures.plots import mask_grid
 from ssl_bench.progress import progress
-from ssl_bench.rescale import rescale_with_head
-from ssl_bench.runtime import Runtime
-from ssl_bench.task import Evaluation, EvaluationConfig, Outcome, Step, Subject, TrainConfig
-from ssl_bench.train import Report
-from ssl_bench.train import train as run_loop
+from ssl_bench.runtime import Runtime, best_device
+from ssl_bench.training.loop import Report
+from ssl_bench.training.loop import train as run_loop
+from ssl_bench.training.pretext import Step, TrainConfig
 
 SCORED = 10  # test images per forward pass
 SHOWN = 6  # test images in the picture

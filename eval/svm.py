@@ -19,20 +19,21 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from eval import squared_hinge
-from eval.squared_hinge import LIMIT, Basis
-from ssl_bench.compact import with_compact_scores
-from ssl_bench.data.store import ImageStore
+from eval.solvers import squared_hinge
+from eval.solvers.squared_hinge import LIMIT, Basis
+from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import Features, Rows
-from ssl_bench.metrics import (
-    Resampled,
+from ssl_bench.evaluation.compact import with_compact_scores
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics.precision import (
     average_precision,
     mean_average_precision,
     resampled_precision,
 )
+from ssl_bench.evaluation.metrics.resampling import Resampled
+from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say
-from ssl_bench.task import Outcome, Probe, ProbeConfig
 
 
 class SVMConfig(ProbeConfig):

@@ -28,17 +28,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval.splits import check_labels
-from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import derive, generator
-from ssl_bench.data.store import ImageStore
-from ssl_bench.encoders import weights_digest
+from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
-from ssl_bench.features import pooled_side
-from ssl_bench.metrics import top1
+from ssl_bench.evaluation.features import pooled_side
+from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.runtime import Precision, Runtime
-from ssl_bench.task import Evaluation, EvaluationConfig, Outcome, Step, Subject, TrainConfig
-from ssl_bench.train import DECAYS, Report
-from ssl_bench.train import train as run_loop
+from ssl_bench.training.augment import center_crop, random_crop_flip
+from ssl_bench.training.loop import Report
+from ssl_bench.training.loop import train as run_loop
+from ssl_bench.training.pretext import Step, TrainConfig
+from ssl_bench.training.schedule import DECAYS
 
 SCORED = 128  # test images per forward pass
 

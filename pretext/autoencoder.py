@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretext.context_encoder import reconstruct, reconstruction_layers
-from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import Randomness
-from ssl_bench.encoders import Encoder, Normalization
-from ssl_bench.task import Pretext, PretextConfig, Step
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.training.augment import center_crop, random_crop_flip
+from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 
 
 class Autoencoder(Pretext):

@@ -21,12 +21,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import Randomness, generator
-from ssl_bench.encoders import Encoder, Normalization, initialize
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.init import initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.masks import MaskKind, central, draw_masks
-from ssl_bench.task import Pretext, PretextConfig, Step
+from ssl_bench.training.augment import center_crop, random_crop_flip
+from ssl_bench.training.masks import MaskKind, central, draw_masks
+from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 
 
 class ContextEncoderConfig(PretextConfig):

@@ -23,13 +23,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import Randomness
-from ssl_bench.encoders import HALF, Encoder, EncoderSpec, Init, Normalization, initialize
+from ssl_bench.data.normalization import HALF, Normalization
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.init import Init, initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.masks import MaskKind, central, draw_masks, grown, shrunk
 from ssl_bench.progress import is_main_process, say
-from ssl_bench.task import Pretext, PretextConfig, Step
+from ssl_bench.training.augment import center_crop, random_crop_flip
+from ssl_bench.training.masks import MaskKind, central, draw_masks, grown, shrunk
+from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 
 SIZE = 128  # px
 RECONSTRUCTION = {"l2": 1.0, "joint": 0.999, "adversarial": 0.0}  # λ_rec; λ_adv is the rest

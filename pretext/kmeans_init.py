@@ -4,7 +4,7 @@ Krähenbühl, Doersch, Donahue, Darrell, "Data-dependent Initializations of Conv
 Networks", ICLR 2016 (arXiv 1511.06856), with the details of the authors' code (philkr/magic_init):
 layer by layer, patches of the layer's own input are whitened and clustered (as Coates and Ng,
 "Learning Feature Representations with K-means", 2012, did for one layer), the centroids become the
-layer's filters, and `ssl_bench.rescale` sets the scales of channels and layers.
+layer's filters, and `ssl_bench.encoders.rescale` sets the scales of channels and layers.
 
     bench pretrain kmeans-init --data folder:photos
 
@@ -21,15 +21,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench.augment import random_crop_flip
-from ssl_bench.chain import Affine, chain_obstacle
 from ssl_bench.counter import Randomness, derive, epoch_order, generator
-from ssl_bench.data.store import ImageStore
-from ssl_bench.encoders import Encoder, Normalization
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.encoders.chain import Affine, chain_obstacle
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.rescale import rescale, top_of
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
-from ssl_bench.rescale import rescale, top_of
-from ssl_bench.task import EncoderConfig, Pretext
+from ssl_bench.training.augment import random_crop_flip
+from ssl_bench.training.pretext import EncoderConfig, Pretext
 
 RANK = 1e-6  # a direction with less than this share of the largest variance has none
 

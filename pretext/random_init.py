@@ -5,7 +5,7 @@ The floor of every table: what a trained row has above this one is what its trai
     bench pretrain random --data folder:photos
 """
 
-from ssl_bench.task import EncoderConfig, Pretext
+from ssl_bench.training.pretext import EncoderConfig, Pretext
 
 
 class RandomInit(Pretext):

@@ -3,13 +3,38 @@
 import ssl_bench
 
 frame = ssl_bench.load_records("runs")  # a pandas DataFrame, one line per metric
+encoder, spec = ssl_bench.load_encoder("runs/pretrain/…/encoder.safetensors")
+
+The contracts for authors are `Pretext`, `Evaluation`, `Probe` and `Dataset`; they and the functions
+above are imported when they are first asked for, so that `bench --help` does not load torch.
 """
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ssl_bench.data.dataset import Dataset
+    from ssl_bench.encoders.weights import load_encoder
+    from ssl_bench.evaluation.harness import Evaluation, Probe
+    from ssl_bench.training.pretext import Pretext
+
+__all__ = ["Dataset", "Evaluation", "Pretext", "Probe", "load_encoder", "load_records"]
+_HOMES = {
+    "Dataset": "ssl_bench.data.dataset",
+    "Evaluation": "ssl_bench.evaluation.harness",
+    "Probe": "ssl_bench.evaluation.harness",
+    "Pretext": "ssl_bench.training.pretext",
+    "load_encoder": "ssl_bench.encoders.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ssl_bench' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def load_records(path: str | Path) -> "pd.DataFrame":
@@ -20,6 +45,6 @@ def load_records(path: str | Path) -> "pd.DataFrame":
     encoder (the key of its run), control, test_images, finished (UTC), workspace. Raises UsageError
     if there is no record, DataError for a damaged one.
     """
-    from ssl_bench.frames import frame_of
+    from ssl_bench.records.dataframe import frame_of
 
     return frame_of(Path(path))

@@ -15,7 +15,8 @@ from ssl_bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from ssl_bench.data.dataset import Dataset
-    from ssl_bench.task import Harness, Pretext
+    from ssl_bench.evaluation.harness import Harness
+    from ssl_bench.training.pretext import Pretext
 
 Kind = Literal["pretext", "eval", "data", "perf", "figure"]
 NOUNS = {

@@ -1,1 +1,1 @@
-"""Images: datasets name them, the store keeps them decoded."""
+"""Images and their truth, decoded once into stores."""

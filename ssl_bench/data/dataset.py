@@ -11,12 +11,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from ssl_bench.errors import DataError
 
 SplitName = Literal["train", "test"]
+
+
 Task = Literal["classification", "detection", "segmentation"]
+
+
 VOID = 255  # in a mask: pixels that no class is claimed for
 
 
@@ -152,23 +155,3 @@ def targets_of(annotations: np.ndarray, classes: int) -> np.ndarray:
     if annotations.ndim == 2:
         return annotations
     return np.eye(classes, dtype=np.int8)[annotations]
-
-
-def rgb(image: Image.Image) -> Image.Image:
-    """Pillow's RGB, where it is right: it cuts 16-bit grey at 255 and warns of some palettes."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def fit_square(image: Image.Image, size: int) -> np.ndarray:
-    """Resize the short side to `size` (bilinear, antialiased), crop the centre: (size, size, 3)."""
-    image = rgb(image)
-    scale = size / min(image.size)
-    if scale != 1:
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))

@@ -5,24 +5,15 @@ PATH/…                                                      images only, for p
 """
 
 import hashlib
-import io
-import os
-import re
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
-from ssl_bench.data.dataset import Dataset, Split, SplitName, Task, fit_square, rgb
+from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
+from ssl_bench.data.images import load_image, load_whole, resolved, stamp
 from ssl_bench.errors import DataError, UsageError, plain
-
-T = TypeVar("T")
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none of them runs a program
-BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class FolderSplit(Split):
@@ -52,86 +43,6 @@ class FolderSplit(Split):
     def whole(self, index: int) -> tuple[np.ndarray, str]:
         """Decode one file; see Split.whole."""
         return load_whole(self.root / self.names[index])
-
-
-def stamp(stat: os.stat_result) -> tuple[int, int, int]:
-    """Size and times of a file: what changes when its content does.
-
-    The inode's own time too, so that an edit that puts size and mtime back is seen.
-    """
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def load_image(path: Path, size: int, smallest: int) -> tuple[np.ndarray, str]:
-    """Decode one image file; see Split.load."""
-
-    def square(image: Image.Image) -> np.ndarray:
-        if min(image.size) < smallest:
-            raise DataError(
-                f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
-                "crop: lower --image-size, or pass --skip-bad-images"
-            )
-        return fit_square(image, size)
-
-    return read_image(path, square)
-
-
-def load_whole(path: Path) -> tuple[np.ndarray, str]:
-    """Decode one image file; see Split.whole."""
-    return read_image(path, lambda image: np.asarray(rgb(image)))
-
-
-def read_image(
-    path: Path,
-    use: Callable[[Image.Image], T],
-    remedy: str = "mend or remove it, or pass --skip-bad-images",
-) -> tuple[T, str]:
-    """What `use` makes of the image in a file, and the hexadecimal digest of the file.
-
-    Raises DataError, naming the file and the `remedy`, if it cannot be read or decoded.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        shown = str(path).encode(errors="backslashreplace").decode()
-        raise DataError(
-            f"{shown} has a name that is not UTF-8: rename it, or pass --skip-bad-images"
-        ) from error
-    try:
-        used, content = open_image(path, use)
-    except (OSError, SyntaxError, ValueError, *BOMBS) as error:
-        raise DataError(
-            f"{plain(path)} cannot be read as an image ({_reason(error)}): {remedy}"
-        ) from error
-    return used, hashlib.sha256(content).hexdigest()
-
-
-def open_image(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, bytes]:
-    """What `use` makes of an image of the usual FORMATS in a regular file, and its bytes."""
-    if path.exists() and not path.is_file():
-        raise OSError("not a regular file")
-    content = path.read_bytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return use(image), content
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "not an image" if text.startswith("cannot identify") else text
-
-
-def resolved(text: str) -> Path:
-    """A folder that is asked for; DataError for no path, or a variable that is not set."""
-    try:
-        path = Path(os.path.expandvars(text)).expanduser().resolve()
-        unset = [] if path.exists() else re.findall(r"\$\{?(\w+)", str(path))
-    except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{plain(text)} is not a folder: {error}") from error
-    if unset:
-        raise DataError(f"{plain(text)}: set {unset[0]}, which the environment lacks")
-    return path
 
 
 class FolderDataset(Dataset):

@@ -9,7 +9,7 @@ import numpy as np
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task, targets_of
 from ssl_bench.data.faults import noted, refuse
-from ssl_bench.data.samples import Faulty, Sample, samples
+from ssl_bench.data.store.samples import Faulty, Sample, samples
 from ssl_bench.errors import BenchError
 from ssl_bench.progress import progress
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ssl_bench.data.store import ImageStore
+from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import UsageError
-from ssl_bench.features import Features
-from ssl_bench.metrics import top1
-from ssl_bench.task import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics.precision import top1
 
 
 class ClassMean(Probe):

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench.augment import random_crop_flip
-from ssl_bench.encoders import Encoder, Normalization, initialize
-from ssl_bench.task import Pretext, PretextConfig, Step
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.training.augment import random_crop_flip
+from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 
 
 class Rotation(Pretext):

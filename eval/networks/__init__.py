@@ -1,0 +1,1 @@
+"""Networks that evaluations train, and the geometry of their maps."""

@@ -1,0 +1,194 @@
+"""Selective search: boxes that may hold an object, computed once per split and kept in the cache.
+
+The fast mode of Uijlings et al. (IJCV 104, 2013) by OpenCV's contributed module, which the network
+does not learn. It looks at each stored image with its long side reduced to 500 px, the size of
+VOC's photographs: the scale of its segments is in pixels, and the boxes of the Fast R-CNN paper
+were found on those. All boxes are kept, each once, in sorted order: OpenCV's own order is random.
+
+A split's boxes are one file beside the decoded images, named after the images' contents, their
+stored sizes, these settings and OpenCV's version. Until all are found, they stand in a file that a
+killed process leaves behind and the next one continues; every image's boxes carry a checksum.
+"""
+
+import fcntl
+import hashlib
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from ssl_bench.data.store.cache import cache_folder
+from ssl_bench.errors import DataError
+from ssl_bench.files import written_at_once
+from ssl_bench.progress import progress, say
+
+LAYOUT = 1  # raised when the file's layout or the search changes
+
+
+LONGEST = 500  # px of the image that is searched; a smaller one is searched as it is
+
+
+HEADER = struct.Struct("<II")  # number of boxes, checksum
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The boxes of all images of a store, in its order: float32 (n, 4) each, in stored pixels.
+
+    A box is x0, y0, x1, y1 from 0, right and bottom exclusive. `boxes` is (T, 4), and `ends`
+    int64 (N,) says where each image's end in it.
+    """
+
+    boxes: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, image: int) -> np.ndarray:
+        return self.boxes[self.ends[image - 1] if image else 0 : self.ends[image]]
+
+
+def selective_search(image: np.ndarray) -> np.ndarray:
+    """uint8 RGB (h, w, 3) -> float32 (n, 4), sorted, each box once; at least one.
+
+    Boxes are in pixels of `image`, whatever size it is searched at.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, LONGEST / max(height, width))
+    seen = image
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        seen = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    search = _contributed().createSelectiveSearchSegmentation()
+    search.setBaseImage(np.ascontiguousarray(seen[..., ::-1]))  # OpenCV's colours are BGR
+    search.switchToSelectiveSearchFast()
+    found = np.unique(search.process(), axis=0).astype(np.float32)  # x, y, width, height
+    found[:, 2:] += found[:, :2]
+    found *= np.array([width / seen.shape[1], height / seen.shape[0]] * 2, np.float32)
+    return found
+
+
+def _contributed() -> Any:
+    try:
+        return cv2.ximgproc.segmentation
+    except AttributeError as error:
+        raise DataError(
+            "this OpenCV has no selective search: install opencv-contrib-python-headless and no "
+            "other opencv package, or take --proposals rpn"
+        ) from error
+
+
+def open_proposals(store: Any, title: str, threads: int | None = None) -> Proposals:
+    """The boxes of a WholeStore's images, from the cache or searched now.
+
+    `threads` are all cores by default; OpenCV lets them run side by side. Raises DataError for a
+    damaged cache and for one that cannot be written.
+    """
+    path = proposals_path(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the file
+        if not path.exists():
+            _fill(path, store, title, threads or os.cpu_count() or 1)
+    return _read(path, len(store))
+
+
+def proposals_path(store: Any) -> Path:
+    """Where the boxes of these images at these sizes are kept."""
+    digest = hashlib.sha256(repr((LAYOUT, cv2.__version__, LONGEST)).encode())
+    digest.update("".join(store.index.digests).encode())
+    digest.update(np.ascontiguousarray(store.sizes, dtype="<i8").tobytes())
+    return cache_folder() / f"selective-search-{digest.hexdigest()[:20]}.npz"
+
+
+def _fill(path: Path, store: Any, title: str, threads: int) -> None:
+    """Search what a killed process left over, then put the whole file in its place at once."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "ab+") as file:
+            done = _continue(file)
+            if done:
+                say(f"selective search, {title}: continuing after {done} images")
+            for boxes in progress(
+                _searched(store, done, threads), f"selective search, {title}", len(store), done
+            ):
+                content = boxes.astype("<f4").tobytes()
+                file.write(HEADER.pack(len(boxes), zlib.crc32(content)) + content)
+                file.flush()
+            found = list(_records(file))
+    except OSError as error:
+        raise DataError(
+            f"cannot write proposals to {partial}: {error.strerror}; make room, or let "
+            "SSL_BENCH_CACHE name another folder"
+        ) from error
+    boxes, ends = np.concatenate(found), np.cumsum([len(boxes) for boxes in found])
+    with written_at_once(path) as scratch, open(scratch, "wb") as file:
+        np.savez(file, boxes=boxes, ends=ends.astype(np.int64))
+    partial.unlink()
+
+
+def _searched(store: Any, start: int, threads: int) -> Iterator[np.ndarray]:
+    """Boxes image by image, in the store's order."""
+
+    def search(image: int) -> np.ndarray:
+        height, width = store.sizes[image].tolist()
+        pixels = store.images(np.array([image]))[0, :, :height, :width]
+        return selective_search(pixels.permute(1, 2, 0).numpy())
+
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future[np.ndarray]]()
+    try:
+        for image in range(start, len(store)):
+            waiting.append(pool.submit(search, image))
+            if len(waiting) == 4 * threads:  # what is done early waits for what comes before it
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _continue(file: BinaryIO) -> int:
+    """Cut off what was being written when a process was killed; returns the images before it."""
+    done = sum(1 for _ in _records(file))
+    file.truncate()
+    return done
+
+
+def _records(file: BinaryIO) -> Iterator[np.ndarray]:
+    """Each image's boxes, as long as they are whole; the file then stands behind the last."""
+    end, place = file.seek(0, os.SEEK_END), file.seek(0)
+    while place + HEADER.size <= end:
+        count, checksum = HEADER.unpack(file.read(HEADER.size))
+        if place + HEADER.size + 16 * count > end:
+            break
+        content = file.read(16 * count)
+        if zlib.crc32(content) != checksum:
+            break
+        yield np.frombuffer(content, "<f4").reshape(-1, 4)
+        place = file.tell()
+    file.seek(place)
+
+
+def _read(path: Path, images: int) -> Proposals:
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:  # its checksums tell damage
+            found = Proposals(arrays["boxes"], arrays["ends"])
+        fits = len(found) == images and found.boxes.shape == (found.ends[-1], 4)
+    except Exception as error:  # whatever NumPy meets
+        raise _damaged(path) from error
+    if not fits:
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path} is damaged: remove it, and the boxes are searched anew")

@@ -1,0 +1,1 @@
+"""Solvers for many linear problems at once."""

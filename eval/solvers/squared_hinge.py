@@ -1,0 +1,176 @@
+"""Linear support vector machines with the squared hinge, many of them fitted together.
+
+Minimises for each problem, with rows x of X, y in {−1, +1}, importances a and a cost C (LIBLINEAR's
+L2-regularised L2-loss SVM with bias 1, Fan et al., JMLR 9, 2008; scikit-learn's LinearSVC, whose
+class_weight is a):
+
+    J(w, b) = ½ ‖(w, b)‖² + C · Σ_i a_i max(0, 1 − y_i (w·x_i + b))²
+
+Targets of 1, 0 and −1 say so: a positive row counts twice, one not to be used not at all. The
+intercept is regularised, so it is the weight of a constant 1 at the end of each row, and a
+rotation of the longer rows leaves J as it is. In their principal axes a diagonal preconditioner is
+nearly Newton's; in the features' own axes a thousand iterations do not come near the optimum. All
+problems share the two matrix products of an iteration (eval/solvers/lbfgs.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eval.solvers.lbfgs import Back, Problem, Solution, minimize, turn
+from ssl_bench.evaluation.rows import Rows
+
+TOLERANCE = 1e-8  # of the objective, as L-BFGS sees it: 2e-6 above the best at most, measured
+
+
+LIMIT = 2000  # iterations; 100 to 400 are needed at a cost of 1000
+
+
+POSITIVE = 2.0  # what a positive row counts; a negative one counts 1
+
+
+TOGETHER = 1 << 26  # numbers that all problems fitted at once may take
+
+
+COPIES = 32  # of its weights and scores that L-BFGS keeps for each
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Rows (N, D) with a constant 1 behind, in their principal axes: `rows` (N, R)."""
+
+    rows: Rows
+    back: Back
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Basis":
+        """One decomposition, whatever number of problems is then fitted."""
+        longer = rows.map(lambda block: F.pad(block, (0, 1), value=1.0), rows.shape[1] + 1)
+        return cls(*(turn(longer, fine=True) or (longer, lambda w: w)))
+
+    def scores(self, weights: Tensor, rows: Rows) -> Tensor:
+        """w·x + b of any rows (M, D) for weights (K, R) in this basis: float32 (M, K)."""
+        w = self.back(weights.T)  # (D + 1, K)
+        return torch.cat([block @ w[:-1] + w[-1] for _, block in rows.blocks()])
+
+    def groups(self, classes: int, each: int = 1) -> Iterator[slice]:
+        """Classes, of `each` problems, to fit at once: memory is bounded whatever their number."""
+        step = max(1, TOGETHER // (COPIES * max(self.rows.shape) * each))
+        for start in range(0, classes, step):
+            yield slice(start, start + step)
+
+
+class SquaredHinge(Problem):
+    """J of K problems over the same rows.
+
+    `pull` float32 (N, K) is y·a: whose sign says on which side of the margin the row belongs, and
+    whose size how much it counts. 0 leaves the row out.
+    """
+
+    intercept = False  # it is the weight of the rows' constant
+
+    def __init__(self, rows: Rows, pull: Tensor, costs: Tensor) -> None:
+        total = pull.new_zeros(rows.shape[1], pull.shape[1])
+        for span, block in rows.blocks():
+            total.addmm_(block.square().T, pull[span].abs())
+        self.rows = rows
+        self._take(pull, total.T, costs)
+
+    def _take(self, pull: Tensor, curvature: Tensor, costs: Tensor) -> "SquaredHinge":
+        self.pull, self.curvature, self.costs = pull, curvature, costs  # (N, K), (K, R), (K,)
+        # The Hessian's diagonal while all rows are inside the margin, inverted.
+        self.scale = (1 / (1 + 2 * costs[:, None] * curvature))[..., None]
+        return self
+
+    def at(self, costs: Tensor) -> "SquaredHinge":
+        """The same problems at other costs (K,)."""
+        other = object.__new__(SquaredHinge)
+        other.rows = self.rows
+        return other._take(self.pull, self.curvature, costs)
+
+    def keep(self, which: Tensor) -> "SquaredHinge":
+        """See Problem.keep."""
+        kept = object.__new__(SquaredHinge)
+        kept.rows = self.rows
+        return kept._take(self.pull[:, which], self.curvature[which], self.costs[which])
+
+    def value(self, z: Tensor, w: Tensor) -> Tensor:
+        """J of each problem (K,)."""
+        loss = w.new_zeros(len(w))
+        for span in self.rows.spans():
+            pull = self.pull[span]
+            loss += (pull.abs() * _short(pull, z[span, :, 0]).square()).sum(0)
+        return self.costs * loss + w.square().sum((1, 2)) / 2
+
+    def gradient(self, z: Tensor, w: Tensor) -> Tensor:
+        """Of w (K, R, 1)."""
+
+        def error(span: slice) -> Tensor:
+            pull = self.pull[span]
+            return (-2 * self.costs * pull * _short(pull, z[span, :, 0]))[..., None]
+
+        return self.back(error, w) + w
+
+    def along(
+        self, t: Tensor, z: Tensor, dz: Tensor, w: Tensor, dw: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Slope and bend of J at z + t·dz; the bend jumps where a row crosses its margin."""
+        slope, bend = torch.zeros_like(t), torch.zeros_like(t)
+        for span in self.rows.spans():
+            pull, d = self.pull[span], dz[span, :, 0]
+            short = _short(pull, torch.addcmul(z[span, :, 0], d, t))
+            push = pull * d
+            slope -= (push * short).sum(0)
+            bend += (push.abs() * d.abs() * (short > 0)).sum(0)
+        inner, own = (w * dw).sum((1, 2)), dw.square().sum((1, 2))
+        return 2 * self.costs * slope + inner + t * own, 2 * self.costs * bend + own
+
+
+def _short(pull: Tensor, z: Tensor) -> Tensor:
+    """By how much each row misses its margin: max(0, 1 − y z)."""
+    return (1 - pull.sign() * z).clamp(min=0)
+
+
+def fit(
+    basis: Basis, targets: np.ndarray, costs: np.ndarray, start: Tensor | None = None
+) -> Solution:
+    """Fit K problems, targets int8 (N, K) of 1, 0 and −1, at a cost each (K,).
+
+    The solution's weights are (K, R); `start` (K, R) is where to begin.
+    """
+    pull = _pull(basis, targets)
+    problem = SquaredHinge(basis.rows, pull, torch.from_numpy(costs).to(pull))
+    return _solve(problem, torch.zeros_like(problem.curvature) if start is None else start)
+
+
+def path(
+    basis: Basis, targets: np.ndarray, costs: Sequence[float]
+) -> Iterator[tuple[Solution, Tensor]]:
+    """Fit K problems, targets int8 (N, K) of 1, 0 and −1, at each of several costs in turn.
+
+    Yields for each cost the solution, weights (K, R), and the scores (N, K) of all rows, those not
+    used too. Each cost begins where the last one ended: half the time, if costs rise.
+    """
+    pull = _pull(basis, targets)
+    first = SquaredHinge(basis.rows, pull, pull.new_ones(pull.shape[1]))
+    weights = torch.zeros_like(first.curvature)
+    for cost in costs:
+        problem = first.at(torch.full_like(first.costs, cost))
+        solution = _solve(problem, weights)
+        weights = solution.weights
+        yield solution, problem.scores(weights[..., None])[..., 0]
+
+
+def _pull(basis: Basis, targets: np.ndarray) -> Tensor:
+    """What SquaredHinge takes: y·a of each target."""
+    pull = np.where(targets == 1, POSITIVE, np.where(targets == 0, -1.0, 0.0))
+    return torch.from_numpy(pull.astype(np.float32)).to(basis.rows.device)
+
+
+def _solve(problem: SquaredHinge, start: Tensor) -> Solution:
+    found = minimize(problem, start[..., None], TOLERANCE, LIMIT)
+    return Solution(found.weights[..., 0], found.value, found.iterations)

@@ -1,0 +1,48 @@
+"""Groups of commands: named without loading what they name, and a typo is answered."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ssl_bench import catalogue
+from ssl_bench.errors import unknown
+
+
+class SuggestingGroup(click.Group):
+    """A group that proposes the nearest command for a typo."""
+
+    kind = "command"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise unknown(self.kind, args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+class CatalogueGroup(SuggestingGroup):
+    """Commands made from entry points: named without loading them, loaded when one is chosen.
+
+    `registry` is the kind of entry point, `build` makes the command of a name.
+    """
+
+    def __init__(
+        self, registry: catalogue.Kind, build: Callable[[str], click.Command], **attributes: Any
+    ) -> None:
+        super().__init__(**attributes)
+        self.registry: catalogue.Kind = registry
+        self.kind, self.build = catalogue.NOUNS[registry], build
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return catalogue.names(self.registry)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self.build(cmd_name) if cmd_name in catalogue.names(self.registry) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(f"{self.kind.capitalize()}s"):
+            formatter.write_dl(
+                [(n, catalogue.summary(self.registry, n)) for n in self.list_commands(ctx)]
+            )

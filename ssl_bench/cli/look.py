@@ -1,0 +1,138 @@
+"""Commands that look: pictures, networks, speed."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ssl_bench import catalogue
+from ssl_bench.cli.groups import CatalogueGroup
+from ssl_bench.cli.options import (
+    config_options,
+    refused,
+    validated,
+    workspace_option,
+)
+from ssl_bench.errors import UsageError, plain
+
+if TYPE_CHECKING:
+    pass
+
+
+# ---- pictures
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--encoder",
+              help="METHOD or METHOD@KEY of a pretext that fills holes; default: the newest "
+              "run of one.")  # fmt: skip
+@click.option("--mask", default="central", show_default=True,
+              help="central, or a FILE that is white where the image is missing.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Folder for the filled images, as PNG.")  # fmt: skip
+@workspace_option
+def inpaint(
+    images: tuple[Path, ...], encoder: str | None, mask: str, out: Path, workspace: Path
+) -> int:
+    """Fill holes in images of any size; folders are taken whole."""
+    from ssl_bench.evaluation.reference import Reference, newest_that_inpaints
+    from ssl_bench.pictures.inpaint import inpaint as job
+    from ssl_bench.pictures.inpaint import photographs_in
+    from ssl_bench.progress import progress, say
+
+    sources = photographs_in(images)
+    reference = Reference(encoder or newest_that_inpaints(workspace), workspace)
+    failed = 0
+    for done in progress(job(sources, reference, mask, out), "images", len(sources)):
+        if done.target:
+            click.echo(plain(f"{done.target}: {done.said}"))
+        else:
+            failed += 1
+            say(f"bench: {done.said}")
+    if failed:
+        say(f"{failed} of {len(sources)} images were not filled")
+    return 1 if failed else 0
+
+
+@click.command()
+@click.argument("figures", nargs=-1, metavar="[FIGURE]...")
+@click.option("--encoder", "encoders", multiple=True,
+              help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; several "
+              "times; default: the newest run of every method.")  # fmt: skip
+@click.option("--data", default="scenes", show_default=True,
+              help="Images that are shown; neighbours are sought in its train split.")  # fmt: skip
+@click.option("--count", type=click.IntRange(1, 20), default=6, show_default=True,
+              help="Images in a figure.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Seed of which images, and of masks.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
+              help="Processes that decode images.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Folder for NAME.png and NAME.pdf.")  # fmt: skip
+@workspace_option
+def figures(
+    figures: tuple[str, ...],
+    encoders: tuple[str, ...],
+    data: str,
+    count: int,
+    seed: int,
+    workers: int,
+    out: Path,
+    workspace: Path,
+) -> None:
+    """Draw the paper's pictures from one's own runs; no FIGURE named: all that can be drawn."""
+    from ssl_bench.evaluation.reference import Reference, newest_of_each
+    from ssl_bench.pictures.gallery import Gallery
+    from ssl_bench.progress import say
+
+    makers = {name: catalogue.load("figure", name) for name in figures or catalogue.names("figure")}
+    known = any(workspace.glob("pretrain/*/record.json"))
+    named = encoders or (newest_of_each(workspace) if known else ())
+    references = [Reference(text, workspace) for text in named]
+    gallery = Gallery(references, catalogue.dataset(data), count, seed, workers)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, maker in makers.items():
+        try:
+            paths = maker(gallery).draw(out / name)
+        except UsageError as error:
+            if figures:
+                raise UsageError(f"{name}: {error}") from error
+            say(f"{name} is left out: {error}")
+        else:
+            click.echo(f"{name}: {', '.join(map(str, paths))}")
+
+
+# ---- speed
+def perf_command(name: str) -> click.Command:
+    measurement = catalogue.load("perf", name)
+
+    def command(**options: Any) -> None:
+        for line in measurement(validated(measurement.Config, options)).lines():
+            click.echo(line)
+
+    made = click.command(name, help=catalogue.summary("perf", name))(command)
+    made.params = [*config_options(measurement.Config)]
+    return made
+
+
+@click.group(cls=CatalogueGroup, registry="perf", build=perf_command)
+def perf() -> None:
+    """Measure speed and memory: ratios within one run, on this machine."""
+
+
+@click.command()
+@click.argument("name")
+@click.option("--image-size", type=int, help="Side of the input, px. [default: the method's]")
+@click.option("--width", type=float, help="Factor on alexnet's channel counts. [default: 1.0]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(name: str, image_size: int | None, width: float | None, as_json: bool) -> None:
+    """Print layers, output shapes and parameters by part of a pretext or an encoder."""
+    from pydantic import ValidationError
+
+    from ssl_bench.cli.inspect import describe, inspect_network
+
+    try:
+        found = inspect_network(name, image_size=image_size, width=width)
+    except ValidationError as error:
+        raise refused(error) from error
+    click.echo(json.dumps(found, indent=2) if as_json else describe(found))

@@ -1,0 +1,207 @@
+"""Commands that compute: pretraining, evaluations, suites, exchanged results."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ssl_bench import catalogue
+from ssl_bench.cli.groups import CatalogueGroup
+from ssl_bench.cli.options import (
+    chosen_harness,
+    computing_options,
+    config_options,
+    devices_option,
+    feature_memory_option,
+    finished_option,
+    out_option,
+    runtime_of,
+    validated,
+    variant_options,
+    workspace_option,
+)
+
+if TYPE_CHECKING:
+    from ssl_bench.records.record import Record
+
+
+# ---- pretext → encoder
+def pretrain_command(method: str) -> click.Command:
+    config = catalogue.pretext(method).Config
+
+    @click.option(
+        "--data",
+        default="scenes",
+        show_default=True,
+        help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
+    )
+    @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
+    @computing_options
+    def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
+        from ssl_bench.pictures.preview import draw_preview
+        from ssl_bench.progress import is_main_process
+        from ssl_bench.training.pretrain import pretrain as job
+
+        run = job(
+            method,
+            validated(config, options),
+            data,
+            workspace,
+            runtime_of(**options),
+            skip_bad_images=options["skip_bad_images"],
+        )
+        _show_run(run, workspace)
+        if preview and is_main_process():
+            draw_preview(run, workspace, data, skip_bad_images=options["skip_bad_images"])
+
+    made = click.command(method, help=catalogue.summary("pretext", method))(command)
+    made.params = [*config_options(config), *made.params, devices_option("auto")]
+    return made
+
+
+@click.group(cls=CatalogueGroup, registry="pretext", build=pretrain_command)
+def pretrain() -> None:
+    """Train an encoder without labels; a killed run continues."""
+
+
+def _show_run(record: Any, workspace: Path) -> None:
+    from ssl_bench.progress import is_main_process
+    from ssl_bench.records.workspace import folder_of
+
+    if not is_main_process():
+        return
+    loss = "".join(f", {name} {value:.4g}" for name, value in record.metrics.items())
+    training = record.details.get("training")
+    speed = f", {training['images_per_second']:.0f} images/s" if training else ""
+    wait = f", {training['data_wait']:.1%} waiting for data" if training else ""
+    skipped = record.details["skipped_images"]
+    plural = "s" if len(skipped) != 1 else ""
+    left = f", {len(skipped)} bad image{plural} skipped" if skipped else ""
+    click.echo(f"{record.method}@{record.key[:12]} on {record.data}{loss}{speed}{wait}{left}")
+    click.echo(f"  {folder_of(workspace, record)}")
+
+
+def evaluation_commands() -> list[str]:
+    """The evaluations' commands: what stands before the dot of an entry point's name."""
+    return sorted({name.partition(".")[0] for name in catalogue.names("eval")})
+
+
+def _variants_of(name: str) -> dict[str, Any]:
+    """The protocols of one command by their short names, the command's own first."""
+    names = [n for n in catalogue.names("eval") if n.partition(".")[0] == name]
+    found = [catalogue.evaluation(n) for n in names]
+    return {v.protocol.partition("@")[0].rpartition("/")[2]: v for v in found}
+
+
+def evaluation_command(name: str) -> click.Command:
+    variants = _variants_of(name)
+    default = next(iter(variants))
+
+    @click.option("--encoder", "encoders", multiple=True,
+                  help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
+                  "several times; default: the newest run of every method.")  # fmt: skip
+    @click.option("--layer", "--layers", "layers", multiple=True,
+                  help="Layer to measure, several times, or all; default: the last.")  # fmt: skip
+    @click.option(
+        "--data",
+        default="scenes",
+        show_default=True,
+        help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
+    )
+    @click.option("--weights",
+                  help="Weights of timm:NAME, torchvision:NAME or alexnet from a file, or from an "
+                  "installed package (package:NAME).")  # fmt: skip
+    @click.option("--image-size", type=int,
+                  help="Side of the input of timm:NAME and torchvision:NAME. "
+                  "[default: their own]")  # fmt: skip
+    @feature_memory_option
+    @computing_options
+    def command(
+        encoders: tuple[str, ...],
+        layers: tuple[str, ...],
+        data: str,
+        weights: str | None,
+        image_size: int | None,
+        workspace: Path,
+        protocol: str = default,
+        **options: Any,
+    ) -> None:
+        from ssl_bench.evaluation.evaluate import evaluate
+        from ssl_bench.evaluation.reference import Reference, newest_of_each
+        from ssl_bench.progress import is_main_process
+        from ssl_bench.tables.table import Table
+
+        harness = chosen_harness(variants, protocol, options)
+        runtime = runtime_of(**options)
+        references = [
+            Reference(text, workspace, weights=weights, image_size=image_size)
+            for text in encoders or newest_of_each(workspace)
+        ]
+        records = [
+            record
+            for reference in references
+            for record in evaluate(
+                [(harness, layers)], reference, data, workspace, runtime,
+                skip_bad_images=options["skip_bad_images"],
+            )
+        ]  # fmt: skip
+        if is_main_process():
+            click.echo(Table.of(records, workspace).markdown())
+
+    made = click.command(name, help=catalogue.summary("eval", name))(command)
+    made.params = [*made.params[:3], *variant_options(variants), *made.params[3:]]
+    if all("steps" in variant.Config.model_fields for variant in variants.values()):
+        made.params.append(devices_option("1"))
+    return made
+
+
+@click.command()
+@click.argument("suite")
+@out_option
+@finished_option
+@feature_memory_option
+@computing_options
+def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
+    """Do what is missing of a suite (a name or a TOML file) and print its table."""
+    from ssl_bench.tables.table import Table
+
+    made = Table.of(_suite_records(suite, workspace, **options), workspace)
+    click.echo(made.markdown())
+    if out:
+        for path in made.write(out):
+            click.echo(f"wrote {path}", err=True)
+
+
+@click.command()
+@click.argument("suite")
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Folder for records, predictions, pictures and tables.")  # fmt: skip
+@finished_option
+@feature_memory_option
+@computing_options
+def export(suite: str, out: Path, workspace: Path, **options: Any) -> None:
+    """Write a suite's committed form, without weights; what is missing of it is made."""
+    from ssl_bench.trust.sharing import export as job
+
+    for path in job(_suite_records(suite, workspace, **options), workspace, out):
+        click.echo(f"wrote {path}", err=True)
+
+
+def _suite_records(suite: str, workspace: Path, finished: bool, **options: Any) -> "list[Record]":
+    """The evaluations of a suite; the missing ones are made, unless `finished`."""
+    from ssl_bench.evaluation.suite import read_suite, suite_records
+
+    return suite_records(
+        read_suite(suite), workspace, runtime_of(**options),
+        skip_bad_images=options["skip_bad_images"], finished=finished,
+    )  # fmt: skip
+
+
+@click.command("import")
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@workspace_option
+def import_(path: Path, workspace: Path) -> None:
+    """Take an export's runs into a workspace, if `bench verify` agrees to them."""
+    from ssl_bench.trust.sharing import import_runs
+
+    click.echo(f"{import_runs(path, workspace)} runs taken into {workspace}")

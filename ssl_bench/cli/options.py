@@ -1,0 +1,190 @@
+"""The options of `bench`: those that commands share, and those made from a model's fields."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from ssl_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssl_bench.runtime import Runtime
+
+workspace_option = click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Folder that holds runs and records.",
+)
+
+
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for table.md, table.csv and table.tex."
+)
+
+
+feature_memory_option = click.option(
+    "--feature-memory",
+    type=click.IntRange(0),
+    default=1024,
+    show_default=True,
+    help="MiB of frozen features kept in memory; more go to files in the cache.",
+)
+
+
+def computing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that computes."""
+    options = [
+        workspace_option,
+        click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
+                     help="Processes that decode and gather images."),
+        click.option("--checkpoint-every", default="300s", show_default=True,
+                     help="Steps between checkpoints, or seconds as in 60s."),
+        click.option("--skip-bad-images", is_flag=True,
+                     help="Leave out and count images that cannot be used, instead of stopping."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+finished_option = click.option(
+    "--finished", is_flag=True, help="Take what is finished of the suite, and compute nothing."
+)
+
+
+def devices_option(default: str) -> click.Option:
+    """The option of every command that trains."""
+    return click.Option(
+        ["--devices"],
+        default=default,
+        show_default=True,
+        help="Number of processes or GPUs; auto: all GPUs, else one CPU process.",
+    )
+
+
+def runtime_of(
+    workers: int,
+    checkpoint_every: str,
+    devices: str = "1",
+    feature_memory: int = 1024,
+    **_: Any,
+) -> "Runtime":
+    """Suites and probes run in one process; trainings spread over devices."""
+    from ssl_bench.runtime import Runtime
+
+    if devices != "auto" and not re.fullmatch("0*[1-9][0-9]{0,3}", devices):
+        raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
+    number = checkpoint_every.removesuffix("s")
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", number):
+        raise UsageError(
+            f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'"
+        )
+    if checkpoint_every.endswith("s"):
+        return Runtime(
+            workers, devices, checkpoint_seconds=int(number), feature_memory_mb=feature_memory
+        )
+    return Runtime(workers, devices, checkpoint_steps=int(number), feature_memory_mb=feature_memory)
+
+
+class _Numbers(click.ParamType):
+    """Several numbers with commas between them: `1,2,4`."""
+
+    name = "numbers"
+
+    def __init__(self, kind: Callable[[str], float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        try:
+            return value if isinstance(value, tuple) else tuple(map(self.kind, value.split(",")))
+        except ValueError:
+            self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
+
+
+def config_options(config: Any) -> list[click.Option]:
+    """One option per field of a pydantic model, with its phrase and default."""
+    options: list[click.Option] = []
+    for name, field in config.model_fields.items():
+        kind: Any = field.annotation
+        text = f"{field.description}."
+        text, flag = text[0].upper() + text[1:], "--" + name.replace("_", "-")
+        if kind is bool:  # unset is None: the default stays the model's
+            options.append(click.Option([flag], is_flag=True, flag_value=True, default=None,
+                                        help=text))  # fmt: skip
+            continue
+        if get_origin(kind) is UnionType:  # None: not set
+            kind = next(k for k in get_args(kind) if k is not NoneType)
+        if get_origin(kind) is Literal:
+            kind = click.Choice(get_args(kind))
+        elif get_origin(kind) is tuple:
+            kind = _Numbers(get_args(kind)[0])
+        shown = f"{text} [default: {_default_text(field.default)}]"
+        options.append(click.Option([flag], type=kind, help=shown))
+    return options
+
+
+def validated(config: Any, values: Mapping[str, Any]) -> Any:
+    """The validated settings; UsageError names the option and what is wrong with it."""
+    from pydantic import ValidationError
+
+    given = {k: v for k, v in values.items() if k in config.model_fields and v is not None}
+    try:
+        return config(**given)
+    except ValidationError as error:
+        raise refused(error) from error
+
+
+def refused(error: Any) -> UsageError:
+    first = error.errors()[0]
+    option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+    return UsageError(f"{option}: {first['msg']}, not {first['input']}")
+
+
+def variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:
+    """`--protocol`, where there is a choice, and the settings of all; equal names come once."""
+    if len(variants) == 1:
+        return [*config_options(next(iter(variants.values())).Config)]
+    choice = click.Option(
+        ["--protocol"],
+        type=click.Choice(list(variants)),
+        default=next(iter(variants)),
+        show_default=True,
+        help="; ".join(f"{n}: {v.protocol}" for n, v in variants.items()) + ".",
+    )
+    options: dict[str, click.Option] = {}
+    for variant in variants.values():
+        for option in config_options(variant.Config):
+            options.setdefault(str(option.name), option)
+    for name, option in options.items():
+        own = {n: v.Config.model_fields[name] for n, v in variants.items()
+               if name in v.Config.model_fields}  # fmt: skip
+        defaults = {n: _default_text(field.default) for n, field in own.items()}
+        if len(own) < len(variants) or len(set(defaults.values())) > 1:
+            phrase = next(iter(own.values())).description or ""
+            each = "; ".join(f"{n}: {text}" for n, text in defaults.items())
+            option.help = f"{phrase[:1].upper()}{phrase[1:]}. [default: {each}]"
+    return [choice, *options.values()]
+
+
+def _default_text(default: Any) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def chosen_harness(variants: Mapping[str, Any], protocol: str, options: Mapping[str, Any]) -> Any:
+    """The chosen protocol with its settings; UsageError for a setting of another one."""
+    variant = variants[protocol]
+    for other in variants.values():
+        for name in other.Config.model_fields:
+            if options.get(name) is not None and name not in variant.Config.model_fields:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} belongs to {other.protocol}, not to "
+                    f"{variant.protocol}"
+                )
+    return variant(validated(variant.Config, options))

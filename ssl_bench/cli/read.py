@@ -1,0 +1,161 @@
+"""Commands that read records: tables, comparisons, reports, verification."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ssl_bench.cli.groups import SuggestingGroup
+from ssl_bench.cli.options import computing_options, out_option, runtime_of, workspace_option
+from ssl_bench.errors import UsageError, plain
+
+if TYPE_CHECKING:
+    pass
+
+
+# ---- records → tables
+@click.command()
+@workspace_option
+def runs(workspace: Path) -> None:
+    """List the finished runs of a workspace, oldest first."""
+    from ssl_bench.cli.runs import run_lines
+
+    for line in run_lines(workspace):
+        click.echo(plain(line))
+
+
+@click.command()
+@workspace_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "latex"]),
+    default="markdown",
+    show_default=True,
+    help="What the table is written as.",
+)
+@out_option
+def table(workspace: Path, form: str, out: Path | None) -> None:
+    """Print the table of all evaluations in a workspace."""
+    from ssl_bench.records.workspace import read_records
+    from ssl_bench.tables.table import Table
+
+    records = read_records(workspace, "evaluation")
+    if not records:
+        raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
+    made = Table.of(records, workspace)
+    click.echo(getattr(made, form)())
+    if out:
+        for path in made.write(out):
+            click.echo(f"wrote {path}", err=True)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True,
+              help="The page.")  # fmt: skip
+@click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")
+@workspace_option
+def report(out: Path, title: str, workspace: Path) -> None:
+    """Write one HTML page: tables, pictures, and the record behind each number."""
+    from ssl_bench.records.workspace import read_records
+    from ssl_bench.tables.report import write_report
+
+    records = read_records(workspace, "evaluation")
+    if not records:
+        raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
+    write_report(records, workspace, out, title)
+    click.echo(f"wrote {out}", err=True)
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--protocol", help="Only this one, with its version or without.")
+@workspace_option
+def compare(a: str, b: str, protocol: str | None, workspace: Path) -> None:
+    """Compare two methods, A − B, wherever both were measured alike.
+
+    A and B are METHOD (its newest run) or METHOD@KEY, or the name of a row without an encoder.
+    """
+    from ssl_bench.records.protocols import protocol as known
+    from ssl_bench.records.workspace import read_records
+    from ssl_bench.tables.comparison import comparison
+
+    name = known(protocol).name if protocol else None
+    click.echo(comparison(read_records(workspace), a, b, name, workspace))
+
+
+@click.command()
+@click.argument("key")
+@workspace_option
+def show(key: str, workspace: Path) -> None:
+    """Print all that made a number, and the command that makes it again."""
+    from ssl_bench.records.command import lines_of, record_of
+
+    for line in lines_of(record_of(workspace, key)):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("key")
+@click.option("--data", help="Where the images are, if the record's name of them is no place.")
+@computing_options
+def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
+    """Make a run again, apart, and compare: bit for bit on a CPU."""
+    from ssl_bench.records.command import record_of
+    from ssl_bench.trust.rerun import rerun as job
+
+    record = record_of(workspace, key)
+    found = job(
+        record, workspace, data or record.data, runtime_of(**options),
+        skip_bad_images=options["skip_bad_images"],
+    )  # fmt: skip
+    for line in found:
+        click.echo(f"{record.key[:12]}: {line}")
+    if not found:
+        click.echo(f"{record.key[:12]}: the same, bit for bit")
+    return 1 if found else 0
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+def verify(path: Path) -> int:
+    """Compute every metric, digest and table below PATH again; exit 0 if all agree."""
+    from ssl_bench.trust.verify import disagreements, workspaces_in
+
+    found = workspaces = 0
+    for workspace in workspaces_in(path):
+        workspaces += 1
+        for line in disagreements(workspace):
+            found += 1
+            click.echo(plain(line))
+    click.echo(f"{workspaces} workspaces, {found} disagreements", err=True)
+    return 1 if found else 0
+
+
+# ---- protocols
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
+@click.pass_context
+def protocols(context: click.Context) -> None:
+    """List the protocols with their sources, or `show` one."""
+    if context.invoked_subcommand is None:
+        from ssl_bench.records.protocols import protocols as known
+
+        for one in known().values():
+            click.echo(f"{one.printed:26} {one.digest}  {one.command}")
+            click.echo(f"{'':26} {one.source}")
+
+
+@protocols.command("show")
+@click.argument("name")
+def protocols_show(name: str) -> None:
+    """Print a protocol's canonical settings."""
+    from ssl_bench.records.protocols import protocol
+
+    found = protocol(name)
+    click.echo(f"{found.printed}, {found.digest}: {found.command}")
+    click.echo(f"source: {found.source}")
+    click.echo(f"metric: {found.metric}")
+    for setting, value in found.settings.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        click.echo(f"  --{setting.replace('_', '-')} {text}")

@@ -1,0 +1,30 @@
+"""A line for each finished run."""
+
+from pathlib import Path
+
+from ssl_bench.errors import DataError
+from ssl_bench.records.workspace import in_order, read_record
+
+
+# ---- listings
+def run_lines(workspace: Path) -> list[str]:
+    """One line per finished run; a damaged record is named instead of hiding the others."""
+    lines = [f"{'finished':17} {'kind':11} {'run':58} {'seconds':>8}  result"]
+    found = []
+    for path in workspace.glob("*/*/record.json"):
+        try:
+            found.append(read_record(path))
+        except DataError as error:
+            lines.append(f"damaged: {error}")
+    for record in in_order(found):
+        if record.kind == "pretrain":
+            name = f"{record.method}@{record.key[:12]} on {record.data}"
+        else:
+            name = f"{record.identity['protocol']} {record.identity['layer']} of {record.method}"
+        first = next(iter(record.metrics.items()), None)
+        result = f"{first[0]} {first[1]:.4g}" if first else ""
+        when = f"{record.provenance.finished:%Y-%m-%d %H:%M}"
+        lines.append(
+            f"{when:17} {record.kind:11} {name:58} {record.provenance.seconds:8.1f}  {result}"
+        )
+    return lines

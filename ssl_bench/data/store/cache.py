@@ -1,0 +1,167 @@
+"""What is decoded once and kept: a folder in the cache that appears whole or not at all.
+
+The cache is `$SSL_BENCH_CACHE`, else `~/.cache/ssl-bench`. A folder there holds `index.json`,
+written last, and files of pixels beside it.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+from torch.utils.data import DataLoader
+
+from ssl_bench.data.dataset import one_label_each, targets_of
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.errors import DataError
+
+Triple = tuple[float, float, float]
+
+
+class StoredIndex(BaseModel):
+    """What every store says of its images. `digest` covers names, labels, classes and contents."""
+
+    classes: tuple[str, ...]
+    names: list[str]
+    labels: list[int] | list[list[int]] | None
+    digests: list[str]
+    skipped: list[str]
+    mean: Triple
+    std: Triple
+    digest: str
+
+
+Model = TypeVar("Model", bound=StoredIndex)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Decoded images of one split in a folder, with the labels that its index has."""
+
+    folder: Path
+    index: StoredIndex
+
+    def __len__(self) -> int:
+        return len(self.index.names)
+
+    @property
+    def annotations(self) -> np.ndarray:
+        """int64 (N,), or int8 (N, C) where images have several labels. DataError without any."""
+        if self.index.labels is None:
+            raise DataError("these images have no labels: an evaluation needs train/<class>/…")
+        several = bool(self.index.labels) and isinstance(self.index.labels[0], list)
+        return np.array(self.index.labels, dtype=np.int8 if several else np.int64)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,). Raises DataError where the images have none, or several each."""
+        return one_label_each(self.annotations)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int8 (N, C): 1 for a class that is there, 0 for one that is not, −1 not to be judged."""
+        return targets_of(self.annotations, len(self.index.classes))
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and standard deviation of these very pixels, per channel, in [0, 1]."""
+        return Normalization(mean=self.index.mean, std=self.index.std)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"folder": self.folder, "index": self.index}  # a worker maps the files itself
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept."""
+    return Path(os.environ.get("SSL_BENCH_CACHE", Path.home() / ".cache" / "ssl-bench"))
+
+
+def cache_key(*parts: object) -> str:
+    """20 hexadecimal digits that change with any of the parts."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
+
+
+def fill_once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Have `fill` write the files of `folder`, unless they are there.
+
+    However many processes ask, one of them does it and the others wait. Raises DataError where
+    the cache cannot be written to, and whatever `fill` raises; then nothing is left behind.
+    """
+    if (folder / "index.json").exists():
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "index.json").exists():
+                _fill_beside(folder, fill)
+    except OSError as error:
+        raise DataError(
+            f"cannot write decoded images to {folder}: {error.strerror}; make room, or let "
+            "SSL_BENCH_CACHE name another folder"
+        ) from error
+
+
+def _fill_beside(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Write beside the final place, then rename."""
+    scratch = folder.with_name(f".{folder.name}.decoding")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    scratch.mkdir()
+    try:
+        fill(scratch)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_index(folder: Path, model: type[Model], sizes: Callable[[Model], dict[str, int]]) -> Model:
+    """The index of a folder, and a check that its files have the `sizes` in bytes it asks for.
+
+    Raises DataError for a damaged folder.
+    """
+    try:
+        index = model.model_validate_json((folder / "index.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}/index.json is damaged: remove that folder") from error
+    for name, size in sizes(index).items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            raise DataError(f"{path} is damaged: remove that folder")
+    return index
+
+
+def decoded(loading: Any, workers: int, batch: int = 32) -> Iterator[Any]:
+    """The items of `loading`, which has a length and takes an index, in order and in parallel."""
+    for items in DataLoader(loading, batch_size=batch, num_workers=workers, collate_fn=list):
+        yield from items
+
+
+def moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image uint8 (H, W, 3) -> means (3,) of its channels in [0, 1] and of their squares."""
+    channels = pixels.reshape(-1, 3) / 255.0
+    return channels.mean(0), (channels**2).mean(0)
+
+
+class Moments:
+    """Running mean and deviation of pixels per channel, in [0, 1]."""
+
+    def __init__(self) -> None:
+        self.total, self.squares, self.weight = np.zeros(3), np.zeros(3), 0
+
+    def add(self, of_one: tuple[np.ndarray, np.ndarray], weight: int = 1) -> None:
+        """Count an image, by its `moments`, `weight` times."""
+        self.total += weight * of_one[0]
+        self.squares += weight * of_one[1]
+        self.weight += weight
+
+    def mean_and_std(self) -> tuple[Triple, Triple]:
+        """Of each channel; the deviation is at least 0.001."""
+        mean = self.total / self.weight
+        std = np.sqrt(np.maximum(self.squares / self.weight - mean**2, 1e-6))
+        return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,148 @@
+"""The store of whole images: any size, packed one after another, with boxes or masks beside them.
+
+    store = open_whole(catalogue.dataset("voc07"), "train", "detection", short=600, longest=1000)
+    store.images(which), store.objects(i), store.sizes
+
+Like the store of squares (store.py), it is a folder in the cache that appears whole or not at all:
+
+    images.bin   uint8, (h, w, 3) of each image in the order of the index
+    masks.bin    uint8, (h, w) of each, for segmentation: 0 background, 1 + class, 255 void
+    index.json   names, sizes, boxes, digests, skipped images, per-channel mean and deviation
+
+When a set is first opened, its images, boxes and masks are all checked; one report names the
+faults, before anything is trained.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_bench.data.dataset import VOID, Dataset, Objects, SplitName, Task
+from ssl_bench.data.store.cache import Stored, cache_folder, cache_key, fill_once, read_index
+from ssl_bench.data.store.packing import WholeIndex, file_sizes, fit, write
+from ssl_bench.data.store.samples import samples
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.progress import progress
+
+LAYOUT = 1  # raised when the files' layout or the decoding changes
+
+
+@dataclass(frozen=True)
+class WholeStore(Stored):
+    """Decoded whole images of one split, memory-mapped."""
+
+    index: WholeIndex
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int64 (N, 2): height and width of the stored images."""
+        return np.array(self.index.sizes, np.int64)
+
+    @cached_property
+    def originals(self) -> np.ndarray:
+        """int64 (N, 2): height and width of the images in their files."""
+        return np.array(self.index.originals, np.int64)
+
+    @cached_property
+    def scales(self) -> np.ndarray:
+        """float64 (N,): stored by original side, before sides were rounded to whole pixels."""
+        return np.array(self.index.scales, np.float64)
+
+    def images(self, which: slice | np.ndarray) -> Tensor:
+        """uint8 (B, 3, H, W), a copy, channels last in memory.
+
+        H and W are the largest of the batch; smaller images have zeros to the right and below.
+        A slice is read through a map of its own, so that a pass over all images does not end
+        with all of them mapped.
+        """
+        pixels = self._map("images.bin") if isinstance(which, slice) else self._pixels
+        return torch.from_numpy(self._gather(pixels, which, (3,), 0)).permute(0, 3, 1, 2)
+
+    def masks(self, which: slice | np.ndarray) -> Tensor:
+        """uint8 (B, H, W), a copy: of the size of `images`, with 255 to the right and below.
+
+        Raises DataError for a store that was not opened for segmentation.
+        """
+        if self.index.masks is None:
+            raise DataError(f"this store is for {self.index.task}: it has no masks")
+        pixels = self._map("masks.bin") if isinstance(which, slice) else self._masks
+        return torch.from_numpy(self._gather(pixels, which, (), VOID))
+
+    def objects(self, i: int) -> Objects:
+        """The objects of one image, in pixels of the stored image.
+
+        Raises DataError for a store that was not opened for detection.
+        """
+        if self.index.objects is None:
+            raise DataError(f"this store is for {self.index.task}: it has no boxes")
+        down, across = (self.sizes[i] / self.originals[i]).tolist()
+        truth = self.index.objects[i]
+        return Objects.of(truth.boxes, truth.labels, truth.difficult).resized(across, down)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """int64 (N,): pixels before each image."""
+        return np.cumsum([0, *self.sizes.prod(1)[:-1]])
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        return self._map("images.bin")
+
+    @cached_property
+    def _masks(self) -> np.ndarray:
+        return self._map("masks.bin")
+
+    def _map(self, name: str) -> np.ndarray:
+        return np.memmap(self.folder / name, np.uint8, mode="r")
+
+    def _gather(
+        self, packed: np.ndarray, which: slice | np.ndarray, channels: tuple[int, ...], fill: int
+    ) -> np.ndarray:
+        """uint8 (B, H, W, *channels) from the packed pixels, padded with `fill`."""
+        chosen = np.arange(len(self))[which]
+        sizes, depth = self.sizes[chosen], int(np.prod(channels))
+        batch = np.full((len(chosen), *sizes.max(0, initial=0), *channels), fill, np.uint8)
+        for row, i, (height, width) in zip(batch, chosen, sizes, strict=True):
+            start = self._starts[i] * depth
+            image = packed[start : start + height * width * depth]
+            row[:height, :width] = image.reshape(height, width, *channels)
+        return batch
+
+
+def open_whole(
+    dataset: Dataset,
+    split: SplitName,
+    task: Task,
+    short: int | None,
+    longest: int,
+    *,
+    skip_bad_images: bool = False,
+    workers: int = 2,
+) -> WholeStore:
+    """Whole images with the truth of `task`, from the cache or decoded now.
+
+    The short side becomes `short` px (None: stays as it is) unless the long side would exceed
+    `longest` px. Pixels are resized bilinearly and antialiased, masks by the nearest neighbour.
+
+    Raises UsageError for impossible sides; DataError with all faults of images, boxes and masks,
+    unless `skip_bad_images`, which leaves these images out and lists them in the index.
+    """
+    if longest < (short or 1) or (short is not None and short < 1):
+        raise UsageError(f"no image has sides of {short} to {longest} px: give 1 or more, in order")
+    source = dataset.split(split, task)
+    key = cache_key("whole", LAYOUT, source.fingerprint, task, short, longest, skip_bad_images)
+    sides = f"{short or 'any'}-{longest}px"
+    folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{task}-{sides}-{key}"
+
+    def fill(scratch: Path) -> None:
+        title = f"{dataset.name} {split}, {task}"
+        images = samples(source, task, partial(fit, short=short, longest=longest), workers)
+        shown = progress(images, f"decoding {title}", len(source.names))
+        write(scratch, source, task, shown, title, skip_bad_images)
+
+    fill_once(folder, fill)
+    return WholeStore(folder, read_index(folder, WholeIndex, file_sizes))

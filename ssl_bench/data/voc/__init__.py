@@ -1,0 +1,1 @@
+"""PASCAL VOC's layout, and its official sets."""

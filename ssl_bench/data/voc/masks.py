@@ -1,0 +1,90 @@
+"""Masks of PASCAL VOC (PNG) and of SBD (.mat), read as class indices, never as colours.
+
+0 is background, 1 to 20 the classes in VOC's order, 255 void: not to be judged. SBD has no void.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssl_bench.data.dataset import VOID
+from ssl_bench.data.voc.files import CLASSES
+from ssl_bench.errors import DataError
+
+OWN = "put the image's own mask there, from the archive"
+
+
+MAT_BYTES = 2**20  # SBD's are below 100 kB; a larger file may unpack to gigabytes
+
+
+def read_mask(path: Path, height: int, width: int) -> np.ndarray:
+    """The mask of an image of height × width: uint8 (height, width).
+
+    `path` is a PNG or, with the suffix .mat, a file of SBD. Raises DataError, naming it, for a
+    file that cannot be read, of colours, of another size, or with an index that is no class.
+    """
+    mask = (_read_mat if path.suffix == ".mat" else _read_png)(path, height, width)
+    wrong = np.setdiff1d(mask, [*range(len(CLASSES) + 1), VOID])
+    if len(wrong):
+        shown = ", ".join(map(str, wrong[:5].tolist())) + (", …" if len(wrong) > 5 else "")
+        raise DataError(
+            f"{path} has the index {shown}, which is no class: a mask takes 0 to {len(CLASSES)} "
+            f"and {VOID}; {OWN}"
+        )
+    return mask.astype(np.uint8)
+
+
+def _check_size(path: Path, found: tuple[int, int], height: int, width: int) -> None:
+    if found != (height, width):
+        raise DataError(
+            f"{path} is {found[1]}×{found[0]} px, but its image is {width}×{height}: {OWN}"
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    text = str(error).partition("\n")[0][:200] or type(error).__name__
+    return DataError(f"{path} cannot be read as a mask ({text}): unpack it anew from the archive")
+
+
+# ---- VOC
+def _read_png(path: Path, height: int, width: int) -> np.ndarray:
+    """The size is compared before pixels are decoded: a huge mask costs nothing."""
+    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+    try:
+        content = path.read_bytes()
+        with quiet, Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            _check_size(path, (image.height, image.width), height, width)
+            if image.mode not in ("P", "L", "1"):
+                raise DataError(
+                    f"{path} has colours (mode {image.mode}): a mask is a PNG of class indices, "
+                    f"with a palette or grey; {OWN}"
+                )
+            indices = np.asarray(image).astype(np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+    return indices // _grey_factor(content) if image.mode == "L" else indices
+
+
+def _grey_factor(content: bytes) -> int:
+    """Pillow spreads grey of 2 and 4 bits over 0 to 255: 85 and 17 an index, as IHDR says."""
+    return 255 // (2 ** content[24] - 1)
+
+
+# ---- SBD
+def _read_mat(path: Path, height: int, width: int) -> np.ndarray:
+    from scipy.io import loadmat
+
+    try:
+        if path.stat().st_size > MAT_BYTES:
+            raise ValueError(f"it has more than {MAT_BYTES:,} bytes")
+        found = loadmat(str(path), variable_names=["GTcls"], appendmat=False)
+        mask = np.asarray(found["GTcls"][0]["Segmentation"][0])
+        if mask.ndim != 2 or mask.dtype.kind not in "ui":
+            raise ValueError(f"GTcls.Segmentation is {mask.dtype} of {mask.ndim} dimensions")
+    except Exception as error:  # whatever scipy meets in a damaged file
+        raise _unreadable(path, error) from error
+    _check_size(path, (mask.shape[0], mask.shape[1]), height, width)
+    return mask

@@ -1,0 +1,1 @@
+"""Networks with named layers, their starting weights and their files."""

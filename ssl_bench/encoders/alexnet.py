@@ -1,0 +1,41 @@
+"""The AlexNet of Pathak et al. 2016: CaffeNet's trunk, one tower with groups."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ssl_bench.encoders.encoder import Encoder
+
+
+class AlexNet(Encoder):
+    """conv1 … conv5 and pool5 of CaffeNet: 227×227 in, 256×6×6 out, 2,334,080 parameters.
+
+    Pooling comes before normalisation, conv2, conv4 and conv5 have two groups, pooling sizes are
+    rounded up as in Caffe (pool5 is 3×3 at 128 px, 2×2 at 96 px, 1×1 at 64 px). A layer's map is
+    taken after its ReLU. `width` scales all channel counts.
+    """
+
+    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
+    head = ("fc6.", "fc7.", "fc8.")
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = (max(2, 2 * round(c * width / 2)) for c in (96, 256, 384, 384, 256))
+        self.conv1 = _stage(nn.Conv2d(3, c1, 11, stride=4))
+        self.conv2 = _stage(*_pool_norm(), nn.Conv2d(c1, c2, 5, padding=2, groups=2))
+        self.conv3 = _stage(*_pool_norm(), nn.Conv2d(c2, c3, 3, padding=1))
+        self.conv4 = _stage(nn.Conv2d(c3, c4, 3, padding=1, groups=2))
+        self.conv5 = _stage(nn.Conv2d(c4, c5, 3, padding=1, groups=2))
+        self.pool5 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Normalised float (B, 3, S, S), S >= 64 -> {layer: (B, C, h, w)}."""
+        return self._chain(images, layers)
+
+
+def _stage(*modules: nn.Module) -> nn.Sequential:
+    return nn.Sequential(*modules, nn.ReLU())
+
+
+def _pool_norm() -> tuple[nn.Module, nn.Module]:
+    return nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.LocalResponseNorm(5, 1e-4, 0.75)

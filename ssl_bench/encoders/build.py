@@ -1,0 +1,119 @@
+"""Encoders by name: what builds one, and what its own published weights expect.
+
+`alexnet` and `dcgan` are ours, `timm:NAME` and `torchvision:NAME` bring any model of these
+libraries.
+"""
+
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from ssl_bench.data.normalization import IMAGENET, Normalization
+from ssl_bench.encoders.alexnet import AlexNet
+from ssl_bench.encoders.dcgan import DCGAN
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.libraries import TimmEncoder, TorchvisionEncoder
+from ssl_bench.errors import UsageError, unknown
+
+LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
+
+
+SIZES = {"alexnet": (64, 227), "dcgan": (128, 128)}  # ours: least and usual input, px
+
+
+class EncoderSpec(BaseModel):
+    """All that builds an encoder except its weights; it stands in the weights file's header.
+
+    `bottleneck` is the number of channels of dcgan's last layer; None: 4000 times the width.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    arch: str
+    image_size: int = Field(ge=32, le=8192)
+    width: float = Field(default=1.0, gt=0, le=4)
+    bottleneck: int | None = Field(default=None, ge=1)
+    normalization: Normalization
+
+    def plain(self) -> dict[str, Any]:
+        """For records: what does not concern this encoder is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:
+    """The weights that a layer's map depends on, for images of `size` px."""
+    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+    maps = encoder.eval()(torch.zeros(1, 3, size, size), [layer])[layer]
+    found = torch.autograd.grad(maps.sum(), weights, allow_unused=True)
+    return [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
+
+
+def learn_up_to(encoder: Encoder, layer: str, size: int) -> None:
+    """From now on no weight behind `layer` asks for a gradient: several devices wait for those."""
+    wanted = {id(weight) for weight in weights_of(encoder, layer, size)}
+    for weight in encoder.parameters():
+        weight.requires_grad_(id(weight) in wanted)
+
+
+def own_spec(arch: str) -> EncoderSpec:
+    """Image size and normalisation that `arch`'s published weights were trained with."""
+    library, _, name = arch.partition(":")
+    size, norm = SIZES.get(arch, (0, 224))[1], IMAGENET
+    check_spec(EncoderSpec(arch=arch, image_size=size, normalization=norm))
+    if library == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(name)
+        if config is not None:
+            norm = Normalization.model_validate({"mean": config.mean, "std": config.std})
+            size = config.input_size[-1]
+    elif library == "torchvision":
+        from torchvision.models import get_model_weights
+
+        published = get_model_weights(name).DEFAULT.transforms()  # type: ignore[attr-defined]
+        norm = Normalization.model_validate({"mean": published.mean, "std": published.std})
+        size = published.crop_size[0]
+    return EncoderSpec(arch=arch, image_size=size, normalization=norm)
+
+
+def check_spec(spec: EncoderSpec) -> None:
+    """Raise UsageError for an encoder that cannot be built; nothing is built."""
+    library, _, name = spec.arch.partition(":")
+    if spec.bottleneck and spec.arch != "dcgan":
+        raise UsageError(f"--bottleneck is for dcgan, not for {spec.arch}")
+    if spec.arch in SIZES:
+        least, _ = SIZES[spec.arch]
+        if spec.image_size < least:
+            raise UsageError(
+                f"{spec.arch} takes images of at least {least} px, not {spec.image_size}"
+            )
+        return
+    if library not in LIBRARIES or not name:
+        raise unknown("architecture", spec.arch, [*SIZES, "timm:NAME", "torchvision:NAME"])
+    if spec.width != 1:
+        raise UsageError(f"--width scales {' and '.join(SIZES)}, not {spec.arch}")
+    models = _models(library)
+    if name not in models:
+        raise unknown(f"{library} model", name, models)
+
+
+def _models(library: str) -> list[str]:
+    if library == "timm":
+        import timm
+
+        return timm.list_models()
+    from torchvision.models import list_models
+
+    return list_models()
+
+
+def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:
+    """The encoder that `spec` names, on the CPU. Raises UsageError for an unknown one."""
+    check_spec(spec)
+    library, _, name = spec.arch.partition(":")
+    if library == "timm":
+        return TimmEncoder(name, spec.image_size, pretrained)
+    if library == "torchvision":
+        return TorchvisionEncoder(name, pretrained)
+    return DCGAN(spec.width, spec.bottleneck) if spec.arch == "dcgan" else AlexNet(spec.width)

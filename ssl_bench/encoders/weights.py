@@ -1,0 +1,181 @@
+"""Weights files: ours, written and read strictly, and those of others."""
+
+import hashlib
+import json
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.errors import DataError, UsageError, plain
+from ssl_bench.files import written_at_once
+from ssl_bench.progress import say
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes: equal exactly when all weights are equal."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_encoder(encoder: nn.Module, spec: EncoderSpec, path: Path) -> str:
+    """Write the weights with their spec in the header, byte by byte the same for equal ones.
+
+    Returns the digest of the weights.
+    """
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()
+    }
+    digest = weights_digest(state)
+    with written_at_once(path) as scratch:
+        # One entry: the library writes several in any order, and equal weights are equal files.
+        save_file(state, scratch, {"encoder": spec.model_dump_json()})
+    return digest
+
+
+def load_encoder(path: Path) -> tuple[Encoder, EncoderSpec]:
+    """Build an encoder from a weights file of ours, strictly: every weight fits or DataError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{path} is not a readable safetensors file ({error}): copy it anew, or remove its "
+            "folder and pretrain again"
+        ) from error
+    if "encoder" not in header:
+        raise DataError(f"{path} has no 'encoder' entry in its header: not saved by ssl-bench")
+    try:
+        spec = EncoderSpec.model_validate(json.loads(header["encoder"]))
+        fitting = build_shapes(spec)
+    except (ValueError, RecursionError, RuntimeError, TypeError, UsageError) as error:
+        reason = plain(error)[:200]
+        raise DataError(f"{path}: its header does not describe an encoder ({reason})") from error
+    check_fit(fitting, state, str(path))
+    encoder = build_encoder(spec)
+    load_strictly(encoder, state, str(path))
+    return encoder, spec
+
+
+def build_shapes(spec: EncoderSpec) -> dict[str, Tensor]:
+    """The shapes of an encoder's weights; nothing is allocated."""
+    with torch.device("meta"):
+        encoder = build_encoder(spec)
+    return encoder.state_dict()
+
+
+def load_foreign(encoder: Encoder, path: Path) -> None:
+    """Copy a local file of another project's weights into `encoder` and say what matched.
+
+    safetensors, or a torch state dict (bare, or under `state_dict` or `model`; a leading `module.`
+    is taken off). Nothing in the file is run. Strict but for the classifier that a headless
+    encoder leaves out; DataError otherwise. Where another project's names are all different, the
+    tensors may match by their order: see `_by_order`.
+    """
+    own = encoder.state_dict()
+    inner = "model." if any(name.startswith("model.") for name in own) else ""
+    state = {inner + n.removeprefix("module."): t for n, t in _read_state(path).items()}
+    left = [name for name in state if name not in own and name.startswith(encoder.head)]
+    fitting = {name: tensor for name, tensor in state.items() if name not in left}
+    way = "by name"
+    if not fitting.keys() & own.keys() and (ordered := _by_order(own, state)):
+        fitting, left, way = ordered, list(state)[len(own) :], "by order, kind and shape"
+    load_strictly(encoder, fitting, str(path))
+    names = ", ".join(name.removeprefix(inner) for name in left)
+    count = f"{len(own)} of {len(own)} tensors matched {way}"
+    say(f"{path.name}: {count}; left out: {names or 'nothing'}")
+
+
+def _by_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """`state` under our names, if it holds the same kinds and shapes in the same order.
+
+    A kind is a name's last part (weight, bias, running_mean …). At most a final linear layer may
+    be left over: the classifier. None where anything differs.
+    """
+
+    def kinds(tensors: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+        return [(n.rpartition(".")[2], tuple(t.shape)) for n, t in tensors.items()]
+
+    given, asked = kinds(state), kinds(own)
+    over = [(kind, len(shape)) for kind, shape in given[len(asked) :]]
+    if given[: len(asked)] != asked or over not in ([], [("weight", 2), ("bias", 1)]):
+        return None
+    return dict(zip(own, state.values(), strict=False))
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
+                        raise ValueError("torch does not compress")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch meets in a hostile file
+        raise DataError(
+            f"{path} cannot be read as weights: it is damaged, or holds more than tensors, which "
+            "is not unpickled because it could run code"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(
+        isinstance(t, Tensor) and isinstance(n, str) for n, t in content.items()
+    ):
+        raise DataError(f"{path} holds no state dict of tensors")
+    return dict(content)
+
+
+def load_strictly(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copy `state` into `encoder`; DataError says which weights are missing, extra or misshapen."""
+    check_fit(encoder.state_dict(), state, origin)
+    try:
+        encoder.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise DataError(f"{origin} does not fit the encoder: {plain(error)[:200]}") from error
+
+
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+    """DataError for weights that are missing, extra, misshapen, or no finite numbers."""
+    given, shapes = ({n: tuple(t.shape) for n, t in each.items()} for each in (state, own))
+    problems = [f"lacks {name}" for name in own if name not in given]
+    problems += [f"has {name}, which the encoder lacks" for name in given if name not in own]
+    problems += [
+        f"{name} is {given[name]}, not {shape}"
+        for name, shape in shapes.items()
+        if name in given and given[name] != shape
+    ]
+    problems += [
+        f"{name} is no dense array of finite numbers"
+        for name, tensor in state.items()
+        if given[name] == shapes.get(name) and not _is_weight(tensor, own[name])
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        listed = "; ".join(map(plain, problems[:3]))
+        raise DataError(f"{origin} does not fit the encoder: {listed}{more}")
+
+
+def _is_weight(tensor: Tensor, own: Tensor) -> bool:
+    """Whether it is a dense array, of finite numbers where `own` is of floating point."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    if not own.is_floating_point():
+        return True
+    return tensor.is_floating_point() and bool(tensor.float().isfinite().all())

@@ -1,0 +1,1 @@
+"""Encoder to record: the contracts of what measures, and what carries them out."""

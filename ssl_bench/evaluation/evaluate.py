@@ -1,0 +1,336 @@
+"""The job from encoder to record: evaluations of one encoder at several layers.
+
+All probes of frozen features share one pass over the images; each number is recorded as soon as it
+is known, so a kill loses one at most.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from ssl_bench import catalogue
+from ssl_bench.data.dataset import Dataset
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.evaluation.features import Features, extract, feature_bytes
+from ssl_bench.evaluation.harness import Evaluation, Harness, Outcome, Point, Probe, Subject
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.progress import is_main_process, progress, say
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import Run, write_predictions
+from ssl_bench.runtime import Runtime, device_name, resolve_precision
+from ssl_bench.training.pretext import TrainConfig
+
+Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
+
+
+SHUFFLED = "shuffled-labels"
+
+
+PERMUTATIONS = 20  # of test labels, which show what chance is
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Both splits, opened in the form that a kind of harness sees."""
+
+    train: Any
+    test: Any
+
+    @cached_property
+    def duplicates(self) -> list[str]:
+        """Names of test images whose file is also a training image, byte for byte."""
+        known = set(self.train.index.digests)
+        index = self.test.index
+        found = [n for n, d in zip(index.names, index.digests, strict=True) if d in known]
+        if found:
+            say(f"warning: {len(found)} test images are training images too, {found[0]} first")
+        return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One number to be: a harness at a point, what it sees, and the run that keeps it."""
+
+    harness: Harness
+    images: _Images
+    point: Point
+    run: Run
+    control: bool = False
+
+    @property
+    def layer(self) -> str:
+        """The point's key, which is a layer but in harnesses with points of their own."""
+        return self.point.key
+
+
+def evaluate(
+    requests: Sequence[Request],
+    encoder: Reference,
+    data: str,
+    workspace: Path,
+    runtime: Runtime,
+    *,
+    skip_bad_images: bool = False,
+    controls: bool = False,
+    finished: bool = False,
+) -> list[Record]:
+    """One record per harness and layer; the missing ones are made in one go, unless `finished`.
+
+    With `controls`, each probe also runs once with shuffled training labels, at the last of its
+    layers, and must fall to chance. Raises what the harnesses raise, after the others are done.
+    """
+    dataset = catalogue.dataset(data)
+    work = _Work(encoder, dataset, workspace, runtime, skip_bad_images)
+    asked = [job for request in requests for job in work.jobs(*request, controls=controls)]
+    jobs = list({job.run.key: job for job in asked}.values())  # the same may be asked for twice
+    for job in {id(job.harness): job for job in jobs}.values():
+        job.harness.check(job.images.train, job.images.test)
+    missing = list[_Job]()
+    for job in jobs:
+        if job.run.record is not None:
+            job.run.sweep()
+        elif not finished:
+            missing.append(job)
+    if missing:
+        encoder.check_weights()
+    fabric = _launched(missing, runtime)
+    with ExitStack() as locks:
+        if fabric is None or fabric.is_global_zero:
+            for job in sorted(missing, key=lambda job: job.run.key):
+                locks.enter_context(job.run.working(wait=runtime.wait))
+        # Another process may have made some while this one waited.
+        left = [i for i, job in enumerate(missing) if job.run.record is None]
+        if fabric is not None:
+            left = fabric.broadcast(left)
+        work.do([missing[i] for i in left])
+        if fabric is not None:
+            fabric.barrier()
+    records = [job.run.record for job in jobs]
+    return [record for record in records if record is not None]
+
+
+def _launched(jobs: Sequence[_Job], runtime: Runtime) -> Fabric | None:
+    """The processes that share the jobs, where there are several: each runs all of this.
+
+    They train together and score the test images alike; the first one writes. Probes do not train
+    by the loop: UsageError if several are asked for.
+    """
+    alone = [job for job in jobs if not isinstance(job.harness.config, TrainConfig)]
+    if alone and runtime.devices not in ("1", "auto"):
+        raise UsageError(f"--devices {runtime.devices}: {alone[0].harness.protocol} takes one")
+    if not jobs or alone or runtime.devices == "1":
+        return None
+    return runtime.fabric(resolve_precision(jobs[0].harness.config.precision))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """An encoder and the images to measure it on."""
+
+    encoder: Reference
+    dataset: Dataset
+    workspace: Path
+    runtime: Runtime
+    skip_bad_images: bool
+    opened: dict[object, _Images] = field(default_factory=dict)
+
+    def images(self, harness: Harness) -> _Images:
+        """What a harness sees; those that open no store of their own share the squares."""
+        kind = Harness if type(harness).open is Harness.open else harness
+        if kind not in self.opened:
+            more = {"skip_bad_images": self.skip_bad_images, "workers": self.runtime.workers}
+            train = harness.open(self.dataset, "train", self.encoder.spec, **more)
+            test = harness.open(self.dataset, "test", self.encoder.spec, **more)
+            self.opened[kind] = _Images(train, test)
+        return self.opened[kind]
+
+    def jobs(self, harness: Harness, layers: Sequence[str], *, controls: bool) -> list[_Job]:
+        if hasattr(harness.config, "precision"):  # what is computed with is part of the key
+            precision = resolve_precision(harness.config.precision)
+            harness = type(harness)(harness.config.model_copy(update={"precision": precision}))
+        encoder = self.encoder.encoder
+        asked = tuple(dict.fromkeys(layers)) or tuple(harness.usual_layers(encoder))
+        wanted = encoder.layers if "all" in asked else asked
+        encoder.check_layers(wanted)
+        points = harness.points(self.subject(tuple(wanted)), self.encoder.name)
+        images = self.images(harness)
+        jobs = [_Job(harness, images, point, self._run(harness, images, point)) for point in points]
+        if controls and isinstance(harness, Probe):
+            run = self._run(harness, images, points[-1], control=True)
+            jobs.append(_Job(harness, images, points[-1], run, control=True))
+        return jobs
+
+    def subject(self, layers: tuple[str, ...]) -> Subject:
+        """The encoder, and the way to the pretext that it is a part of."""
+        reference = self.encoder
+        return Subject(reference.encoder, reference.spec, layers, reference.pretext)
+
+    def _run(self, harness: Harness, images: _Images, point: Point, control: bool = False) -> Run:
+        identity = {
+            "kind": "evaluation",
+            "protocol": harness.protocol,
+            "config": harness.config.model_dump(mode="json"),
+            "layer": point.key,
+            "encoder": None if point.free else self.encoder.identity,
+            "data": {"train": images.train.index.digest, "test": images.test.index.digest},
+        }
+        name = f"{harness.protocol.partition('@')[0]}-{point.key}"
+        if point.free:  # of the encoder it takes the size of the images
+            identity["image_size"] = self.encoder.spec.image_size
+        else:
+            name += f"-{self.encoder.name}"
+        if control:
+            identity["control"] = SHUFFLED
+            name = f"control-{name}"
+        return Run(self.workspace, "evaluation", name, identity)
+
+    def do(self, jobs: Sequence[_Job]) -> None:
+        """Carry out all jobs; the first error is raised when the others are recorded."""
+        errors: list[DataError] = []
+        probes = [job for job in jobs if isinstance(job.harness, Probe)]
+        for images in {id(job.images): job.images for job in probes}.values():
+            self._probe(images, [job for job in probes if job.images is images], errors)
+        rest = [job for job in jobs if job not in probes]
+        for harness in {id(job.harness): job.harness for job in rest}.values():
+            if isinstance(harness, Evaluation):
+                self._evaluate(harness, [job for job in rest if job.harness is harness])
+        if errors:
+            raise errors[0]
+
+    def _evaluate(self, harness: Evaluation, jobs: Sequence[_Job]) -> None:
+        by_layer = {job.layer: job for job in jobs}
+        subject = self.subject(tuple(by_layer))
+        folders = {layer: job.run.folder for layer, job in by_layer.items()}
+        train, test = jobs[0].images.train, jobs[0].images.test
+        started = time.monotonic()
+        outcomes = harness.evaluate(subject, train, test, self.runtime, folders)
+        for layer, outcome in outcomes:
+            if is_main_process():
+                self._finish(by_layer[layer], outcome, started, {})
+
+    def _probe(self, images: _Images, jobs: Sequence[_Job], errors: list[DataError]) -> None:
+        """One pass over the images for all jobs, then layer by layer, whose rows are then freed."""
+        wanted: dict[str, set[int]] = {}
+        for job in jobs:
+            wanted.setdefault(job.layer, set()).add(job.harness.config.dimensions)
+        subject, spec = self.encoder.encoder, self.encoder.spec
+        started = time.monotonic()
+        count = len(images.train) + len(images.test)
+        needed = feature_bytes(subject, spec, count, wanted)
+        on_disk = needed > self.runtime.feature_memory_mb << 20
+        seen = extract(subject, spec, images.train, wanted, "features of train", on_disk=on_disk)
+        unseen = extract(subject, spec, images.test, wanted, "features of test", on_disk=on_disk)
+        shared = {"seconds": round(time.monotonic() - started, 2), "on_disk": on_disk}
+        ordered = sorted(jobs, key=lambda job: subject.layers.index(job.layer))
+        users = Counter((job.layer, job.harness.config.dimensions) for job in jobs)
+        for job in progress(ordered, "probes", len(ordered)):
+            key = job.layer, job.harness.config.dimensions
+            started = time.monotonic()
+            train = Features.of(seen[key], images.train)
+            test = Features.of(unseen[key], images.test)
+            try:
+                outcome = self._outcome(job, train, test)
+            except DataError as error:
+                errors.append(error)
+            else:
+                self._finish(job, outcome, started, {"pass": shared})
+            users[key] -= 1
+            if not users[key]:
+                del seen[key], unseen[key]
+
+    def _outcome(self, job: _Job, train: Features, test: Features) -> Outcome:
+        assert isinstance(job.harness, Probe)
+        if job.control:
+            order = np.random.default_rng(job.harness.config.seed).permutation(len(train))
+            train = replace(train, annotations=train.annotations[order])
+        return job.harness.probe(job.layer, train, test)
+
+    def _finish(self, job: _Job, outcome: Outcome, started: float, more: Mapping[str, Any]) -> None:
+        images = job.images
+        for name, rows in outcome.predictions.items():
+            if len(rows) != len(images.test):
+                raise ValueError(
+                    f"{name}: {len(rows)} predictions for {len(images.test)} test images"
+                )
+        write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
+        harness, run = job.harness, None if job.point.free else self.encoder.run
+        metrics = harness.score(outcome.predictions)
+        details = {
+            "protocol": " ".join([harness.protocol, *harness.config.deviations()]),
+            "metric": harness.metric,
+            "shown": list(harness.shown),
+            "column": job.point.column,
+            "encoder": None if job.point.free else self.encoder.name,
+            "asked_layer": job.point.layer,
+            "units": dict(harness.units),
+            "digits": dict(harness.digits),
+            "lower": sorted(harness.lower),
+            "interval": harness.interval,
+            "selection": dict(outcome.selection),
+            "test_images": len(images.test),
+            "skipped_images": images.test.index.skipped,
+            "skipped_training_images": images.train.index.skipped,
+            "duplicates": images.duplicates,
+            "pretraining": run.identity["config"] if run else None,
+            "pretext_version": run.identity["version"] if run else None,
+            "pretraining_data": run.data if run else None,
+            "pretraining_digest": run.identity["data"] if run else None,
+            "train_images": len(images.train),
+            **more,
+        }
+        if job.control:
+            details["control"] = _against_chance(harness, outcome, metrics[harness.metric])
+        job.run.finish(
+            method=job.point.row,
+            data=self.dataset.name,
+            metrics=metrics,
+            details=details,
+            started=started,
+            device=device_name(),
+        )
+
+
+def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[str, Any]:
+    """What the same predictions score when they know nothing; `z` is how far the control is above.
+
+    With shuffled training labels the classes are interchangeable, so the test labels are permuted
+    in two ways: by class, which keeps together the images that look alike (a random direction
+    through them ranks whole classes high or low, so it strays further from chance than coins do),
+    and by image, which keeps the classes' frequencies. The larger mean and spread count.
+    """
+    random = np.random.default_rng(harness.config.seed)
+    truth = next(name for name in ("label", "targets") if name in outcome.predictions)
+    known = outcome.predictions[truth]
+    ways: list[Callable[[], np.ndarray]] = [
+        lambda: _renamed(known, random), lambda: random.permutation(known)
+    ]  # fmt: skip
+    means, spreads = [], []
+    for permuted in ways:
+        scores = [
+            harness.score({**outcome.predictions, truth: permuted()})[harness.metric]
+            for _ in range(PERMUTATIONS)
+        ]
+        means.append(float(np.mean(scores)))
+        spreads.append(float(np.std(scores, ddof=1)))
+    chance, spread = max(means), max(spreads)
+    return {
+        "kind": SHUFFLED,
+        "chance": round(chance, 3),
+        "spread": round(spread, 3),
+        "z": round((value - chance) / max(spread, 1e-9), 2),
+    }
+
+
+def _renamed(known: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Labels (N,) or targets (N, C) with the classes' names exchanged."""
+    if known.ndim == 2:
+        return known[:, random.permutation(known.shape[1])]
+    return random.permutation(int(known.max()) + 1)[known]

@@ -1,0 +1,216 @@
+"""The contracts of what measures an encoder: an Evaluation sees images, a Probe frozen features.
+
+A new one is a class in a file of its own and an entry point (`ssl_bench.eval`); nothing else has to
+change. docs/extend.md walks through it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ssl_bench.data.dataset import Dataset, SplitName
+from ssl_bench.data.store.squares import open_store
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.metrics.resampling import Resampled, resampled_mean
+from ssl_bench.runtime import Runtime
+from ssl_bench.training.pretext import Config, Pretext
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder under evaluation: on the CPU, with weights that evaluations must not change.
+
+    `layers` are those to measure, or the keys of other points of the harness. `pretext` opens the
+    trained pretext that the encoder is a part of; None where there is none.
+    """
+
+    encoder: Encoder
+    spec: EncoderSpec
+    layers: tuple[str, ...]
+    pretext: Callable[[], Pretext] | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number that a harness makes, and its place in a table.
+
+    `key` is what the harness calls it, `row` the method that is printed, `column` what stands
+    behind the protocol's name. A `free` one does not depend on the encoder: a baseline. `layer` is
+    the one that is asked for to have it.
+    """
+
+    key: str
+    row: str
+    column: str = ""
+    free: bool = False
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found at one point.
+
+    `predictions` hold one row per test image, in the store's order, and the truth beside them: all
+    that `Evaluation.score` needs. `selection` says what was chosen, on which split, and every
+    point that lost.
+    """
+
+    predictions: Mapping[str, np.ndarray]
+    selection: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Harness(ABC):
+    """What turns an encoder and labelled images into numbers: an Evaluation or a Probe.
+
+    `protocol` is the name and version of the canonical settings, which are the defaults of
+    `Config`; a setting that differs is printed behind the name. `metric` is the headline, and
+    `interval` says what its 95 % interval is over and how it is made.
+    """
+
+    Config: ClassVar[type["EvaluationConfig"]]
+    protocol: ClassVar[str]
+    source: ClassVar[str] = "not stated"  # of the settings: a publication, its code, or ours
+    metric: str
+    interval: str = "over the test images, Wilson's"
+    units: ClassVar[Mapping[str, str]] = {}  # of metrics that are not percent
+    digits: ClassVar[Mapping[str, int]] = {}  # behind the point, where it is not one
+    lower: ClassVar[frozenset[str]] = frozenset()  # metrics of which less is better
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """The metrics that tables show, a column each."""
+        return [self.metric]
+
+    def usual_layers(self, encoder: Encoder) -> Sequence[str]:
+        """What is measured where no layer is asked for: the last."""
+        return encoder.layers[-1:]
+
+    def points(self, subject: Subject, name: str) -> Sequence[Point]:
+        """What is measured of the encoder called `name`: each of the layers asked for.
+
+        Raises UsageError for an encoder that cannot be measured.
+        """
+        return [Point(layer, name, layer, layer=layer) for layer in subject.layers]
+
+    def open(
+        self,
+        dataset: Dataset,
+        split: SplitName,
+        spec: EncoderSpec,
+        *,
+        skip_bad_images: bool = False,
+        workers: int = 2,
+    ) -> Any:
+        """The decoded images of one split: squares for crops of the encoder's size.
+
+        A harness that sees images in another form opens another store; it has `index` and a length.
+        Raises DataError for images that cannot be used, unless `skip_bad_images`.
+        """
+        return open_store(
+            dataset, split, spec.image_size, skip_bad_images=skip_bad_images, workers=workers
+        )
+
+    def check(self, train: Any, test: Any) -> None:  # noqa: B027
+        """Raise UsageError or DataError for images or labels that cannot be measured on.
+
+        Called before anything is computed.
+        """
+
+    @abstractmethod
+    def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The metrics of an Outcome's predictions, in the units their names say.
+
+        `NAME_low` and `NAME_high` are the 95 % interval of metric NAME. It is a function of the
+        predictions alone, so a stored number can be computed again.
+        """
+
+    def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
+        """The shown metrics over the same resamples of the test images, for paired comparisons.
+
+        Here for top-1, and for metrics that are the mean of stored values, one a test image.
+        """
+        found: Resampled = {}
+        for name in self.shown:
+            if name == "top1" and {"label", "predicted"} <= predictions.keys():
+                hits = 100.0 * (predictions["label"] == predictions["predicted"])
+                found |= resampled_mean(name, hits)
+            elif name in predictions:
+                found |= resampled_mean(name, predictions[name])
+        return found
+
+    def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The predictions as an export keeps them: `score` and `resampled` are the same by them.
+
+        In fewer bytes where a harness knows how, else the very same. What is compact stays so.
+        """
+        return predictions
+
+
+class Evaluation(Harness):
+    """A harness that sees the images, to train on them as it likes."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        subject: Subject,
+        train: Any,
+        test: Any,
+        runtime: Runtime,
+        folders: Mapping[str, Path],
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Yield each of `subject.layers` with its Outcome, as soon as it is known.
+
+        `train` and `test` are what `open` returned. What is yielded is recorded at once. `folders`
+        has one per layer, for checkpoints and pictures.
+        """
+
+
+class Probe(Harness):
+    """A harness that sees frozen features: all probes that are asked for share one pass."""
+
+    @abstractmethod
+    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+        """Measure one layer. Raises DataError, naming the layer, for features it cannot use."""
+
+
+class EvaluationConfig(Config):
+    """What every evaluation shares."""
+
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="seed of splits, draws and fresh weights"
+    )
+
+    def deviations(self) -> Sequence[str]:
+        """`name=value` of each setting that differs from the protocol's; the seed never counts.
+
+        A protocol's precision is 32 bit: what a GPU computes in bf16 says so.
+        """
+        fields = type(self).model_fields
+        canonical = {name: field.default for name, field in fields.items()} | {"precision": "32"}
+        return [
+            f"{name}={_plain(getattr(self, name))}"
+            for name in fields
+            if name != "seed" and getattr(self, name) != canonical[name]
+        ]
+
+
+def _plain(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+class ProbeConfig(EvaluationConfig):
+    """What every probe of frozen features shares."""
+
+    dimensions: int = Field(
+        default=9600, ge=1, description="most numbers that a layer's map is pooled to"
+    )

@@ -1,0 +1,52 @@
+"""Values of a metric over resamples of the test images, and intervals by them.
+
+The same resamples for the same number of images, so that two methods' values can be subtracted,
+resample by resample.
+"""
+
+import math
+
+import numpy as np
+
+RESAMPLES = 200  # of the test images, for an interval
+
+
+RESAMPLING_SEED = 0
+
+
+# By metric, float64 (1 + B,): its value, then its values over B resamples of the test images. NaN
+# where a resample holds nothing to measure.
+Resampled = dict[str, np.ndarray]
+
+
+def resampled_mean(name: str, values: np.ndarray) -> Resampled:
+    """Of a metric that is the mean of its values (N,), one a test image."""
+    counts = resample_counts(len(values))  # (N, 1 + B)
+    return {name: values.astype(np.float64) @ counts / len(values)}
+
+
+def mean_of_known(by_class: np.ndarray) -> np.ndarray:
+    """The mean over the classes (first axis) that are not NaN; NaN where all are."""
+    known = ~np.isnan(by_class)
+    classes = known.sum(0)
+    total = np.where(known, by_class, 0).sum(0)
+    return np.where(classes > 0, total / np.maximum(classes, 1), np.nan)
+
+
+def with_intervals(found: Resampled) -> dict[str, float]:
+    """Each value, and its resamples' percentiles moved by their mean's distance from it."""
+    metrics = {}
+    for name, (value, *resampled) in found.items():
+        around = np.array([v for v in resampled if not math.isnan(v)] or [value])
+        spread = np.percentile(around - around.mean(), (2.5, 97.5))
+        low, high = np.clip(value + spread, 0, 100)
+        metrics |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return metrics
+
+
+def resample_counts(images: int) -> np.ndarray:
+    """How often each image is drawn, int32 (N, 1 + B): once, then in each of B resamples."""
+    random = np.random.default_rng(RESAMPLING_SEED)
+    draws = random.integers(0, images, (RESAMPLES, images)) + images * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=images * RESAMPLES).reshape(RESAMPLES, images)
+    return np.vstack([np.ones((1, images)), counts]).astype(np.int32).T.copy()

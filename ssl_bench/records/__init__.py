@@ -1,0 +1,1 @@
+"""Every number with all that made it, and the workspace that holds them."""

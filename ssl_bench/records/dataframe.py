@@ -1,0 +1,56 @@
+"""Records as a pandas DataFrame."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_bench.errors import UsageError
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import read_records, workspaces_below
+
+SIDES = ("_low", "_high")
+
+
+def frame_of(path: Path) -> pd.DataFrame:
+    """See ssl_bench.load_records."""
+    lines = [
+        line
+        for folder in workspaces_below(path)
+        for record in read_records(folder, "evaluation")
+        for line in _lines(record, folder)
+    ]
+    if not lines:
+        raise UsageError(f"{path} holds no evaluation")
+    return pd.DataFrame(lines)
+
+
+def _lines(record: Record, workspace: Path) -> list[dict[str, Any]]:
+    metrics, encoder = record.metrics, record.identity.get("encoder") or {}
+    shared = {
+        "key": record.key,
+        "method": record.method,
+        "protocol": record.details["protocol"],
+        "layer": record.identity["layer"],
+        "data": record.data,
+    }
+    rest = {
+        "pretraining_seed": (record.details.get("pretraining") or {}).get("seed"),
+        "seed": record.identity["config"]["seed"],
+        "encoder": encoder.get("run"),
+        "control": record.identity.get("control"),
+        "test_images": record.details["test_images"],
+        "finished": record.provenance.finished,
+        "workspace": str(workspace),
+    }
+    return [
+        {
+            **shared,
+            "metric": name,
+            "value": value,
+            **{side[1:]: metrics.get(name + side, float("nan")) for side in SIDES},
+            **rest,
+        }
+        for name, value in metrics.items()
+        if not name.endswith(SIDES)
+    ]

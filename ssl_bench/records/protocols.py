@@ -1,0 +1,126 @@
+"""Protocols: the canonical settings of each evaluation as a named, versioned, frozen object.
+
+An evaluation's class says them by its `protocol`, the defaults of its `Config` and its `source`;
+here they are gathered, with a digest over all of it. A change of any setting changes the digest,
+and a test asks for a new version then.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from ssl_bench import catalogue
+from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.files import key_of
+from ssl_bench.records.record import Record
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """`name` is without the version; `settings` are the canonical ones, by their options' names."""
+
+    name: str
+    version: int
+    command: str
+    metric: str
+    source: str
+    settings: Mapping[str, Any]
+
+    @property
+    def printed(self) -> str:
+        """As in tables: `linear/logreg@1`."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def digest(self) -> str:
+        """Of name, version, metric and settings: 12 hexadecimal digits."""
+        content = {
+            "name": self.name, "version": self.version, "metric": self.metric,
+            "settings": dict(self.settings),
+        }  # fmt: skip
+        return key_of(content)[:12]
+
+
+@cache
+def protocols() -> Mapping[str, Protocol]:
+    """All that are installed, by name without version."""
+    found = {}
+    for entry in catalogue.names("eval"):
+        harness = catalogue.evaluation(entry)
+        name, _, version = harness.protocol.partition("@")
+        command, _, variant = entry.partition(".")
+        settings = json.loads(harness.Config().model_dump_json(exclude={"seed"}))
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        if "precision" in settings:
+            settings["precision"] = "32"
+        found[name] = Protocol(
+            name=name,
+            version=int(version),
+            command=f"bench {command}"
+            + (f" --protocol {name.rpartition('/')[2]}" if variant else ""),
+            metric=harness(harness.Config()).metric,
+            source=harness.source,
+            settings=MappingProxyType(settings),
+        )
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol called `name`, with its version or without. Raises UsageError for another."""
+    base, _, version = name.partition("@")
+    known = protocols()
+    if base not in known:
+        raise unknown("protocol", name, [p.printed for p in known.values()])
+    if version and version != str(known[base].version):
+        raise UsageError(f"{name} is not installed: this is {known[base].printed}")
+    return known[base]
+
+
+def stale(record: Record) -> str | None:
+    """Why an evaluation's number would come out otherwise today; None if it would not.
+
+    A protocol that is not installed is not judged.
+    """
+    name, _, version = str(record.identity.get("protocol", "")).partition("@")
+    current = protocols().get(name)
+    if current is not None and str(current.version) != version:
+        return f"made by {name}@{version}, which is {current.printed} now"
+    method, made_by = record.method, record.details.get("pretext_version")
+    if made_by is not None and method in catalogue.names("pretext"):
+        now = catalogue.pretext(method).version
+        if now != made_by:
+            return f"its encoder is of {method} version {made_by}, which is {now} now"
+    return None
+
+
+def harness_of(record: Record) -> Any:
+    """The harness that made a record, with its settings; None where it is not installed."""
+    harness = harness_class(record.identity["protocol"])
+    if harness is None or harness.protocol != record.identity["protocol"]:
+        return None
+    return harness(settings_of(harness.Config, record))
+
+
+def settings_of(config: Any, record: Record) -> Any:
+    """The settings in a record's identity; DataError for those that `config` does not take."""
+    try:
+        return config(**record.identity["config"])
+    except ValidationError as error:
+        raise DataError(
+            f"run {record.key[:12]}: its settings are not those of {config.__name__}"
+        ) from error
+
+
+def harness_class(protocol: str) -> Any:
+    """The installed class of a protocol, of whatever version; None where there is none."""
+    name = protocol.partition("@")[0]
+    for entry in catalogue.names("eval"):
+        harness = catalogue.evaluation(entry)
+        if harness.protocol.partition("@")[0] == name:
+            return harness
+    return None

@@ -1,0 +1,214 @@
+"""Records: every number with all that made it, and the workspace that holds them.
+
+A run is a folder `<kind>/<name>-<key>` in the workspace. Its key is a digest of its identity: all
+that determines the number. `record.json` is written last and at once, so a folder with one is a
+finished run, and a folder without one is work to be continued.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+from pydantic import ValidationError
+
+from ssl_bench.errors import Busy, DataError, UsageError, unknown
+from ssl_bench.files import UMASK, file_digest, key_of, write_atomically, written_at_once
+from ssl_bench.progress import say
+from ssl_bench.records.form import check_form
+from ssl_bench.records.record import Kind, Record, provenance_of
+
+os.umask(UMASK)
+
+
+class Run:
+    """A run's folder, finished or not."""
+
+    def __init__(self, workspace: Path, kind: Kind, name: str, identity: Mapping[str, Any]) -> None:
+        self.kind: Kind = kind
+        self.identity = dict(identity)
+        self.key = key_of(identity)
+        slug = "".join(c if c.isalnum() or c in "-." else "-" for c in name)
+        self.folder = workspace / kind / f"{slug}-{self.key[:12]}"
+
+    @property
+    def record(self) -> Record | None:
+        """The record if the run is finished; DataError if it is damaged."""
+        path = self.folder / "record.json"
+        return read_record(path) if path.exists() else None
+
+    @contextmanager
+    def working(self, *, wait: bool = True) -> Iterator[Path]:
+        """The folder, made and locked. Where another process holds it: wait, or raise Busy."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in (self.folder, *self.folder.iterdir()):
+                if path.is_symlink():
+                    raise DataError(f"{path} is a link: nothing is written through it; remove it")
+            lock = open(self.folder / ".lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise DataError(
+                f"cannot write to {self.folder}: {error.strerror}; choose another --workspace"
+            ) from error
+        with lock:
+            self._take(lock.fileno(), wait=wait)
+            if not self._is_current(lock.fileno()):  # removed while this process waited
+                lock.close()
+                with self.working(wait=wait) as folder:
+                    yield folder
+                return
+            for path in self.folder.rglob(".*.writing"):  # of a process that was killed
+                path.unlink(missing_ok=True)
+            yield self.folder
+
+    def _take(self, lock: int, *, wait: bool) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not wait:
+                raise Busy(f"another process is at {self.folder.name}") from error
+            say(f"waiting for another process, which is at {self.folder.name}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def _is_current(self, lock: int) -> bool:
+        """Whether an open lock is still the one that another process would take."""
+        try:
+            return os.path.samestat(os.fstat(lock), os.stat(self.folder / ".lock"))
+        except FileNotFoundError:
+            return False
+
+    def finish(
+        self,
+        *,
+        method: str,
+        data: str,
+        metrics: Mapping[str, float],
+        details: Mapping[str, Any],
+        started: float,
+        device: str,
+    ) -> Record:
+        """Write the record, last and at once. `started` is of time.monotonic()."""
+        files = {
+            path.relative_to(self.folder).as_posix(): file_digest(path)
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.suffix in (".safetensors", ".npz", ".png")
+        }
+        record = Record(
+            kind=self.kind,
+            key=self.key,
+            identity=self.identity,
+            method=method,
+            data=data,
+            metrics=dict(metrics),
+            details=dict(details),
+            files=files,
+            provenance=provenance_of(started, device),
+        )
+        write_atomically(self.folder / "record.json", record.text)
+        self.sweep()
+        return record
+
+    def sweep(self) -> None:
+        """Remove the checkpoints of a finished run; a kill may have come before."""
+        for name in ("checkpoint.pt", ".checkpoint.pt.*writing"):
+            for path in self.folder.rglob(name):
+                with suppress(OSError):  # a workspace that is only read keeps them
+                    path.unlink()
+
+
+def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """One row per test image in each array; compressed, no pickles."""
+    with written_at_once(path) as scratch, open(scratch, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_record(path: Path) -> Record:
+    """Read and check one record; DataError names a damaged or foreign one."""
+    remedy = f"remove the folder {path.parent} and run again; other runs are not touched"
+    try:
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
+        record = Record.model_validate_json(path.read_bytes())
+        check_form(record.model_dump(mode="json"))
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({error.error_count()} errors): {remedy}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): {remedy}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if record.key != key_of(record.identity):
+        raise DataError(f"{path}: its key does not fit its identity: {remedy}")
+    return record
+
+
+def read_records(workspace: Path, kind: Kind | None = None) -> list[Record]:
+    """All finished runs, oldest first. DataError at the first damaged one."""
+    kinds = [kind] if kind else ["pretrain", "evaluation"]
+    paths = [path for k in kinds for path in sorted((workspace / k).glob("*/record.json"))]
+    return in_order(read_record(path) for path in paths)
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Oldest first; of one moment by key, so that all commands agree."""
+    return sorted(records, key=lambda r: (r.provenance.finished, r.key))
+
+
+def workspaces_below(path: Path) -> list[Path]:
+    """The workspaces at or below `path`: folders that hold records, sorted."""
+    found = {record.parent.parent.parent for record in path.rglob("record.json")}
+    return sorted(f for f in found if not _hidden(f.relative_to(path)))
+
+
+def _hidden(path: Path) -> bool:
+    """Whether it lies in what a command makes for itself, and a kill may have left."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def folder_of(workspace: Path, record: Record) -> Path:
+    """The folder that holds a record of this workspace."""
+    found = list((workspace / record.kind).glob(f"*-{record.key[:12]}"))
+    if not found:
+        raise DataError(f"run {record.key[:12]} is not in {workspace}")
+    return found[0]
+
+
+def find_run(workspace: Path, reference: str) -> Record:
+    """The pretraining run that `method` (the newest) or `method@key` names."""
+    method, _, key = reference.partition("@")
+    runs = read_records(workspace, "pretrain")
+    fitting = [r for r in runs if r.method == method and r.key.startswith(key)]
+    if not fitting and key and any(r.method == method for r in runs):
+        raise UsageError(
+            f"no run of {method} in {workspace} has a key that begins with '{key}'; "
+            "`bench runs` lists them"
+        )
+    if not fitting:
+        error = unknown("encoder", reference, {r.method for r in runs})
+        raise UsageError(f"{error}; `bench pretrain METHOD` makes one in {workspace}")
+    return fitting[-1]
+
+
+LARGEST = 256 << 20  # bytes of unpacked predictions
+
+
+def predictions_of(record: Record, workspace: Path) -> dict[str, np.ndarray]:
+    """The arrays beside a record. Raises DataError for a file that cannot be read."""
+    path = folder_of(workspace, record) / "predictions.npz"
+    try:
+        with ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > LARGEST:
+                raise ValueError("too large")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as rows:
+            found = dict(rows)
+        count = record.details["test_images"]
+        arrays = [array for array in found.values() if isinstance(array, np.ndarray)]
+        if not arrays or len(arrays) < len(found) or {len(array) for array in arrays} != {count}:
+            raise ValueError("not a row for each test image")
+        return found
+    except Exception as error:  # whatever NumPy meets in a damaged or hostile file
+        raise DataError(f"{path} is damaged: remove its folder and run again") from error

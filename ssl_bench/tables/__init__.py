@@ -1,0 +1,1 @@
+"""Records to tables: names, paired differences, typesetting, one page."""

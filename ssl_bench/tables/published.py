@@ -1,0 +1,111 @@
+"""Published numbers beside measured ones, with every deviation that is known (published.toml)."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ssl_bench import catalogue
+from ssl_bench.records.command import settings_to_say
+from ssl_bench.records.record import Record
+from ssl_bench.tables.comparison import Measured
+
+
+class Number(BaseModel):
+    """One column of a published table; `values` are by method."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    protocol: str
+    metric: str
+    data: str
+    layer: str = ""
+    values: dict[str, float]
+
+
+class Source(BaseModel):
+    """A published table: image size in px, images and steps of pretraining, as far as stated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    size: int
+    pretraining: str
+    steps: int | None = None
+    number: tuple[Number, ...]
+
+
+@cache
+def sources() -> tuple[Source, ...]:
+    """All that are known."""
+    text = (resources.files("ssl_bench.tables") / "published.toml").read_text(encoding="utf-8")
+    return tuple(Source.model_validate(source) for source in tomllib.loads(text)["source"])
+
+
+def published_for(one: Measured) -> tuple[float, Source, Number] | None:
+    """The published value of the same method, protocol, layer and metric, on whatever data.
+
+    None for a method on another network than its paper's.
+    """
+    if _other_network(one.record):
+        return None
+    name = one.record.identity["protocol"].partition("@")[0]
+    layer = one.record.details.get("column", one.record.identity["layer"])
+    for source in sources():
+        for number in source.number:
+            wanted = (number.protocol, number.metric, number.layer)
+            if wanted == (name, one.metric, layer) and one.record.method in number.values:
+                return number.values[one.record.method], source, number
+    return None
+
+
+def _other_network(record: Record) -> bool:
+    if record.method not in catalogue.names("pretext"):
+        return False
+    usual = catalogue.pretext(record.method).Config.model_fields["arch"].default
+    return (record.details.get("pretraining") or {}).get("arch", usual) != usual
+
+
+def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:
+    """How the measured number was made otherwise than the published one: `here, not there`."""
+    record = one.record
+    printed = record.details["protocol"].split(" ")[1:]
+    yield from printed
+    if record.data != number.data:
+        yield f"on {record.data}, not {number.data}"
+    pretraining: dict[str, Any] = record.details.get("pretraining") or {}
+    encoder = record.identity.get("encoder") or {}
+    size = encoder.get("spec", {}).get("image_size", record.identity.get("image_size"))
+    if size != source.size:
+        yield f"{size} px, not {source.size}"
+    if pretraining.get("width", 1.0) != 1.0:
+        yield f"width {pretraining['width']}, not 1"
+    method = str(record.details.get("encoder") or record.method)
+    settings = list(_settings(method, pretraining))
+    if settings:
+        yield f"pretrained with {', '.join(settings)}"
+    if "steps" not in pretraining and not _is_fitted(method):  # it saw no image
+        return
+    if record.details.get("pretraining_data") != source.pretraining:
+        yield f"pretrained on {record.details.get('pretraining_data')}, not {source.pretraining}"
+    if source.steps and pretraining.get("steps", source.steps) != source.steps:
+        yield f"{pretraining['steps']:,} pretraining steps, not {source.steps:,}"
+
+
+# What is said in words of its own, or is no deviation.
+SAID = {"seed", "precision", "image_size", "width", "steps"}
+
+
+def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of a pretext that are not its defaults, which are the papers' or unstated."""
+    if method not in catalogue.names("pretext"):
+        return
+    for name, value in settings_to_say(catalogue.pretext(method).Config, pretraining).items():
+        if name not in SAID:
+            yield f"{name}={value}"
+
+
+def _is_fitted(method: str) -> bool:
+    """Whether a pretext takes its weights from the images without training."""
+    return method in catalogue.names("pretext") and hasattr(catalogue.pretext(method), "fit")

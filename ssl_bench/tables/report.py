@@ -1,0 +1,149 @@
+"""`bench report`: one HTML page with everything in it, for a browser without a network.
+
+Tables that sort, a click from a cell to its record, and the pictures that runs have drawn. It is
+made from records only.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ssl_bench.data.images import own_picture
+from ssl_bench.errors import BenchError
+from ssl_bench.evaluation.intervals import LEVEL, Paired
+from ssl_bench.files import write_atomically
+from ssl_bench.records.command import command_of
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import folder_of
+from ssl_bench.tables.comparison import Measured
+from ssl_bench.tables.table import LEADS, STALE, Table
+
+WIDEST = 1200  # px of a picture on the page
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell of the page: what is shown, what it sorts by, and whose records stand behind it."""
+
+    text: str
+    value: float | None
+    title: str
+    leading: bool
+    keys: Sequence[str]
+
+
+def write_report(records: Sequence[Record], workspace: Path, path: Path, title: str) -> None:
+    """Write the page to `path`. Raises DataError where it cannot be."""
+    table = Table.of(records, workspace)
+    page = _template().render(
+        title=title,
+        blocks=[
+            (
+                block,
+                _rows(table, block.columns),
+                list(_differences(table, block.columns)),
+                table.beside(block),
+            )
+            for block in table.blocks(wide=0)
+        ],
+        legend=[line.replace("**", "") for line in table.legend()],  # Markdown's
+        records=[_shown(record, workspace) for record in records],
+        leads=LEADS,
+        stale=STALE,
+    )
+    write_atomically(path, page)
+
+
+def _template() -> jinja2.Template:
+    text = (resources.files("ssl_bench.tables") / "report.html.j2").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
+
+
+def _rows(table: Table, columns: Sequence[str]) -> list[tuple[str, list[Entry]]]:
+    rows = [(row, [_entry(table, row, column) for column in columns]) for row in table.rows]
+    return [(row, entries) for row, entries in rows if any(entry.keys for entry in entries)]
+
+
+def _entry(table: Table, row: str, column: str) -> Entry:
+    cell = table.cell(row, column)
+    if cell is None:
+        return Entry("–", None, "not measured", False, ())
+    found: Sequence[Measured] = table.at(row, column)
+    digits = found[0].digits
+    over = f"{cell.n} seeds" if cell.over == "seeds" else "the test images"
+    title = f"{cell.mean:.{digits + 2}f}, 95 % ± {cell.half:.{digits + 2}f} over {over}"
+    if cell.over == "seeds":
+        title += f", ± {cell.images:.{digits + 2}f} over the test images"
+    keys = [one.record.key for one in found]
+    mark = STALE if any(one.stale for one in found) else ""
+    leading = (row, column) in table.leading
+    return Entry(cell.text(digits) + mark, cell.mean, title, leading, keys)
+
+
+def _differences(
+    table: Table, columns: Sequence[str]
+) -> Iterator[tuple[str, list[tuple[str, float | None, str, bool]]]]:
+    """Each line's name and cells: text, number, what its p-value is, and whether it is bold."""
+    places = [table.columns.index(column) for column in columns]
+    for name, differences in table.differences:
+        cells = [differences[place] for place in places]
+        if any(cells):
+            pairs = zip(cells, columns, strict=True)
+            yield name, [_difference(table, cell, column) for cell, column in pairs]
+
+
+def _difference(
+    table: Table, cell: Paired | None, column: str
+) -> tuple[str, float | None, str, bool]:
+    if cell is None:
+        return "–", None, "", False
+    digits = table.at_any(column).digits
+    text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}".replace("-", "−")
+    title = f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"
+    return text, cell.mean, title, cell.p <= LEVEL
+
+
+def _shown(record: Record, workspace: Path) -> dict[str, Any]:
+    """A record as the page shows it, with the pictures beside it."""
+    folder = folder_of(workspace, record)
+    try:
+        command = command_of(record)
+    except BenchError as error:
+        command = f"not to be had: {error}"
+    return {
+        "key": record.key,
+        "name": f"{record.details['protocol']} {record.identity['layer']} of {record.method}",
+        "command": command,
+        "metrics": record.metrics,
+        "parts": [
+            (name, json.dumps(part, indent=2, ensure_ascii=False, default=str))
+            for name, part in (
+                ("configuration", record.identity),
+                ("selection and sweep", record.details.get("selection", {})),
+                ("details", {k: v for k, v in record.details.items() if k != "selection"}),
+                ("environment", record.provenance.model_dump(mode="json")),
+                ("files", record.files),
+            )
+        ],
+        "pictures": [
+            (path.name, _jpeg(path))
+            for path in sorted(folder.glob("*.png"))
+            if path.name in record.files
+        ],
+    }
+
+
+def _jpeg(path: Path) -> str:
+    """A picture as base64, small enough for a page."""
+    small = own_picture(path)
+    small.thumbnail((WIDEST, 10 * WIDEST))
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=80)
+    return base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,63 @@
+"""A pretext by name, with its starting weights or those of a finished run."""
+
+from pathlib import Path
+
+import torch
+
+from ssl_bench import catalogue
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.encoders.weights import build_shapes, load_strictly
+from ssl_bench.errors import DataError
+from ssl_bench.files import file_digest
+from ssl_bench.records.record import Record
+from ssl_bench.training.pretext import EncoderConfig, Pretext
+
+PLAIN = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def build_pretext(
+    method: str, config: EncoderConfig, normalization: Normalization
+) -> tuple[Pretext, EncoderSpec]:
+    """A pretext around an encoder with the starting weights of (seed, init, arch, width).
+
+    Every method gets the same ones: the random row of a table is where the others began.
+    """
+    spec = config.spec(normalization)
+    torch.manual_seed(config.seed)  # for what a library's model draws in its constructor
+    encoder = build_encoder(spec)
+    initialize(encoder, config.init, config.seed, "encoder")
+    return catalogue.pretext(method)(config, encoder, normalization), spec
+
+
+def open_pretext(record: Record, folder: Path) -> Pretext:
+    """The pretext of a finished run with its weights, on the CPU, in evaluation mode.
+
+    Raises DataError for weights that are not those of the record.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        spec = EncoderSpec.model_validate(record.details["encoder"]["spec"])
+        config = catalogue.pretext(record.method).Config(**record.identity["config"])
+        build_shapes(config.spec(spec.normalization))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DataError(f"{folder}: its record describes no pretext: remove it") from error
+    pretext, _ = build_pretext(record.method, config, spec.normalization)
+    state: dict[str, torch.Tensor] = {}
+    for name, prefix in (("encoder.safetensors", "encoder."), ("rest.safetensors", "")):
+        path = folder / name
+        if name not in record.files:
+            continue
+        if not path.exists() or file_digest(path) != record.files[name]:
+            raise DataError(
+                f"{path} is not the file that its record names: remove {folder} and pretrain again"
+            )
+        try:
+            state |= {prefix + key: tensor for key, tensor in load_file(path).items()}
+        except SafetensorError as error:
+            raise DataError(f"{path} is no safetensors file: remove {folder}") from error
+    load_strictly(pretext, state, str(folder))
+    return pretext.eval()

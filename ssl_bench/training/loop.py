@@ -1,0 +1,393 @@
+"""The one training loop, for pretexts and for evaluations that train.
+
+It owns data, devices, precision, schedule, checkpoints, progress and logging; what is learnt
+belongs to the task. Every random number is a function of (seed, step, position in the global
+batch): a run killed at any moment and started again ends with the same weights.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ssl_bench.counter import Randomness, batch_indices, derive
+from ssl_bench.errors import BenchError, DataError, UsageError
+from ssl_bench.files import write_atomically, written_at_once
+from ssl_bench.progress import progress, say
+from ssl_bench.runtime import Runtime, resolve_precision
+from ssl_bench.training.pretext import Step, TrainConfig
+from ssl_bench.training.schedule import rate_factor
+
+LOG_LINES = 200  # about so many lines a run
+
+
+class Interrupted(BenchError):
+    """Stopped by Ctrl-C or SIGTERM with a checkpoint written; the same command continues."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a finished training says of itself."""
+
+    images_per_second: float
+    data_wait: float  # share of the time, 0 to 1
+    resumed_at: int
+    last: Mapping[str, float]
+
+
+class Images(Protocol):
+    """What the loop takes of a store, which may hold more than that, of any size."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, which: np.ndarray, /) -> Tensor:
+        """The images at these places, uint8 (B, 3, H, W)."""
+        ...
+
+
+class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """This process's part of each global batch, as a function of the step's number."""
+
+    def __init__(
+        self, store: Images, subset: Tensor, seed: int, batch_size: int, positions: Tensor
+    ) -> None:
+        self.store, self.subset, self.positions = store, subset, positions
+        self.seed, self.batch_size = seed, batch_size
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        visits = batch_indices(self.seed, step, self.positions, self.batch_size, len(self.subset))
+        indices = self.subset[visits]
+        return self.store.images(indices.numpy()), indices
+
+
+def train(
+    task: Any,
+    store: Images,
+    config: TrainConfig,
+    seed: int,
+    runtime: Runtime,
+    folder: Path,
+    *,
+    subset: np.ndarray | None = None,
+    title: str = "training",
+) -> Report:
+    """Train `task` (a Trainable nn.Module) on images of `store`, or on those in `subset`.
+
+    `folder` receives `checkpoint.pt` and `log.jsonl`; a run that finds a checkpoint there goes on
+    from it. Raises UsageError for a batch that devices cannot share, DataError for a loss that is
+    not finite, Interrupted on Ctrl-C.
+    """
+    fabric = runtime.fabric(resolve_precision(config.precision))
+    if config.batch_size % fabric.world_size:
+        raise UsageError(
+            f"--batch-size {config.batch_size} is not a multiple of the {fabric.world_size} devices"
+        )
+    share = config.batch_size // fabric.world_size
+    positions = torch.arange(share) + share * fabric.global_rank
+    every = np.arange(len(store)) if subset is None else subset
+    batches = Batches(store, torch.as_tensor(every), seed, config.batch_size, positions)
+    saved = _load_checkpoint(folder / "checkpoint.pt", task)
+    _wrap_children(task, fabric)
+    task.train()
+    run = _Run(task, fabric, config, seed, runtime, folder, share * fabric.global_rank)
+    started_at = run.resume(saved)
+    run.loop(batches, positions.to(fabric.device), title)
+    report = run.report(started_at)
+    _unwrap_children(task)
+    return report
+
+
+class _Run:
+    """One training from its first or resumed step to its last."""
+
+    def __init__(
+        self,
+        task: Any,
+        fabric: Fabric,
+        config: TrainConfig,
+        seed: int,
+        runtime: Runtime,
+        folder: Path,
+        first: int,
+    ) -> None:
+        self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
+        self.runtime, self.folder = runtime, folder
+        self.first = first  # this process's first position in the global batch
+        self.optimizers: list[Optimizer] = task.optimizers()
+        self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.step = 0
+        self.pending: list[tuple[int, Mapping[str, Tensor]]] = []
+        self.last: dict[str, float] = {}
+        self.seconds, self.waited, self.done = 0.0, 0.0, 0
+        self.saved_at = time.monotonic()
+        self.tensorboard = _tensorboard(folder) if fabric.is_global_zero else None
+
+    def loop(self, batches: Batches, positions: Tensor, title: str) -> None:
+        steps = range(self.step, self.config.steps)
+        loader = torch.utils.data.DataLoader(
+            batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.runtime.workers,
+            worker_init_fn=_calm,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        shown: Any = iter(loader)
+        if self.fabric.is_global_zero:
+            shown = progress(shown, title, self.config.steps, self.step)
+        interval = max(1, self.config.steps // LOG_LINES)
+        with _stop_request() as stop:
+            since = time.monotonic()
+            for pixels, indices in shown:
+                arrived = time.monotonic()
+                self._advance(pixels, indices, positions)
+                if self.fabric.device.type == "cpu" or self.step % interval == 0:
+                    self._check()
+                now = time.monotonic()
+                self.waited += arrived - since
+                self.seconds += now - since
+                self.done += 1
+                if self.step % interval == 0 or self.step == self.config.steps:
+                    self._check()
+                    self._log()
+                if self.step == self.config.steps:
+                    self._check_weights()
+                if self._agreed(bool(stop)):
+                    self._check()
+                    self.save()
+                    raise Interrupted(
+                        f"stopped after step {self.step} of {self.config.steps}; "
+                        "the same command continues from there"
+                    )
+                if self._due():
+                    self._check()
+                    self.save()
+                since = time.monotonic()
+
+    def _advance(self, pixels: Tensor, indices: Tensor, positions: Tensor) -> None:
+        """One step: everything random in it follows from its number and the positions."""
+        device = self.fabric.device
+        factor = rate_factor(self.config.schedule, self.step / self.config.steps)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        # For modules that draw from torch's own generator, such as nn.Dropout.
+        torch.manual_seed(derive(self.seed, "torch", self.step, self.first) >> 1)
+        step = Step(
+            index=self.step,
+            indices=indices.to(device, non_blocking=True),
+            random=Randomness(self.seed, self.step, positions),
+            backward=self.fabric.backward,
+        )
+        images = pixels.to(device, non_blocking=True)  # (B, 3, R, R)
+        values = self.task.train_step(images, step)
+        self.step += 1
+        self.pending.append((self.step, values))
+
+    def _check(self) -> None:
+        """Bring the pending values over; DataError at the first step that is not finite."""
+        for step, values in self.pending:
+            self.last = {name: float(value) for name, value in values.items()}
+            for name, value in self.last.items():
+                if not math.isfinite(value):
+                    raise DataError(self._diverged(name, value, step))
+        self.pending.clear()
+
+    def _check_weights(self) -> None:
+        """DataError unless all weights are finite: the last update shows in no loss yet."""
+        for name, tensor in self.task.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise DataError(self._diverged(name, "not finite", self.step))
+
+    def _diverged(self, name: str, value: object, step: int) -> str:
+        kept = "the last checkpoint is kept; " if self._checkpoint.exists() else ""
+        return f"{name} is {value} at step {step}: training stopped, {kept}lower --lr"
+
+    def _log(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        line = {
+            "step": self.step,
+            **self.last,
+            "images_per_second": round(self._speed(), 1),
+            "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
+        }
+        path = self.folder / "log.jsonl"
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # a write's error does not name its file
+            raise DataError(
+                f"cannot write {path}: {error.strerror}; make room or choose another --workspace"
+            ) from error
+        if self.tensorboard:
+            for name, value in line.items():
+                self.tensorboard.add_scalar(name, value, self.step)
+
+    def _speed(self) -> float:
+        return self.done * self.config.batch_size / max(self.seconds, 1e-9)
+
+    def report(self, started_at: int) -> Report:
+        wait = self.waited / max(self.seconds, 1e-9)
+        return Report(self._speed(), wait, started_at, dict(self.last))
+
+    # ---- checkpoints
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def _due(self) -> bool:
+        steps = self.runtime.checkpoint_steps
+        if self.step == self.config.steps:
+            return False
+        if steps is not None:
+            return self.step % steps == 0
+        return time.monotonic() - self.saved_at >= self.runtime.checkpoint_seconds
+
+    def save(self) -> None:
+        """Write the state beside the old one, then put it in its place at once."""
+        self._check_weights()
+        self.saved_at = time.monotonic()
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "step": self.step,
+            "task": self.task.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "last": self.last,
+            "clock": [self.seconds, self.waited, self.done],
+        }
+        with written_at_once(self._checkpoint) as scratch, open(scratch, "wb") as file:
+            torch.save(state, file)
+
+    def resume(self, saved: Mapping[str, Any] | None) -> int:
+        """Take up optimisers and step from a checkpoint; returns the step it stands at."""
+        if saved is not None:
+            try:
+                for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                    _load_optimizer(optimizer, state)
+                self.step, self.last = int(saved["step"]), dict(saved["last"])
+                self.seconds, self.waited, self.done = map(float, saved["clock"])
+                if not 0 < self.step < self.config.steps:
+                    raise ValueError(f"step {self.step}")
+            except Exception as error:  # whatever torch meets in a damaged file
+                raise _damaged(self._checkpoint, error) from error
+            if self.fabric.is_global_zero:
+                say(f"continuing at step {self.step} of {self.config.steps}")
+        if self.fabric.is_global_zero:
+            _trim_log(self.folder / "log.jsonl", self.step)
+        return self.step
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all of them must do so at the same step."""
+        if self.fabric.world_size == 1:
+            return stop
+        flag = torch.tensor(float(stop), device=self.fabric.device)
+        total = self.fabric.all_reduce(flag, reduce_op="sum")
+        return float(cast(Tensor, total)) > 0
+
+
+def _load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Take up its memory; ValueError for one of other settings or of another shape."""
+    kinds = [{k: type(v) for k, v in group.items()} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    if kinds != [{k: type(v) for k, v in group.items()} for group in optimizer.param_groups]:
+        raise ValueError("the settings of an optimiser are of other types")
+    for weight, memory in optimizer.state.items():
+        tensors = (v for v in memory.values() if torch.is_tensor(v) and v.ndim)
+        if any(tensor.shape != weight.shape for tensor in tensors):
+            raise ValueError("an optimiser's memory is of another shape than its weights")
+
+
+def _load_checkpoint(path: Path, task: nn.Module) -> Mapping[str, Any] | None:
+    """Load the task's weights from a checkpoint, if there is one; returns all it holds."""
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        task.load_state_dict(saved["task"])
+    except Exception as error:  # whatever torch meets in a damaged file
+        raise _damaged(path, error) from error
+    return saved
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is damaged ({type(error).__name__}): remove it to start this run anew"
+    )
+
+
+def _wrap_children(task: nn.Module, fabric: Fabric) -> None:
+    for name, child in task.named_children():
+        if any(p.requires_grad for p in child.parameters()):
+            child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            setattr(task, name, fabric.setup_module(child))
+        else:
+            child.to(fabric.device)
+
+
+def _unwrap_children(task: nn.Module) -> None:
+    for name, child in task.named_children():
+        setattr(task, name, getattr(child, "_original_module", child))
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint: these steps are done again."""
+    if path.exists():
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        try:
+            kept = [ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= step]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"{path} is damaged: remove it") from error
+        if kept != lines:
+            write_atomically(path, "".join(kept))
+
+
+def _calm(_worker: int) -> None:
+    """Ctrl-C reaches the workers too: it is for the main process to act on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+@contextmanager
+def _stop_request() -> Iterator[list[int]]:
+    """A list that fills when the process is asked to stop, instead of stopping anywhere."""
+    asked: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if asked:  # the second Ctrl-C means it
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,187 @@
+"""The contract of a pretext: it trains an encoder without labels.
+
+A new one is a class in a file of its own and an entry point (`ssl_bench.pretext`); nothing else has
+to change. docs/extend.md walks through it.
+"""
+
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ssl_bench.counter import Randomness
+from ssl_bench.data.normalization import HALF, Normalization
+from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.init import Init
+from ssl_bench.runtime import Precision
+
+Schedule = Literal["constant", "cosine", "step", "halve", "drop"]
+
+
+class Config(BaseModel):
+    """Settings that determine a number: frozen, typed, a phrase per field, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(Config):
+    """What every pretext shares: the encoder and its starting weights."""
+
+    arch: str = Field(
+        default="alexnet", description="encoder: alexnet, dcgan, timm:NAME or torchvision:NAME"
+    )
+    image_size: int = Field(default=227, ge=32, description="side of the network's input, px")
+    width: float = Field(
+        default=1.0, gt=0, le=4, description="factor on the channel counts of alexnet and dcgan"
+    )
+    init: Init = Field(
+        default="gaussian",
+        description="starting weights: N(0, 0.01²), scaled by fan-in, or as for dcgan N(0, 0.02²)",
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="seed of weights, order, crops, masks and dropout"
+    )
+
+    def spec(self, normalization: Normalization) -> EncoderSpec:
+        """The encoder that is asked for; `normalization` is that of the training images.
+
+        dcgan takes pixels in [−1, 1] whatever the images are.
+        """
+        return EncoderSpec(
+            arch=self.arch,
+            image_size=self.image_size,
+            width=self.width,
+            normalization=HALF if self.arch == "dcgan" else normalization,
+        )
+
+
+class TrainConfig(Config):
+    """What every training shares: `train` runs by it."""
+
+    steps: int = Field(ge=1, description="updates")
+    batch_size: int = Field(ge=1, description="images per update over all devices")
+    lr: float = Field(gt=0, le=1e30, description="learning rate at the start")
+    schedule: Schedule = Field(
+        default="constant",
+        description="the learning rate's course; step: a tenth after 2/7, 4/7 and 6/7 of the steps"
+        "; halve: half after each eighth; drop: a tenth after 3/4",
+    )
+    precision: Precision = Field(
+        default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
+    )
+
+
+class PretextConfig(EncoderConfig, TrainConfig):
+    """The settings of a trained pretext; a method adds its own by a subclass."""
+
+    steps: int = Field(default=100_000, ge=1, description="updates")
+    batch_size: int = Field(default=128, ge=1, description="images per update over all devices")
+    lr: float = Field(default=1e-4, gt=0, le=1e30, description="learning rate at the start")
+
+
+class Pretext(nn.Module, ABC):
+    """A way to get an encoder without labels.
+
+    The encoder comes with its starting weights, the same for every method with equal settings.
+    A method that trains is also `Trainable`; one that takes its weights from the images without
+    training is `Fitted`; one that has pictures to show is `Previewable`.
+    Child modules are moved, wrapped for several devices and saved by the loop: call each as a
+    whole in `train_step`, so that its gradients are averaged over the devices.
+    """
+
+    Config: ClassVar[type[EncoderConfig]]
+    version: ClassVar[int]  # raised when a change makes other weights of the same settings
+
+    def __init__(self, config: Any, encoder: Encoder, normalization: Normalization) -> None:
+        super().__init__()
+        self.config, self.normalization = config, normalization
+        self.encoder = encoder
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a task is told of the step it is in.
+
+    `index` counts from 0; `indices` int64 (B,) says which image of the store each row is, so a
+    supervised task finds its targets; `random` draws per-image numbers.
+    """
+
+    index: int
+    indices: Tensor
+    random: Randomness
+    backward: Callable[[Tensor], None] = field(repr=False)
+
+    def update(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
+        """One update of one optimiser's parameters along the gradient of `loss`.
+
+        A gradient of all these parameters together that is longer than `clip` is shortened to it.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        self.backward(loss)
+        if clip is not None:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            nn.utils.clip_grad_norm_(weights, clip)
+        optimizer.step()
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the loop trains: a module that owns its optimisers and its one update."""
+
+    def optimizers(self) -> list[Optimizer]:
+        """All optimisers, in a fixed order: the loop saves them and schedules their rates."""
+        ...
+
+    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
+        """One update on raw images, uint8 (B, 3, R, R); returns scalars to log, detached.
+
+        Calls `step.update(optimizer, loss)` once for each optimiser it wants to advance.
+        """
+        ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A pretext without training that still looks at the images: its fit takes the loop's place."""
+
+    def fit(self, store: ImageStore, device: torch.device) -> Mapping[str, float]:
+        """Set the weights, once, in one process; returns numbers for the record's details.
+
+        The module is on the CPU and may use `device`. What is drawn follows from the
+        configuration's seed: a fit that was killed begins anew and must end with the same weights.
+        """
+        ...
+
+
+@runtime_checkable
+class Previewable(Protocol):
+    """A pretext that can show what it does."""
+
+    def preview(self, images: Tensor, random: Randomness) -> Mapping[str, Tensor]:
+        """Rows of pictures by title, each float (B, 3, S, S) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Inpaints(Protocol):
+    """A pretext that fills holes, for pictures and for the evaluation of inpainting."""
+
+    @property
+    def reach(self) -> float:
+        """Side of the central square in which holes may lie, as a share of the image's side."""
+        ...
+
+    def fill(self, images: Tensor, holes: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) and float (B, 1, S, S), 1 where missing -> float (B, 3, S, S), 0 to 1.
+
+        Outside the holes it is the image; in them nothing of the image is looked at. S is the
+        pretext's image size. Raises UsageError for a hole that goes beyond the reach.
+        """
+        ...

@@ -1,0 +1,151 @@
+"""The job from images to encoder: train a pretext, or take its starting weights, and record it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_bench import catalogue
+from ssl_bench.data.dataset import Dataset
+from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.encoders.build import check_spec
+from ssl_bench.encoders.weights import save_encoder, weights_digest
+from ssl_bench.files import written_at_once
+from ssl_bench.progress import say
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import Run
+from ssl_bench.runtime import Runtime, device_name, resolve_precision
+from ssl_bench.training.build import PLAIN, build_pretext
+from ssl_bench.training.loop import train
+from ssl_bench.training.pretext import (
+    EncoderConfig,
+    Fitted,
+    Trainable,
+    TrainConfig,
+)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A method with its settings and images, and the run that holds the encoder, made or not."""
+
+    method: str
+    config: EncoderConfig
+    dataset: Dataset
+    store: ImageStore
+    run: Run
+
+    @classmethod
+    def of(
+        cls, method: str, config: EncoderConfig, data: str, workspace: Path, runtime: Runtime,
+        *, skip_bad_images: bool = False,
+    ) -> "Pretraining":  # fmt: skip
+        """Decodes the images if need be. Raises UsageError for settings that cannot be."""
+        if isinstance(config, TrainConfig):
+            config = config.model_copy(update={"precision": resolve_precision(config.precision)})
+        dataset = catalogue.dataset(data)
+        check_spec(config.spec(PLAIN))  # before images are decoded
+        store = open_store(
+            dataset, "train", config.image_size,
+            skip_bad_images=skip_bad_images, workers=runtime.workers,
+        )  # fmt: skip
+        identity = {
+            "kind": "pretrain",
+            "method": method,
+            "version": catalogue.pretext(method).version,
+            "config": config.model_dump(mode="json"),
+            "data": store.index.digest,
+        }
+        return cls(method, config, dataset, store, Run(workspace, "pretrain", method, identity))
+
+
+def pretrain(
+    method: str,
+    config: EncoderConfig,
+    data: str,
+    workspace: Path,
+    runtime: Runtime,
+    *,
+    skip_bad_images: bool = False,
+) -> Record:
+    """The record of `method` with these settings: read if it exists, else made or continued."""
+    it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
+    config, run = it.config, it.run
+    if run.record is not None:
+        run.sweep()
+    else:
+        precision = config.precision if isinstance(config, TrainConfig) else "32"
+        fabric = runtime.fabric(resolve_precision(precision))
+        if fabric.is_global_zero:
+            with run.working(wait=runtime.wait) as folder:
+                if run.record is None:  # unless another process made it while this one waited
+                    _make(run, folder, method, config, it.dataset.name, it.store, runtime)
+        else:
+            _make(run, run.folder, method, config, it.dataset.name, it.store, runtime)
+        fabric.barrier()
+    record = run.record
+    assert record is not None
+    return record
+
+
+def _make(
+    run: Run,
+    folder: Path,
+    method: str,
+    config: EncoderConfig,
+    data_name: str,
+    store: ImageStore,
+    runtime: Runtime,
+) -> None:
+    started = time.monotonic()
+    pretext, spec = build_pretext(method, config, store.normalization)
+    start = weights_digest(pretext.encoder.state_dict())
+    details: dict[str, Any] = {"skipped_images": store.index.skipped, "images": len(store)}
+    metrics: dict[str, float] = {}
+    if isinstance(pretext, Trainable) and isinstance(config, TrainConfig):
+        report = train(
+            pretext,
+            store,
+            config,
+            config.seed,
+            runtime,
+            folder,
+            title=f"{method} seed {config.seed}",
+        )
+        fabric = runtime.fabric(resolve_precision(config.precision))
+        if not fabric.is_global_zero:
+            return
+        metrics = dict(report.last)
+        details["training"] = {
+            "images_per_second": round(report.images_per_second, 1),
+            "data_wait": round(report.data_wait, 4),
+            "resumed_at": report.resumed_at,
+            "devices": fabric.world_size,
+        }
+    elif isinstance(pretext, Fitted):
+        fabric = runtime.fabric("32")
+        if not fabric.is_global_zero:
+            return
+        details["fit"] = dict(pretext.fit(store, fabric.device))
+    pretext.cpu()
+    digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
+    if isinstance(pretext, Trainable) and digest == start:
+        say(f"warning: training {method} left the encoder at its starting weights")
+    details["encoder"] = {"spec": spec.plain(), "digest": digest, "start": start}
+    others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}
+    if others:
+        _save_rest(others, folder)
+    run.finish(
+        method=method, data=data_name, metrics=metrics, details=details,
+        started=started, device=device_name(),
+    )  # fmt: skip
+
+
+def _save_rest(state: dict[str, torch.Tensor], folder: Path) -> None:
+    """The parts beside the encoder, for previews and inpainting later."""
+    from safetensors.torch import save_file
+
+    with written_at_once(folder / "rest.safetensors") as scratch:
+        save_file({name: t.detach().contiguous() for name, t in state.items()}, scratch)

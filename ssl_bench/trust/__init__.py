@@ -1,0 +1,1 @@
+"""What is claimed is computed again from what is stored."""

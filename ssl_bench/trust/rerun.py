@@ -1,0 +1,115 @@
+"""A finished run made again, apart from it, and compared with it bit for bit."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from ssl_bench import catalogue
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.records.command import _encoder, _layer
+from ssl_bench.records.protocols import harness_of, settings_of
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import folder_of, predictions_of, read_records
+from ssl_bench.runtime import Runtime
+
+
+def rerun(
+    record: Record, workspace: Path, data: str, runtime: Runtime, *, skip_bad_images: bool = False
+) -> list[str]:
+    """Make a finished run again, apart from it, and say how the two differ; empty: in nothing.
+
+    Weights and predictions are compared bit for bit. Raises UsageError for a baseline where the
+    workspace has no encoder of its size.
+    """
+    with tempfile.TemporaryDirectory(prefix=".rerun-", dir=workspace) as folder:
+        apart = Path(folder)
+        again = _pretrained if record.kind == "pretrain" else _evaluated
+        found = again(record, workspace, apart, data, runtime, skip_bad_images)
+        if found.key != record.key:
+            parts = [k for k, v in record.identity.items() if found.identity.get(k) != v]
+            return [f"{part} differs: this is another run" for part in parts]
+        return list(_differences(record, found, workspace, apart))
+
+
+def _pretrained(
+    record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime, skip: bool
+) -> Record:
+    from ssl_bench.training.pretrain import pretrain
+
+    config = settings_of(catalogue.pretext(record.method).Config, record)
+    return pretrain(record.method, config, data, apart, runtime, skip_bad_images=skip)
+
+
+def _evaluated(
+    record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime, skip: bool
+) -> Record:
+    from ssl_bench.evaluation.evaluate import evaluate
+    from ssl_bench.evaluation.reference import Reference
+
+    harness = harness_of(record)
+    if harness is None:
+        raise DataError(f"{record.identity['protocol']} is not installed")
+    reference = Reference(_some_encoder(record, workspace), workspace)
+    control = record.identity.get("control")
+    made = evaluate(
+        [(harness, _layer(record)[1:])], reference, data, apart, runtime,
+        skip_bad_images=skip, controls=bool(control),
+    )  # fmt: skip
+    alike = [r for r in made if r.identity.get("control") == control]
+    same = [r for r in alike if r.identity["layer"] == record.identity["layer"]]
+    return (same or made)[0]
+
+
+def _some_encoder(record: Record, workspace: Path) -> str:
+    """The record's encoder, or for a row without one any of the same size of images."""
+    if record.identity.get("encoder"):
+        return _encoder(record)
+    size = record.identity["image_size"]
+    for run in read_records(workspace, "pretrain"):
+        if run.details["encoder"]["spec"]["image_size"] == size:
+            return f"{run.method}@{run.key[:12]}"
+    raise UsageError(
+        f"{record.method} needs no encoder, but is made beside one: `bench pretrain random "
+        f"--image-size {size}` makes one"
+    )
+
+
+def _differences(record: Record, found: Record, workspace: Path, apart: Path) -> Iterator[str]:
+    for name, value in record.metrics.items():
+        if found.metrics.get(name) != value:
+            yield f"{name} was {value:g} and is {found.metrics.get(name)}"
+    if record.kind == "pretrain":
+        before, now = (r.details["encoder"]["digest"] for r in (record, found))
+        if before != now:
+            yield f"the encoder's weights were {before[:12]} and are {now[:12]}"
+        yield from _differing_weights(folder_of(workspace, record), folder_of(apart, found))
+        return
+    before, now = predictions_of(record, workspace), predictions_of(found, apart)
+    if different := _unlike(before, now):
+        harness = harness_of(found)  # what was imported may be compact
+        different = _unlike(before, harness.compact(now)) if harness else different
+    yield from (f"the predictions' {name} differ" for name in different)
+
+
+def _unlike(before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of the arrays that are not the same, value by value."""
+    names = sorted(before.keys() | now.keys())
+    return [n for n in names if n not in before or n not in now or not _same(before[n], now[n])]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b)
+
+
+def _differing_weights(before: Path, now: Path) -> Iterator[str]:
+    """What a pretext keeps beside its encoder, where it is still there."""
+    for path in sorted(before.glob("*.safetensors")):
+        if path.name == "encoder.safetensors":
+            continue
+        held, found = load_file(path), load_file(now / path.name)
+        for name in sorted(held.keys() | found.keys()):
+            if not np.array_equal(held.get(name, ()), found.get(name, ())):
+                yield f"{path.name}: {name} differs"

@@ -1,0 +1,177 @@
+"""Verification: what is claimed is computed again from what is stored.
+
+For every record below a path: its key from its identity, the digest of each file beside it, its
+metrics from its predictions, its encoder from the pretraining record beside it; and every table
+from the records beside it. Each disagreement is named. Weights need not be there (committed results
+leave them out); predictions must be.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ssl_bench.errors import BenchError, DataError, UsageError
+from ssl_bench.evaluation.harness import Harness
+from ssl_bench.files import file_digest
+from ssl_bench.records.protocols import harness_of, protocols
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import in_order, predictions_of, read_record, workspaces_below
+from ssl_bench.tables.table import FORMS, Table
+
+EQUAL = 1e-9  # relative: the same arithmetic on another machine
+
+
+def workspaces_in(path: Path) -> list[Path]:
+    """Folders at or below `path` that hold records or a table. UsageError if there is none."""
+    tables = {found.parent for form in FORMS for found in path.rglob(f"table.{form}")}
+    if not (found := tables.union(workspaces_below(path))):
+        raise UsageError(f"{path} holds no record and no table")
+    return sorted(found)
+
+
+def disagreements(workspace: Path) -> Iterator[str]:
+    """A line for each thing in a workspace that is not what its records and files say."""
+    found: dict[Path, Record] = {}
+    keys: dict[str, Path] = {}
+    for path in sorted(workspace.glob("*/*/record.json")):
+        try:
+            record = found[path.parent] = read_record(path)
+        except DataError as error:
+            yield str(error)
+            continue
+        if record.key in keys:
+            yield f"{path.parent}: run {record.key[:12]} is in {keys[record.key]} too"
+        keys.setdefault(record.key, path.parent)
+    pretrained = {r.key: r for r in found.values() if r.kind == "pretrain"}
+    for folder, record in found.items():
+        try:
+            faults = list(_of_record(folder, record, pretrained))
+        except MALFORMED as error:
+            faults = [f"the record cannot be checked: {_line(error)}"]
+        yield from (f"{folder}: {fault}" for fault in faults)
+    try:
+        yield from _of_tables(workspace, list(found.values()))
+    except (BenchError, *MALFORMED) as error:
+        yield f"{workspace}: the table cannot be made: {_line(error)}"
+
+
+# What a record or an array of another form leads to.
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+
+
+def _line(error: Exception) -> str:
+    """An error in one line, with its kind where the text says little."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
+
+
+def _of_record(folder: Path, record: Record, pretrained: Mapping[str, Record]) -> Iterator[str]:
+    if folder.parent.name != record.kind or not folder.name.endswith(f"-{record.key[:12]}"):
+        yield f"the record is of {record.kind} {record.key[:12]}, which belongs in another folder"
+    yield from _of_files(folder, record)
+    if record.kind == "pretrain":
+        return
+    if not isinstance(record.identity["data"]["test"], str):
+        yield "its test images have no digest"
+    if "predictions.npz" not in record.files:
+        yield "predictions.npz is not among the files that it names"
+    yield from _of_encoder(record, pretrained)
+    yield from _of_metrics(folder, record)
+
+
+def _of_encoder(record: Record, pretrained: Mapping[str, Record]) -> Iterator[str]:
+    """What the record says of its encoder, beside what the encoder's own record says."""
+    encoder = record.identity.get("encoder")
+    made = pretrained.get(str(encoder.get("run"))) if encoder else None
+    if encoder and made is None and record.details.get("pretraining"):
+        yield f"its encoder, run {str(encoder.get('run'))[:12]}, has no record here"
+    if not encoder or made is None:
+        if record.details.get("pretraining") and not encoder:
+            yield "it has no encoder, but says how one was pretrained"
+        return
+    if made.details["encoder"]["digest"] != encoder["weights"]:
+        yield f"its encoder's weights are not those of run {made.key[:12]}"
+    own = record.details.get("column", record.identity["layer"]) == record.identity["layer"]
+    own = own or record.identity["layer"] == "network"
+    if own and record.method != made.method:
+        yield f"its method is {record.method}, its encoder is of {made.method}"
+    said = {
+        "pretraining": made.identity["config"],
+        "pretraining_data": made.data,
+        "pretraining_digest": made.identity["data"],
+        "pretext_version": made.identity["version"],
+    }
+    for name, value in said.items():
+        if name in record.details and record.details[name] != value:
+            yield f"{name} is not that of run {made.key[:12]}"
+
+
+def _of_files(folder: Path, record: Record) -> Iterator[str]:
+    for name, digest in record.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            yield f"names a file outside its folder: {name}"
+        elif not path.exists():
+            if path.suffix != ".safetensors":
+                yield f"{name} is missing"
+        elif file_digest(path) != digest:
+            yield f"{name} is not the file that the record names"
+
+
+def _of_metrics(folder: Path, record: Record) -> Iterator[str]:
+    name, _, version = str(record.identity["protocol"]).partition("@")
+    current = protocols().get(name)
+    if current is None or str(current.version) != version:
+        now = current.printed if current else "not installed"
+        yield f"{name}@{version} cannot be computed again: it is {now}"
+        return
+    try:
+        harness = harness_of(record)
+        predictions = predictions_of(record, folder.parent.parent)
+        metrics = harness.score(predictions)
+        deviations = " ".join([harness.protocol, *harness.config.deviations()])
+        counts = {name: len(rows) for name, rows in predictions.items()}
+    except (BenchError, *MALFORMED) as error:
+        yield f"its metrics cannot be computed again: {_line(error)}"
+        return
+    for name, count in counts.items():
+        if count != record.details["test_images"]:
+            yield f"{name} has {count} rows for {record.details['test_images']} test images"
+    yield from _of_printing(record, harness, metrics)
+    if deviations != record.details["protocol"]:
+        yield f"its protocol is printed as {record.details['protocol']}, and is {deviations}"
+    for metric in sorted(metrics.keys() | record.metrics.keys()):
+        claimed, computed = record.metrics.get(metric), metrics.get(metric)
+        if claimed is None or computed is None:
+            yield f"{metric} is {claimed} in the record, {computed} by its predictions"
+        elif not math.isclose(claimed, computed, rel_tol=EQUAL, abs_tol=EQUAL):
+            yield f"{metric} is {claimed:g} in the record, {computed:g} by its predictions"
+
+
+def _of_printing(record: Record, harness: Harness, metrics: Mapping[str, float]) -> Iterator[str]:
+    """What tables take from a record, beside what its harness says."""
+    single = ["top1"] if "top1" in metrics else []  # of images with one label each
+    said = {
+        "metric": [harness.metric, *single],
+        "shown": [list(harness.shown), single],
+        "units": [dict(harness.units)],
+        "digits": [dict(harness.digits)],
+        "lower": [sorted(harness.lower)],
+    }
+    for name, allowed in said.items():
+        if name in record.details and record.details[name] not in allowed:
+            yield f"{name} is {record.details[name]}, and {harness.protocol} has {allowed[0]}"
+
+
+def _of_tables(workspace: Path, records: list[Record]) -> Iterator[str]:
+    """Tables beside the records, word by word."""
+    evaluations = in_order(r for r in records if r.kind == "evaluation")
+    present = [form for form in FORMS if (workspace / f"table.{form}").exists()]
+    if present and not evaluations:
+        yield f"{workspace}: a table without a record"
+    elif present:
+        table = Table.of(evaluations, workspace)
+        for form in present:
+            path = workspace / f"table.{form}"
+            if path.read_bytes() != (FORMS[form](table) + "\n").encode():
+                yield f"{path} is not the table of the records beside it"
