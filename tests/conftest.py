@@ -2,28 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-CLASSES = ("ant", "bee", "cat")
-COUNTS = {"train": 6, "val": 3}  # images per class
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one command line answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-Bench = Callable[..., Result]
+from helpers.bench import Bench, Result
+from helpers.photos import CLASSES, COUNTS, draw_photo
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,16 +39,6 @@ def bench(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return Result(code, said.out, said.err)
 
     return run
-
-
-def draw_photo(seed: int, width: int = 96, height: int = 80) -> Image.Image:
-    """An RGB picture that no other seed gives: a gradient in three directions under noise."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    slopes = random.uniform(-1, 1, (2, 3))
-    ramp = 128 + (x[..., None] - width / 2) * slopes[0] + (y[..., None] - height / 2) * slopes[1]
-    pixels = ramp + random.normal(0, 20, (height, width, 3))
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""Folders and images that are not what they should be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from helpers.bench import Bench
+from helpers.photos import draw_photo
+from helpers.refusals import FINETUNE, PRETRAIN, PROBE, contents, fails, only
+
+# ---- folders and images
+
+
+def test_missing_folder(bench: Bench, workspace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere"
+    result = bench(*PRETRAIN, "--data", f"folder:{path}", "--workspace", workspace)
+    fails(result, 1, str(path), "existing")
+    assert not workspace.exists()
+
+
+@pytest.mark.parametrize("layout", ["", "train"])
+def test_empty_folder(bench: Bench, workspace: Path, tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "empty"
+    (path / layout).mkdir(parents=True)
+    result = bench(*PRETRAIN, "--data", f"folder:{path}", "--workspace", workspace)
+    fails(result, 1, str(path / layout), ".jpg" if not layout else "<class>")
+    assert not workspace.exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_class_folder_without_images(
+    bench: Bench, finished: Path, tiny_photos: Path, split: str
+) -> None:
+    """In train it is an error; in val a class may have no images, but not all of them none."""
+    emptied = ["bee"] if split == "train" else ["ant", "bee", "cat"]
+    for name in emptied:
+        shutil.rmtree(tiny_photos / split / name)
+        (tiny_photos / split / name).mkdir()
+    result = bench(*PROBE, "--data", f"folder:{tiny_photos}", "--workspace", finished)
+    folder = tiny_photos / split / "bee" if split == "train" else tiny_photos / split
+    fails(result, 1, str(folder), "has no images")
+
+
+def test_flat_folder_cannot_be_evaluated_on(
+    bench: Bench, finished: Path, tiny_photos: Path
+) -> None:
+    flat = tiny_photos / "val" / "ant"
+    result = bench(*PROBE, "--data", f"folder:{flat}", "--workspace", finished)
+    fails(result, 1, str(flat), "train/ and val/")
+
+
+def test_train_without_val(bench: Bench, finished: Path, tiny_photos: Path) -> None:
+    shutil.rmtree(tiny_photos / "val")
+    result = bench(*PROBE, "--data", f"folder:{tiny_photos}", "--workspace", finished)
+    fails(result, 1, str(tiny_photos), "val/")
+
+
+def spoil(path: Path, how: str) -> None:
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif how == "text":
+        path.write_text("this is no image")
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        draw_photo(0, 40, 40).save(path)
+
+
+DAMAGES = {
+    "truncated": "cannot be read as an image",
+    "text": "not an image",
+    "empty": "not an image",
+    "small": "smaller than the 64 px crop: lower --image-size",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_bad_image(bench: Bench, finished: Path, tiny_photos: Path, how: str) -> None:
+    before = contents(finished)
+    path = tiny_photos / "train" / "bee" / "3.png"
+    spoil(path, how)
+    command = [*PRETRAIN, "--data", f"folder:{tiny_photos}", "--workspace", finished]
+    fails(bench(*command), 1, str(path), DAMAGES[how], "--skip-bad-images")
+    assert contents(finished) == before
+    skipping = bench(*command, "--skip-bad-images")
+    assert skipping.code == 0, skipping
+    assert "1 bad image" in skipping.out
+    record = json.loads(only(finished, "pretrain/context-*/record.json").read_text())
+    assert len(record["details"]["skipped_images"]) == 1
+    assert str(path) in record["details"]["skipped_images"][0]
+    assert record["details"]["images"] == 17
+
+
+def test_several_bad_images_are_counted(bench: Bench, workspace: Path, tiny_photos: Path) -> None:
+    for name in ("ant", "bee", "cat"):
+        spoil(tiny_photos / "train" / name / "3.png", "text")
+    command = [*PRETRAIN, "--data", f"folder:{tiny_photos}", "--workspace", workspace]
+    fails(bench(*command), 1, "ant/3.png", "2 more")
+    assert "3 bad images" in bench(*command, "--skip-bad-images").out
+
+
+def test_nothing_but_bad_images(bench: Bench, workspace: Path, tmp_path: Path) -> None:
+    """There is nothing left to skip to, so the advice must not be to skip."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    spoil(flat / "a.jpg", "text")
+    command = [*PRETRAIN, "--data", f"folder:{flat}", "--workspace", workspace]
+    result = bench(*command, "--skip-bad-images")
+    fails(result, 1, str(flat / "a.jpg"))
+    assert "or pass --skip-bad-images" not in result.err
+
+
+def test_evaluation_records_what_it_skipped(
+    bench: Bench, finished: Path, tiny_photos: Path
+) -> None:
+    bad = [tiny_photos / "train" / "bee" / "3.png", tiny_photos / "val" / "ant" / "1.png"]
+    for path in bad:
+        spoil(path, "text")
+    command = [*PROBE, "--data", f"folder:{tiny_photos}", "--workspace", finished]
+    fails(bench(*command), 1, "3.png", "--skip-bad-images")
+    result = bench(*command, "--skip-bad-images")
+    assert result.code == 0, result
+    record = only(finished, "evaluation/*/record.json").read_text()
+    for path in bad:
+        assert path.name in record
+    assert "bad image" in result.out
+
+
+def test_single_class(bench: Bench, finished: Path, tiny_photos: Path) -> None:
+    before = contents(finished)
+    for split in ("train", "val"):
+        for name in ("bee", "cat"):
+            shutil.rmtree(tiny_photos / split / name)
+    for command in (PROBE, (*FINETUNE, "--labels", "2")):
+        result = bench(*command, "--data", f"folder:{tiny_photos}", "--workspace", finished)
+        fails(result, 1, "1 class", "two")
+    assert contents(finished) == before
+
+
+def test_class_in_val_that_train_lacks(bench: Bench, finished: Path, tiny_photos: Path) -> None:
+    before = contents(finished)
+    shutil.rmtree(tiny_photos / "train" / "bee")
+    result = bench(*PROBE, "--data", f"folder:{tiny_photos}", "--workspace", finished)
+    fails(result, 1, str(tiny_photos / "val"), "'bee'", "train/")
+    assert contents(finished) == before
+
+
+def test_class_whose_images_are_all_bad(bench: Bench, finished: Path, tiny_photos: Path) -> None:
+    for path in (tiny_photos / "train" / "bee").iterdir():
+        spoil(path, "text")
+    command = [*PROBE, "--data", f"folder:{tiny_photos}", "--workspace", finished]
+    fails(bench(*command, "--skip-bad-images"), 1, "'bee'", "train")
+
+
+def test_too_few_images_for_few_labels(bench: Bench, finished: Path, tiny_photos: Path) -> None:
+    before = contents(finished)
+    (tiny_photos / "train" / "cat" / "0.jpg").unlink()
+    command = [*FINETUNE, "--data", f"folder:{tiny_photos}", "--workspace", finished]
+    fails(bench(*command, "--labels", "6"), 2, "--labels 6", "'cat'", "5 images")
+    assert contents(finished) == before
+
+
+def test_too_few_images_to_hold_out(bench: Bench, finished: Path, tiny_photos: Path) -> None:
+    for name in ("ant", "bee", "cat"):
+        for path in sorted((tiny_photos / "train" / name).iterdir())[1:]:
+            path.unlink()
+    result = bench(*PROBE, "--data", f"folder:{tiny_photos}", "--workspace", finished)
+    fails(result, 1, "hold out", "3 images")

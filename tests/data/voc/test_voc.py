@@ -1,0 +1,493 @@
+"""`voc:PATH`: labels from annotations, lists, what is compared and what is refused."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.bench import Bench
+from helpers.photos import draw_photo
+from helpers.refusals import TOY, fails, only
+from helpers.voc_folders import LISTS, THINGS, annotate, make_year, refused, thing, write_list
+from ssl_bench import catalogue
+from ssl_bench.data.dataset import SplitName, fit_square
+from ssl_bench.data.store import ImageStore, open_store
+from ssl_bench.data.voc_files import CLASSES, list_names, read_list, read_objects
+from ssl_bench.errors import DataError, UsageError
+
+DOG, CAT, PERSON = (CLASSES.index(name) for name in ("dog", "cat", "person"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache for each test, so that what lies in it says what was decoded."""
+    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def year(tmp_path: Path) -> Path:
+    """A folder like VOC2007's: six images of 96×80 px; a test may spoil it."""
+    return make_year(tmp_path / "VOC2007")
+
+
+def labels(root: Path, split: SplitName = "train", options: str = "") -> np.ndarray:
+    found = catalogue.dataset(f"voc:{root}{options}").split(split).labels
+    assert found is not None
+    return found
+
+
+def opened(root: Path, split: SplitName = "train", skip_bad_images: bool = False) -> ImageStore:
+    dataset = catalogue.dataset(f"voc:{root}")
+    return open_store(dataset, split, 64, skip_bad_images=skip_bad_images, workers=0)
+
+
+# ---- labels
+
+
+def test_twenty_classes_in_alphabetical_order() -> None:
+    assert len(CLASSES) == 20
+    assert list(CLASSES) == sorted(set(CLASSES))
+
+
+def test_there_not_there_and_difficult_only(year: Path) -> None:
+    found = labels(year)
+    assert found.dtype == np.int8
+    assert found.shape == (4, 20)
+    assert found[:, DOG].tolist() == [1, -1, 1, 0]
+    assert found[:, PERSON].tolist() == [1, 0, -1, 0]
+    assert not np.delete(found, [DOG, PERSON], 1).any()
+    test = labels(year, "test")
+    assert {CLASSES[c]: int(k) for i, c in np.argwhere(test) for k in [test[i, c]]} == {
+        "chair": 1, "person": 1, "tvmonitor": -1,
+    }  # fmt: skip
+
+
+def test_a_difficult_object_after_another_takes_nothing_away(year: Path) -> None:
+    annotate(year, "000001", thing("dog"), thing("dog", difficult=1))
+    assert labels(year)[0, DOG] == 1
+
+
+def test_a_class_that_no_image_has_is_all_zero(year: Path) -> None:
+    assert not labels(year)[:, CLASSES.index("sheep")].any()
+    assert catalogue.dataset(f"voc:{year}").split("train").classes == CLASSES
+
+
+def test_objects_of_an_annotation(tmp_path: Path) -> None:
+    """Decimals, and what some of VOC2012's have: no flags, parts of a person, actions."""
+    part = "<part><name>head</name><bndbox><xmin>9</xmin><ymin>9</ymin></bndbox></part>"
+    bare = thing("person", more=part).replace("\t\t<truncated>1</truncated>\n", "")
+    bare = bare.replace("\t\t<difficult>0</difficult>\n", "<actions><other>1</other></actions>")
+    things = [thing(" dog ", difficult=1, box=("45.70000076293945", 18.04, 4e2, "40")), bare]
+    dog, person = read_objects(annotate(tmp_path, "2011_003353", *things))
+    assert dog.name == "dog"
+    assert dog.box == (45.70000076293945, 18.04, 400.0, 40.0)
+    assert all(isinstance(edge, float) for edge in dog.box)
+    assert (dog.difficult, dog.truncated) == (True, True)
+    assert (person.name, person.box) == ("person", (1.0, 2.0, 30.0, 40.0))
+    assert (person.difficult, person.truncated) == (False, False)
+
+
+# ---- lists
+
+
+def test_voc07s_custom_and_voc12s(year: Path, tmp_path: Path) -> None:
+    dataset = catalogue.dataset(f"voc:{year}")
+    assert dataset.split("train").names == LISTS["trainval"]
+    assert dataset.split("test").names == LISTS["test"]
+    lists = {name: LISTS[name] for name in ("train", "val", "trainval")}
+    dataset = catalogue.dataset(f"voc:{make_year(tmp_path / 'VOC2012', lists)}")
+    assert dataset.split("train").names == LISTS["train"]
+    assert dataset.split("test").names == LISTS["val"]
+
+
+def test_other_lists_and_the_printed_name(year: Path) -> None:
+    for options, name, train, test in [
+        ("", "voc:VOC2007", "trainval", "test"),
+        (",train=trainval,test=test", "voc:VOC2007", "trainval", "test"),
+        (",test=val,train=train", "voc:VOC2007,train=train,test=val", "train", "val"),
+        (",name=voc07-mini,train=train", "voc07-mini", "train", "test"),
+    ]:
+        dataset = catalogue.dataset(f"voc:{year}{options}")
+        assert dataset.name == name
+        assert dataset.split("train").names == LISTS[train]
+        assert dataset.split("test").names == LISTS[test]
+
+
+def test_a_path_with_a_comma_and_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_year(tmp_path / "a,b" / "VOC2007")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (tmp_path / "a,b" / "VOC2007", "~/a,b/VOC2007"):
+        assert catalogue.dataset(f"voc:{path},name=mine").name == "mine"
+
+
+def test_official_files_line_ends_and_blanks(year: Path) -> None:
+    before = labels(year)
+    write_list(year, "trainval", LISTS["trainval"], end="\r\n")
+    assert catalogue.dataset(f"voc:{year}").split("train").names == LISTS["trainval"]
+    write_list(year, "trainval", ["\ufeff000001", "", "000002 ", "\t000003", "000004", " "])
+    np.testing.assert_array_equal(labels(year), before)
+
+
+def test_class_files_are_no_lists_of_their_own(year: Path) -> None:
+    """`train` is a list and a class: train_val.txt says where there are trains in val."""
+    before = list_names(year / "ImageSets" / "Main")
+    for name in ("dog_train", "train_train", "train_val", "train_trainval", "tvmonitor_test"):
+        write_list(year, name, [])
+    write_list(year, "dog_people", ["000001"])  # there is no list `people`
+    assert before == ["test", "train", "trainval", "val"]
+    assert list_names(year / "ImageSets" / "Main") == sorted([*before, "dog_people"])
+
+
+# ---- class files
+
+
+def test_class_files_that_agree(year: Path) -> None:
+    """Columns and line ends as in the official files."""
+    before = labels(year)
+    dogs = ["000001  1", "000002  0", "000003  1", "000004 -1"]
+    write_list(year, "dog_trainval", dogs, end="\r\n")
+    write_list(year, "person_trainval", ["000004 -1 ", "000002\t-1", "000003   0", "000001  1"])
+    write_list(year, "sheep_trainval", [f"{image} -1" for image in LISTS["trainval"]])
+    write_list(year, "dog_train", ["000001 -1", "000002 -1"])  # of a list that nobody asks for
+    np.testing.assert_array_equal(labels(year), before)
+
+
+@pytest.mark.parametrize(
+    ("image", "said", "found"),
+    [("000001", "-1", "1"), ("000001", "0", "1"), ("000002", "1", "0"), ("000004", "1", "-1")],
+)
+def test_class_file_that_disagrees(year: Path, image: str, said: str, found: str) -> None:
+    right = {"000001": "1", "000002": "0", "000003": "1", "000004": "-1"} | {image: said}
+    path = write_list(year, "dog_trainval", [f"{i} {k:>2}" for i, k in right.items()])
+    message = f"says {said} for {image}, but its annotation says {found}: mend"
+    refused(DataError, lambda: labels(year), path, message, "or remove dog_trainval.txt")
+    labels(year, "test")  # whose class files are others
+
+
+def test_class_file_of_other_images(year: Path) -> None:
+    path = write_list(year, "dog_trainval", ["000001  1", "000002  0", "000003  1"])
+    refused(DataError, lambda: labels(year), path, "trainval.txt", "000004", "remove")
+    lines = ["000001  1", "000002  0", "000003  1", "000004 -1", "000009 -1"]
+    write_list(year, "dog_trainval", lines)
+    refused(DataError, lambda: labels(year), path, "trainval.txt", "000009", "remove")
+
+
+@pytest.mark.parametrize("line", ["000001", "000001 2", "000001 1 1", "../000001 1", "000001 +1"])
+def test_class_file_with_a_strange_line(year: Path, line: str) -> None:
+    path = write_list(year, "dog_trainval", ["", line])
+    refused(DataError, lambda: labels(year), f"line 2 of {path}", line, "1, -1 or 0")
+
+
+# ---- refusals: what is asked for
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (",train=trainvl", ("'trainvl'", "did you mean trainval")),
+        (",test=xyz", ("'xyz'", "known: test, train, trainval, val")),
+        (",test=../Main/test", ("'../Main/test'",)),
+        (",test=", ("''", "known: test")),
+        (",lists=train", ("option of voc 'lists'", "known: name, test, train")),
+        (",nme=x", ("option of voc 'nme'", "did you mean name?")),
+        (",name=", ("''", "letters")),
+        (",name=a/b", ("'a/b'", "letters")),
+        (",name=..", ("'..'", "letters")),
+        (",name=scenes", ("'scenes'", "no other dataset's name")),
+        (",name=voc:VOC2012", ("'voc:VOC2012'", "letters")),
+    ],
+)
+def test_options_that_cannot_be_met(year: Path, options: str, parts: tuple[str, ...]) -> None:
+    refused(UsageError, lambda: catalogue.dataset(f"voc:{year}{options}"), *parts)
+
+
+def test_list_that_the_custom_needs_and_the_folder_lacks(tmp_path: Path) -> None:
+    dataset = catalogue.dataset(f"voc:{make_year(tmp_path / 'y', {'train': LISTS['train']})}")
+    assert dataset.split("train").names == LISTS["train"]
+    refused(UsageError, lambda: dataset.split("test"), tmp_path / "y", "'val'", "known: train")
+
+
+def test_folders_that_are_none_of_voc(year: Path, tmp_path: Path) -> None:
+    def asking(argument: object) -> Callable[[], object]:
+        return lambda: catalogue.dataset(f"voc:{argument}")
+
+    refused(UsageError, asking(""), "voc:PATH[,name=NAME][,train=LIST][,test=LIST]")
+    refused(UsageError, asking(",name=x"), "voc:PATH")
+    refused(DataError, asking(tmp_path / "nowhere"), tmp_path / "nowhere", "existing")
+    refused(DataError, asking(f"{year},voc07-mini"), "VOC2007,voc07-mini", ",name=NAME")
+    refused(DataError, asking(tmp_path), f"{tmp_path} has no Annotations/", "VOCdevkit/VOC2007")
+    (year / "JPEGImages").rename(year / "images")
+    refused(DataError, asking(year), f"{year} has no JPEGImages/")
+
+
+def official(root: Path, sizes: Mapping[str, int]) -> Path:
+    """Lists of official length; the images are not looked at until a split is asked for."""
+    for name, size in sizes.items():
+        write_list(root, name, [f"{i:06}" for i in range(size)])
+    return root
+
+
+VOC07, VOC12 = {"trainval": 5011, "test": 4952}, {"train": 5717, "val": 5823, "trainval": 11540}
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("voc07", VOC07), ("voc12", VOC12)])
+def test_reserved_names_of_official_lists(year: Path, name: str, sizes: dict[str, int]) -> None:
+    (year / "ImageSets" / "Main" / "test.txt").unlink()
+    official(year, sizes)
+    for given in (name, name.upper()):
+        assert catalogue.dataset(f"voc:{year},name={given}").name == name
+    other = {"voc07": "voc12", "voc12": "voc07"}[name]
+    refused(UsageError, lambda: catalogue.dataset(f"voc:{year},name={other}"), f"name {other} is")
+
+
+def test_reserved_names_of_other_lists(year: Path) -> None:
+    def asking(options: str) -> Callable[[], object]:
+        return lambda: catalogue.dataset(f"voc:{year},{options}")
+
+    parts = "trainval of 5,011 images and test of 4,952", "trainval of 4 images and test of 2"
+    refused(UsageError, asking("name=voc07"), *parts, "such as voc07-mini")
+    refused(UsageError, asking("name=VOC12"), "train of 5,717 images and val of 5,823 images")
+    official(year, VOC07)
+    refused(UsageError, asking("name=voc07,train=test,test=trainval"), "test of 4,952")
+    refused(UsageError, asking("name=voc07,train=train"), "train of 2 images")
+
+
+# ---- refusals: what is there
+
+
+def test_list_entry_without_an_image(year: Path) -> None:
+    path = year / "JPEGImages" / "000003.jpg"
+    path.unlink()
+    refused(DataError, lambda: labels(year), path, "missing", "trainval.txt lists 000003", "unpack")
+    path.symlink_to(year / "moved.jpg")
+    refused(DataError, lambda: labels(year), path, "missing")
+
+
+def test_list_entry_without_an_annotation(year: Path) -> None:
+    """Such as VOC2012's official test images."""
+    path = year / "Annotations" / "000005.xml"
+    path.unlink()
+    remedy = "train=train,test=val"
+    refused(DataError, lambda: labels(year, "test"), path, "test.txt lists 000005", remedy)
+    labels(year, "test", f",{remedy}")
+
+
+HOSTILE = ["../000001", "/etc/passwd", "a/b", "..", ".hidden", "a\\b", "a\0b", "a b", "x" * 101]
+HOSTILE += ["\x1b[31mred", "\u202etxt.exe", "000001 1"]
+
+
+@pytest.mark.parametrize("line", HOSTILE)
+def test_list_line_that_is_no_plain_name(year: Path, line: str) -> None:
+    path = write_list(year, "trainval", ["000001", line])
+    refused(DataError, lambda: labels(year), f"line 2 of {path}", "an image's plain name")
+    with pytest.raises(DataError) as raised:
+        read_list(path)
+    assert str(raised.value).isprintable()
+
+
+def test_list_that_is_empty_repeats_or_is_no_text(year: Path) -> None:
+    path = write_list(year, "trainval", ["", " "])
+    refused(DataError, lambda: labels(year), path, "lists no images", "unpack")
+    write_list(year, "trainval", ["000001", "000002", "000001"])
+    refused(DataError, lambda: labels(year), f"line 3 of {path} repeats 000001", "leave one")
+    path.write_bytes(b"\xff\xfe0\x000\x00")
+    refused(DataError, lambda: labels(year), path, "cannot be read", "unpack")
+    path.unlink()
+    path.mkdir()
+    refused(DataError, lambda: labels(year), path, "cannot be read")
+
+
+def test_filename_of_another_image(year: Path) -> None:
+    """Two annotations that changed places, and one that names nothing."""
+    for filename in ("000002.jpg", "000001.png", "", "x" * 5000, "two\nlines.jpg"):
+        path = annotate(year, "000001", thing("dog"), filename=filename)
+        refused(DataError, lambda: labels(year), path, filename[:3], "instead of 000001.jpg: put")
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "parts"),
+    [
+        (thing("zebra"), ("unknown class 'zebra'", "known: aeroplane, bicycle", "correct it")),
+        (thing("Dog"), ("unknown class 'Dog'; did you mean dog?",)),
+        (thing(""), ("unknown class ''",)),
+        (thing("z\n" * 500), ("unknown class 'z z",)),
+        (thing("dog", box=(1, 2, "wide", 4)), ("a dog with the box '1, 2, wide, 4'", "numbers")),
+        (thing("dog", box=(1, 2, "", 4)), ("'1, 2, , 4'",)),
+        (thing("dog", box=("nan", 2, 3, 4)), ("'nan, 2, 3, 4'",)),
+        (thing("dog", box=(1, 2, "inf", 4)), ("'1, 2, inf, 4'",)),
+        (thing("dog", box=(30, 2, 3, 4)), ("'30, 2, 3, 4'", "none below its opposite")),
+        (thing("dog").replace("bndbox", "box"), ("the box ', , , '",)),
+        (thing("dog").replace("truncated>1", "truncated>yes"), ("truncated 'yes'", "0 or 1")),
+        (thing("dog", difficult=2), ("difficult '2'", "set it to 0 or 1")),
+    ],
+)
+def test_object_that_cannot_be_used(year: Path, spoilt: str, parts: tuple[str, ...]) -> None:
+    path = annotate(year, "000003", thing("dog"), spoilt)
+    refused(DataError, lambda: labels(year), path, *parts)
+
+
+def test_annotation_that_is_no_xml(year: Path) -> None:
+    path = year / "Annotations" / "000002.xml"
+    whole = path.read_bytes()
+    strange = b'<?xml version="1.0" encoding="no"?>' + whole
+    for content in (b"", whole[:-20], b"\x89PNG", b"<annotation/", strange):
+        path.write_bytes(content)
+        refused(DataError, lambda: labels(year), path, "cannot be read", "unpack it anew")
+    path.unlink()
+    path.mkdir()
+    refused(DataError, lambda: labels(year), path, "cannot be read")
+
+
+ENTITIES = "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in pairwise("abcdefghij"))
+DOCTYPES = {
+    "plain": "<!DOCTYPE annotation>",
+    "dtd": '<!DOCTYPE annotation SYSTEM "voc.dtd">',
+    "entity": "<!DOCTYPE annotation [<!ENTITY j 'dog'>]>",
+    "external": '<!DOCTYPE annotation [<!ENTITY j SYSTEM "file://{secret}">]>',
+    "parameter": '<!DOCTYPE annotation [<!ENTITY % p SYSTEM "file://{secret}"> %p;]>',
+    "bomb": f'<!DOCTYPE annotation [<!ENTITY a "lol">{ENTITIES}]>',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("kind", DOCTYPES)
+def test_document_types_and_entities_are_refused(year: Path, kind: str, encoding: str) -> None:
+    """Whatever they hold, so that nothing is fetched and nothing grows."""
+    secret = year / "secret"
+    secret.write_text("dog")
+    path = annotate(year, "000002", thing("&j;"))
+    text = DOCTYPES[kind].replace("{secret}", str(secret)) + path.read_text()
+    path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
+    refused(DataError, lambda: labels(year), path, "declares a DOCTYPE", "unpack")
+
+
+def test_no_damage_gets_past_the_reader(tmp_path: Path) -> None:
+    """A cut or wrong bytes anywhere give objects or a DataError that names the file."""
+    path = annotate(tmp_path, "000001", *THINGS["000003"], thing("cat", box=(1.5, 2, 3, 4)))
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    messages = []
+    for i in range(400):
+        content = bytearray(whole)
+        for place in random.integers(0, len(whole), 3):
+            content[place] = random.integers(0, 256)
+        path.write_bytes(whole[: random.integers(len(whole))] if i % 4 == 0 else content)
+        try:
+            assert all(found.name in CLASSES for found in read_objects(path))
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 200
+    assert all(str(path) in m and len(m.splitlines()) == 1 for m in messages)
+
+
+# ---- the store
+
+
+def test_store_keeps_what_is_not_to_be_judged(year: Path) -> None:
+    store = opened(year)
+    for again in (store, opened(year)):  # decoded, and read back
+        assert again.folder == store.folder
+        assert again.targets.dtype == np.int8
+        np.testing.assert_array_equal(again.targets, labels(year))
+        assert again.index.names == LISTS["trainval"]
+        assert again.index.classes == CLASSES
+    assert (store.targets == -1).sum() == 2
+    refused(DataError, lambda: store.labels, "several labels each", "`bench svm`")
+
+
+def test_images_are_decoded_like_a_folder_s(year: Path) -> None:
+    store = opened(year, "test")
+    for name, row in zip(store.index.names, store.pixels, strict=True):
+        with Image.open(year / "JPEGImages" / f"{name}.jpg") as image:
+            np.testing.assert_array_equal(row, fit_square(image, 72))
+
+
+def test_bad_images_are_named_or_skipped(year: Path) -> None:
+    whole = opened(year)
+    text, small = (year / "JPEGImages" / f"{name}.jpg" for name in ("000002", "000004"))
+    text.write_text("no image")
+    draw_photo(0, 60, 60).save(small)
+    refused(DataError, lambda: opened(year), text, "not an image", "--skip-bad-images", "1 more")
+    rest = opened(year, skip_bad_images=True)
+    assert rest.index.names == ["000001", "000003"]
+    assert [str(p) in m for p, m in zip((text, small), rest.index.skipped, strict=True)] == [1, 1]
+    np.testing.assert_array_equal(rest.targets, whole.targets[[0, 2]])
+    np.testing.assert_array_equal(rest.pixels, whole.pixels[[0, 2]])
+
+
+def test_another_annotation_is_another_store(year: Path) -> None:
+    before = opened(year)
+    path = year / "Annotations" / "000001.xml"
+    times = path.stat()
+    path.write_text(path.read_text().replace("dog", "cat"))  # of the same length
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = opened(year)
+    assert after.folder != before.folder
+    assert after.index.digest != before.index.digest
+    assert after.index.digests == before.index.digests
+    assert (after.targets[0, DOG], after.targets[0, CAT]) == (0, 1)
+
+
+def rewrite_image(year: Path) -> None:
+    draw_photo(9).save(year / "JPEGImages" / "000001.jpg")
+
+
+def move_box(year: Path) -> None:
+    annotate(year, "000001", thing("dog", box=(1, 2, 30, 41)), thing("person"))
+
+
+def turn_list(year: Path) -> None:
+    write_list(year, "trainval", LISTS["trainval"][::-1])
+
+
+def edit_behind_a_link(year: Path) -> None:
+    path = year / "JPEGImages" / "000001.jpg"
+    path.rename(year / "elsewhere.jpg")
+    path.symlink_to(year / "elsewhere.jpg")
+    before = catalogue.dataset(f"voc:{year}").split("train").fingerprint
+    draw_photo(9).save(year / "elsewhere.jpg")
+    assert catalogue.dataset(f"voc:{year}").split("train").fingerprint != before
+
+
+@pytest.mark.parametrize("change", [rewrite_image, move_box, turn_list, edit_behind_a_link])
+def test_fingerprint_follows_every_file(year: Path, change: Callable[[Path], None]) -> None:
+    before = catalogue.dataset(f"voc:{year}").split("train").fingerprint
+    (year / "ImageSets" / "Main" / "val.txt").touch()
+    assert catalogue.dataset(f"voc:{year}").split("train").fingerprint == before
+    assert catalogue.dataset(f"voc:{year}").split("test").fingerprint != before
+    change(year)
+    assert catalogue.dataset(f"voc:{year}").split("train").fingerprint != before
+
+
+# ---- the command line
+
+
+def test_pretrain_on_voc_and_a_probe_that_cannot(bench: Bench, workspace: Path, year: Path) -> None:
+    where = ("--workspace", workspace, "--data", f"voc:{year},name=tiny-voc")
+    made = bench("pretrain", "random", *TOY, *where)
+    assert made.code == 0, made.err
+    assert "on tiny-voc" in made.out
+    record = json.loads(only(workspace, "pretrain/random-*/record.json").read_text())
+    assert record["data"] == "tiny-voc"
+    assert record["details"]["images"] == 4
+    fails(bench("linear-probe", "--workers", 0, *where), 1, "several labels", "`bench svm`")
+    assert not list(workspace.glob("evaluation/*/record.json"))
+
+
+def test_refusals_on_the_command_line(bench: Bench, workspace: Path, year: Path) -> None:
+    command = ("pretrain", "random", *TOY, "--workspace", workspace, "--data")
+    fails(bench(*command, f"voc:{year},train=tranval"), 2, "did you mean", "trainval")
+    fails(bench(*command, f"voc:{year},name=voc07"), 2, "4,952", "voc07-mini")
+    (year / "JPEGImages" / "000002.jpg").write_text("no image")
+    fails(bench(*command, f"voc:{year}"), 1, "000002.jpg", "--skip-bad-images")
+    made = bench(*command, f"voc:{year}", "--skip-bad-images")
+    assert made.code == 0, made.err
+    assert "on voc:VOC2007, 1 bad image skipped" in made.out
+    (year / "Annotations" / "000003.xml").write_text("<annotation>")
+    fails(bench(*command, f"voc:{year}"), 1, "000003.xml", "unpack it anew")

@@ -1,0 +1,503 @@
+"""`voc:PATH` for detection and segmentation: boxes, masks, lists, and what is refused."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.photos import draw_photo
+from helpers.voc_folders import (
+    LISTS,
+    THINGS,
+    add_masks,
+    annotate,
+    draw_mask,
+    make_year,
+    refused,
+    thing,
+    write_list,
+    write_mask,
+    write_mat,
+    write_sbd,
+)
+from ssl_bench import catalogue
+from ssl_bench.data import sbd, voc
+from ssl_bench.data.dataset import Objects, SplitName, Task
+from ssl_bench.data.faults import SHOWN, Faults, lines_of
+from ssl_bench.data.voc_files import CLASSES
+from ssl_bench.data.voc_masks import read_mask
+from ssl_bench.errors import DataError, UsageError
+
+WIDTH, HEIGHT = 96, 80  # of all images here
+DOG, PERSON, CHAIR = (CLASSES.index(name) for name in ("dog", "person", "chair"))
+
+
+@pytest.fixture
+def year(tmp_path: Path) -> Path:
+    """A folder like VOC2007's: six images with boxes and masks; a test may spoil it."""
+    return add_masks(make_year(tmp_path / "VOC2007"))
+
+
+def objects(root: Path, index: int = 0, split: SplitName = "train") -> Objects:
+    return catalogue.dataset(f"voc:{root}").split(split, "detection").objects(index)
+
+
+def boxed(root: Path, *boxes: tuple[object, ...]) -> Callable[[], Objects]:
+    """Reads the first image's objects, with these boxes."""
+    annotate(root, "000001", *(thing("dog", box=box) for box in boxes))
+    return lambda: objects(root)
+
+
+# ---- boxes
+
+
+def test_boxes_count_from_0_and_end_exclusively(year: Path) -> None:
+    """VOC counts from 1 and has both ends: the box of the whole image is 1, 1, W, H there."""
+    whole = (1, 1, WIDTH, HEIGHT)
+    pixel = (WIDTH, HEIGHT, WIDTH, HEIGHT)  # the last one, to the right and below
+    found = boxed(year, whole, pixel, (5, 6, 14, 8))()
+    assert found.boxes.tolist() == [[0, 0, 96, 80], [95, 79, 96, 80], [4, 5, 14, 8]]
+    sizes = found.boxes[:, 2:] - found.boxes[:, :2]
+    assert sizes.tolist() == [[96, 80], [1, 1], [10, 3]]
+    assert (found.boxes.dtype, found.labels.dtype, found.difficult.dtype) == (
+        np.float32, np.int64, bool,
+    )  # fmt: skip
+
+
+def test_decimals(year: Path) -> None:
+    chair, person = objects(year, 0, "test").boxes
+    assert chair.tolist() == [3.5, 1, 30.25, 40]
+    assert person.tolist() == [0, 1, 30, 40]
+    found = boxed(year, ("45.70000076293945", "18.04", "95.99", "8e1"))()
+    np.testing.assert_allclose(found.boxes, [[44.70000076, 17.04, 95.99, 80]], rtol=1e-7)
+
+
+def test_labels_difficult_objects_and_none(year: Path) -> None:
+    split = catalogue.dataset(f"voc:{year}").split("train", "detection")
+    assert split.names == LISTS["trainval"]
+    assert split.classes == CLASSES
+    found = [split.objects(i) for i in range(4)]
+    assert [f.labels.tolist() for f in found] == [[DOG, PERSON], [DOG], [DOG, DOG, PERSON], []]
+    assert [f.difficult.tolist() for f in found] == [
+        [False, False], [True], [True, False, True], [],
+    ]  # fmt: skip
+    assert found[3].boxes.shape == (0, 4)
+    assert [len(f) for f in found] == [2, 1, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        ((0, 0, 30, 40), (0, 0, 30, 40)),
+        ((1, 1, WIDTH + 1, HEIGHT + 1), (0, 0, WIDTH, HEIGHT)),
+        ((0.4, 0.999, WIDTH + 0.5, HEIGHT), (0, 0, WIDTH, HEIGHT)),
+    ],
+)
+def test_a_pixel_of_rounding_is_clipped(
+    year: Path, box: tuple[float, ...], clipped: tuple[float, ...]
+) -> None:
+    np.testing.assert_array_equal(boxed(year, box)().boxes, np.array([clipped], np.float32))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (-1, 1, 30, 40),
+        (1, -0.1, 30, 40),
+        (1, 1, WIDTH + 1.1, 40),
+        (1, 1, 30, HEIGHT + 2),
+        (WIDTH + 1, 1, WIDTH + 1, 40),  # nothing of it is left
+        (200, 200, 300, 300),
+        (1e30, 1, 1e31, 2),
+    ],
+)
+def test_box_outside_its_image(year: Path, box: tuple[float, ...]) -> None:
+    path = year / "Annotations" / "000001.xml"
+    shown = ", ".join(f"{edge:g}" for edge in box)
+    refused(DataError, boxed(year, box), path, f"a dog with the box {shown}", "96×80", "correct it")
+
+
+@pytest.mark.parametrize("box", [(30, 2, 29, 40), (1, 40, 30, 2), (1, "", 30, 40)])
+def test_box_inverted_or_incomplete(year: Path, box: tuple[object, ...]) -> None:
+    refused(DataError, boxed(year, box), "000001.xml", "a dog with the box", "ymax, none below")
+
+
+def test_all_objects_of_an_image_are_reported(year: Path) -> None:
+    path = annotate(
+        year, "000001", thing("zebra"), thing("dog"), thing("dog", box=(9, 9, 1, 9)), thing("cta")
+    )
+    with pytest.raises(Faults) as raised:
+        objects(year)
+    assert len(lines_of(raised.value)) == 3
+    assert all(str(path) in line for line in lines_of(raised.value))
+    for part in ("3 faults in", "'zebra'", "did you mean cat", "'9, 9, 1, 9'"):
+        assert part in str(raised.value)
+    with pytest.raises(Faults) as raised:
+        boxed(year, (1, 1, 500, 3), (2, 2, 3, 3), (-9, 1, 5, 5))()
+    assert ["500" in line for line in lines_of(raised.value)] == [True, False]
+
+
+# ---- flips and resizes
+
+
+def test_boxes_return_from_flips_and_resizes() -> None:
+    random = np.random.default_rng(0)
+    corners = np.sort(random.uniform(0, 300, (50, 2, 2)), 1).reshape(50, 4)
+    found = Objects.of(corners, random.integers(0, 20, 50), random.random(50) < 0.3)
+    for there, back in [
+        (lambda o: o.flipped(300), lambda o: o.flipped(300)),
+        (lambda o: o.resized(1.7, 0.3), lambda o: o.resized(1 / 1.7, 1 / 0.3)),
+    ]:
+        moved = there(found)
+        assert not np.allclose(moved.boxes, found.boxes)
+        assert (moved.boxes[:, 2:] >= moved.boxes[:, :2]).all()
+        assert moved.boxes.dtype == np.float32
+        np.testing.assert_allclose(back(moved).boxes, found.boxes, atol=1e-3)
+        assert (moved.labels is found.labels, moved.difficult is found.difficult) == (True, True)
+    assert Objects.of([], [], []).flipped(9).resized(2, 2).boxes.shape == (0, 4)
+
+
+def test_a_flipped_box_holds_the_flipped_pixels() -> None:
+    image = np.zeros((20, 30), int)
+    image[3:9, 4:17] = 1
+    x0, y0, x1, y1 = Objects.of([[4, 3, 17, 9]], [0], [False]).flipped(30).boxes[0].astype(int)
+    assert image[:, ::-1][y0:y1, x0:x1].all()
+    assert image[:, ::-1][y0:y1, x0:x1].sum() == image.sum()
+
+
+# ---- masks
+
+
+def mask_of(root: Path, index: int = 0, split: SplitName = "train") -> np.ndarray:
+    return catalogue.dataset(f"voc:{root}").split(split, "segmentation").mask(index)
+
+
+@pytest.mark.parametrize("palette", [True, False])
+def test_masks_are_indices_and_not_colours(year: Path, palette: bool) -> None:
+    indices = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 22
+    indices[indices == 21] = 255
+    path = write_mask(year, "000001", indices, palette)
+    with Image.open(path) as image:
+        assert image.mode == ("P" if palette else "L")
+    found = mask_of(year)
+    np.testing.assert_array_equal(found, indices)
+    assert found.dtype == np.uint8
+
+
+def png(path: Path, depth: int, kind: int, rows: list[bytes], width: int) -> Path:
+    """A PNG byte by byte: kind 0 is grey, 3 has a palette."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(range(48))) if kind == 3 else b""
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = chunk(b"IHDR", head) + palette + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+@pytest.mark.parametrize(("depth", "kind"), [(4, 0), (4, 3), (2, 0), (2, 3), (1, 0), (1, 3)])
+def test_masks_of_few_bits(tmp_path: Path, depth: int, kind: int) -> None:
+    """Pillow spreads grey of few bits over 0 to 255; an index stays what it is."""
+    values = np.arange(8).reshape(1, 8) % 2**depth
+    bits = "".join(f"{v:0{depth}b}" for v in values[0])
+    row = int(bits, 2).to_bytes(depth, "big")  # eight pixels
+    found = read_mask(png(tmp_path / "a.png", depth, kind, [row], 8), 1, 8)
+    np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
+def test_mask_of_colours(year: Path, mode: str) -> None:
+    path = year / "SegmentationClass" / "000001.png"
+    Image.new(mode, (WIDTH, HEIGHT)).save(path)
+    refused(DataError, lambda: mask_of(year), path, f"mode {mode}", "class indices", "own mask")
+
+
+def test_mask_with_an_index_that_is_no_class(year: Path) -> None:
+    mask = draw_mask(0)
+    mask[0, :7] = [21, 22, 23, 24, 254, 100, 20]
+    path = write_mask(year, "000001", mask)
+    refused(DataError, lambda: mask_of(year), path, "index 21, 22, 23, 24, 100, …", "0 to 20", 255)
+
+
+def test_mask_of_another_size(year: Path) -> None:
+    path = write_mask(year, "000001", draw_mask(0, WIDTH, HEIGHT))  # lies on its side
+    refused(DataError, lambda: mask_of(year), path, "is 80×96 px", "its image is 96×80", "own mask")
+
+
+def test_mask_that_is_damaged(year: Path) -> None:
+    path = year / "SegmentationClass" / "000001.png"
+    whole = path.read_bytes()
+    for content in (b"", b"no image", whole[:-60], whole[:60]):
+        path.write_bytes(content)
+        refused(DataError, lambda: mask_of(year), path, "cannot be read as a mask", "unpack")
+    draw_photo(0).convert("L").save(path, "JPEG")  # what it says are not the indices that it had
+    refused(DataError, lambda: mask_of(year), path, "cannot be read as a mask")
+    path.unlink()
+    refused(DataError, lambda: mask_of(year), path, "missing", "trainval.txt lists 000001")
+
+
+@pytest.mark.parametrize(("side", "part"), [(40_000, "exceeds limit"), (12_000, "12000×12000 px")])
+def test_huge_mask_is_refused_before_it_is_decoded(year: Path, side: int, part: str) -> None:
+    """A few bytes that say they are gigabytes of pixels."""
+    path = png(year / "SegmentationClass" / "000001.png", 8, 0, [b""], side)
+    content = bytearray(path.read_bytes())
+    content[20:24] = struct.pack(">I", side)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    path.write_bytes(content)
+    assert len(content) < 100
+    refused(DataError, lambda: mask_of(year), path, part)
+
+
+# ---- tasks and lists
+
+
+def test_each_task_has_its_lists(year: Path) -> None:
+    write_list(year, "trainval", ["000003", "000001"], folder="Segmentation")
+    dataset = catalogue.dataset(f"voc:{year}")
+    assert dataset.tasks == ("classification", "detection", "segmentation")
+    tasks: list[Task] = ["classification", "detection", "segmentation"]
+    names = [dataset.split("train", task).names for task in tasks]
+    assert names == [LISTS["trainval"], LISTS["trainval"], ["000003", "000001"]]
+    assert [dataset.count("train", task) for task in tasks] == [4, 4, 2]
+    np.testing.assert_array_equal(dataset.split("train", "segmentation").mask(1), draw_mask(0))
+
+
+def test_voc12s_custom_holds_for_masks(tmp_path: Path) -> None:
+    lists = {name: LISTS[name] for name in ("train", "val", "trainval")}
+    year = add_masks(make_year(tmp_path / "VOC2012", lists), lists)
+    dataset = catalogue.dataset(f"voc:{year}")
+    assert dataset.split("train", "segmentation").names == LISTS["train"]
+    assert dataset.split("test", "segmentation").names == LISTS["val"]
+
+
+def test_a_list_of_masks_only(year: Path) -> None:
+    write_list(year, "trainaug", ["000001", "000005"], folder="Segmentation")
+    dataset = catalogue.dataset(f"voc:{year},train=trainaug")
+    assert dataset.name == "voc:VOC2007,train=trainaug"
+    assert dataset.split("train", "segmentation").names == ["000001", "000005"]
+    near = "did you mean train or trainval?"
+    refused(UsageError, lambda: dataset.split("train", "detection"), "Main", "'trainaug'", near)
+    asked = f"voc:{year},train=trainagu"
+    refused(UsageError, lambda: catalogue.dataset(asked), "did you mean trainaug")
+
+
+def test_a_year_whose_lists_of_masks_have_another_custom(year: Path) -> None:
+    """The name says so where either task gets other lists than usual."""
+    (year / "ImageSets" / "Segmentation" / "test.txt").unlink()
+    assert catalogue.dataset(f"voc:{year}").split("test", "segmentation").names == LISTS["val"]
+    for options in (",train=train,test=val", ",train=trainval,test=test"):
+        assert catalogue.dataset(f"voc:{year}{options}").name == f"voc:VOC2007{options}"
+
+
+def test_what_a_set_has_no_truth_for(year: Path, tiny_photos: Path) -> None:
+    dataset = catalogue.dataset(f"voc:{make_year(year.parent / 'plain')}")
+    assert dataset.tasks == ("classification", "detection")
+    refused(DataError, lambda: dataset.split("train", "segmentation"), "ImageSets/Segmentation/")
+    for task in ("detection", "segmentation"):
+        folder = catalogue.dataset(f"folder:{tiny_photos}")
+        refused(DataError, lambda f=folder, t=task: f.split("train", t), task, "scenes", "voc:PATH")
+    split = catalogue.dataset(f"voc:{year}").split("train", "segmentation")
+    refused(DataError, lambda: split.objects(0), "no boxes")
+    split = catalogue.dataset(f"voc:{year}").split("train", "detection")
+    refused(DataError, lambda: split.mask(0), "no masks")
+
+
+def test_fingerprint_follows_every_file(year: Path) -> None:
+    def fingerprint(task: Task) -> str:
+        return catalogue.dataset(f"voc:{year}").split("train", task).fingerprint
+
+    before = fingerprint("detection"), fingerprint("segmentation")
+    annotate(year, "000004", thing("cat"))
+    assert fingerprint("detection") != before[0]
+    assert fingerprint("segmentation") == before[1]
+    write_mask(year, "000002", draw_mask(9))
+    assert fingerprint("segmentation") != before[1]
+    after = fingerprint("segmentation")
+    (year / "SegmentationClass" / "000002.png").unlink()
+    assert fingerprint("segmentation") not in (before[1], after)
+
+
+# ---- reports
+
+
+def test_classification_reports_all_faults_at_once(year: Path) -> None:
+    (year / "JPEGImages" / "000001.jpg").unlink()
+    (year / "Annotations" / "000002.xml").unlink()
+    annotate(year, "000003", thing("zebra"), thing("dog", difficult=3))
+    annotate(year, "000004", filename="000009.jpg")
+    with pytest.raises(Faults) as raised:
+        catalogue.dataset(f"voc:{year}").split("train")
+    lines = lines_of(raised.value)
+    parts = ["000001.jpg is missing", "000002.xml is missing", "'zebra'", "difficult '3'", "000009"]
+    assert [part in line for part, line in zip(parts, lines, strict=True)] == [True] * 5
+    assert str(raised.value).startswith(f"5 faults in {year}/ImageSets/Main/trainval.txt:\n  ")
+
+
+def test_class_files_report_all_faults_at_once(year: Path) -> None:
+    write_list(year, "dog_trainval", ["000001 0", "000002 1", "000003 1", "000004 -1"])
+    write_list(year, "cat_trainval", ["000001 -1"])
+    with pytest.raises(Faults) as raised:
+        catalogue.dataset(f"voc:{year}").split("train")
+    assert ["dog" in line for line in lines_of(raised.value)] == [False, True, True]
+
+
+def test_a_report_shows_twenty_faults_and_counts_them() -> None:
+    report = str(Faults([f"fault {i}" for i in range(1234)], "voc07 train", ", or pass --x"))
+    lines = report.splitlines()
+    assert lines[0] == "1,234 faults in voc07 train:"
+    assert lines[1 : SHOWN + 1] == [f"  fault {i}" for i in range(20)]
+    assert lines[SHOWN + 1 :] == ["  … and 1,214 more", "mend them, or pass --x"]
+    assert len(str(Faults([f"fault {i}" for i in range(20)], "x")).splitlines()) == 22
+    assert str(Faults(["the same", "the same"], "x", ", or pass --x")) == "the same, or pass --x"
+
+
+# ---- official names
+
+
+def test_named_sets_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_BENCH_DATA", str(tmp_path))
+    for name, folder in [("voc07", "VOC2007"), ("voc12", "VOC2012"), ("voc12+sbd", "VOC2012")]:
+        get = f"`bench data get {name.removesuffix('+sbd')}`"
+        refused(DataError, lambda n=name: catalogue.dataset(n), f"VOCdevkit/{folder}", get)
+        refused(UsageError, lambda n=name: catalogue.dataset(f"{n}:x"), name, "remove ':x'")
+    monkeypatch.delenv("SSL_BENCH_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    refused(DataError, lambda: catalogue.dataset("voc07"), "home/.cache/ssl-bench-data/VOCdevkit")
+
+
+def devkit(root: Path, year: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small official set, below SSL_BENCH_DATA."""
+    lists = {"VOC2007": ("trainval", "test"), "VOC2012": ("train", "val")}[year]
+    official = [(lists[0], len(LISTS[lists[0]])), (lists[1], len(LISTS[lists[1]]))]
+    sizes = {"Main": official, "Segmentation": official}
+    monkeypatch.setitem(voc.OFFICIAL, {"VOC2007": "voc07", "VOC2012": "voc12"}[year], sizes)
+    monkeypatch.setenv("SSL_BENCH_DATA", str(root))
+    return add_masks(make_year(root / "VOCdevkit" / year))
+
+
+def test_named_sets_and_their_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = devkit(tmp_path, "VOC2007", monkeypatch)
+    dataset = catalogue.dataset("voc07")
+    assert dataset.name == "voc07"
+    assert dataset.split("train", "detection").names == LISTS["trainval"]
+    write_list(root, "test", ["000005"], folder="Segmentation")
+    parts = (root, "is not voc07", "test of 1 images", f"voc:{root},name=voc07-mini")
+    refused(DataError, lambda: catalogue.dataset("voc07"), *parts)
+    asked = f"voc:{root},name=voc07"
+    refused(UsageError, lambda: catalogue.dataset(asked), "test of 1 images", "voc07-mini")
+    (root / "ImageSets" / "Main" / "test.txt").unlink()
+    refused(DataError, lambda: catalogue.dataset("voc07"), "Main/test.txt", "bench data get voc07")
+
+
+def test_voc12_stays_train_and_val_where_test_images_were_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devkit(tmp_path, "VOC2012", monkeypatch)  # has a test.txt
+    dataset = catalogue.dataset("voc12")
+    assert dataset.split("train", "segmentation").names == LISTS["train"]
+    assert dataset.split("test").names == LISTS["val"]
+
+
+# ---- SBD
+
+# Of SBD's images: 000003 is in val by name, copy_of_4 by content; 000001 is in VOC's train.
+EXTRA = {"train": ["000001", "000003", "2008_000001"], "val": ["copy_of_4", "2008_000002"]}
+
+
+@pytest.fixture
+def with_sbd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    photos = devkit(tmp_path, "VOC2012", monkeypatch) / "JPEGImages"
+    monkeypatch.setattr(sbd, "SIZES", {name: len(images) for name, images in EXTRA.items()})
+    same = {"copy_of_4": photos / "000004.jpg"}
+    return write_sbd(tmp_path / "benchmark_RELEASE" / "dataset", EXTRA, same)
+
+
+def test_sbd_trains_without_any_image_of_val(
+    with_sbd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = catalogue.dataset("voc12+sbd")
+    train, test = (dataset.split(split, "segmentation") for split in ("train", "test"))
+    assert train.names == [*LISTS["train"], "2008_000001", "2008_000002"]
+    assert test.names == LISTS["val"]
+    said = "2 of SBD's 5 images are in VOC2012's val and left out (1 by name, 1 by content), 1 are"
+    assert said in capsys.readouterr().err
+    digests = [{split.whole(i)[1] for i in range(len(split.names))} for split in (train, test)]
+    assert not digests[0] & digests[1]
+    np.testing.assert_array_equal(train.mask(0), draw_mask(0))  # VOC's own, with void
+    np.testing.assert_array_equal(train.mask(3), np.minimum(draw_mask(1), 20))
+    assert train.mask(3).dtype == np.uint8
+
+
+def test_sbd_serves_segmentation_only(with_sbd: Path) -> None:
+    dataset = catalogue.dataset("voc12+sbd")
+    for task in ("classification", "detection"):
+        refused(DataError, lambda t=task: dataset.split("train", t), "voc12+sbd", task)
+
+
+def test_sbd_that_is_missing_or_other(with_sbd: Path) -> None:
+    (with_sbd / "val.txt").write_text("2008_000002\n")
+    refused(DataError, lambda: catalogue.dataset("voc12+sbd"), "val.txt lists 1 images", "SBD's 2:")
+    (with_sbd / "val.txt").unlink()
+    refused(DataError, lambda: catalogue.dataset("voc12+sbd"), "val.txt", "unpack it anew")
+    with_sbd.rename(with_sbd.parent / "data")
+    refused(DataError, lambda: catalogue.dataset("voc12+sbd"), with_sbd, "get voc12+sbd")
+
+
+def test_sbds_masks_are_checked(with_sbd: Path) -> None:
+    path = with_sbd / "cls" / "2008_000001.mat"
+    split = catalogue.dataset("voc12+sbd").split("train", "segmentation")
+
+    def read() -> object:
+        return split.mask(2)
+
+    write_mat(path, np.full((HEIGHT, WIDTH), 21))
+    refused(DataError, read, path, "index 21")
+    write_mat(path, draw_mask(0, WIDTH, HEIGHT))
+    refused(DataError, read, path, "80×96")
+    for wrong in (np.zeros((HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH, 3), np.uint8)):
+        refused(DataError, lambda w=wrong: read() if write_mat(path, w) else 0, path, "dimensions")
+    whole = path.read_bytes()
+    for content in (b"", b"no file of MATLAB", whole[:-20], whole[:150], bytes(2**20 + 1)):
+        path.write_bytes(content)
+        refused(DataError, read, path, "cannot be read as a mask", "unpack")
+    path.unlink()
+    refused(DataError, read, path, "missing", "train.txt lists 2008_000001")
+
+
+def test_images_without_objects_and_grey_ones(year: Path) -> None:
+    draw_photo(3).convert("L").save(year / "JPEGImages" / "000004.jpg")
+    write_mask(year, "000004", np.zeros((HEIGHT, WIDTH)))
+    for task in ("detection", "segmentation"):
+        split = catalogue.dataset(f"voc:{year}").split("train", task)
+        pixels, digest = split.whole(3)
+        assert pixels.shape == (HEIGHT, WIDTH, 3)
+        assert (pixels == pixels[..., :1]).all()
+        assert len(digest) == 64
+    assert not mask_of(year, 3).any()
+    assert set(THINGS["000004"]) == set()
+
+
+# ---- real photographs
+
+
+@pytest.mark.photos
+def test_real_masks_to_train_on_share_no_image_with_val(photos: Path) -> None:
+    """trainaug, which is in the lists of masks only: VOC's train and SBD's masks."""
+    root = photos / "VOCdevkit" / "VOC2012"
+    dataset = catalogue.dataset(f"voc:{root},name=voc12-animals,train=trainaug")
+    train, test = (dataset.split(split, "segmentation") for split in ("train", "test"))
+    assert (len(train.names), len(test.names)) == (3046, 348)
+    usual = catalogue.dataset(f"voc:{root}").split("train", "segmentation")
+    assert set(usual.names) <= set(train.names)
+    photo = root / "JPEGImages"
+    contents = [{(photo / f"{n}.jpg").read_bytes() for n in s.names} for s in (train, test)]
+    assert [len(found) for found in contents] == [3046, 348]
+    assert not contents[0] & contents[1]

@@ -1,0 +1,179 @@
+"""Classification by fine-tuning with fresh fc6-fc8: learning, rescaling, few labels, requests."""
+
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from eval.fc678 import Classifier
+from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config, Learner, few_with_each
+from helpers.krahenbuhl16 import PLAIN, QUICK, relabelled, subject, tuned
+from ssl_bench.encoders import weights_digest
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.runtime import Runtime
+from ssl_bench.task import Subject
+from ssl_bench.train import Interrupted
+
+# ---- learning
+
+
+def several_top(outcome):
+    return Krahenbuhl16(QUICK).score(outcome.predictions)
+
+
+def test_one_label_each_is_learnt_by_heart(pictures, tmp_path):
+    store = pictures(12)
+    config = Krahenbuhl16Config(steps=120, batch_size=12, lr=1e-2, head=64, rescale=True)
+    learnt = tuned(config, store, store, tmp_path / "a")
+    assert several_top(learnt)["top1"] > 95
+    begun = tuned(config.model_copy(update={"steps": 1}), store, store, tmp_path / "b")
+    assert several_top(begun)["top1"] < 70
+
+
+def test_several_labels_are_learnt_by_heart(pictures, tmp_path):
+    store = pictures(16, several=True)
+    config = Krahenbuhl16Config(steps=150, batch_size=16, lr=1e-2, head=64, rescale=True)
+    learnt = tuned(config, store, store, tmp_path / "a")
+    assert several_top(learnt)["map_uninterpolated"] > 95
+    begun = tuned(config.model_copy(update={"steps": 1}), store, store, tmp_path / "b")
+    assert several_top(begun)["map_uninterpolated"] < 80
+    assert learnt.predictions["scores"].shape == (16, 3)
+
+
+def test_the_evaluated_encoder_itself_stays_as_it_was(pictures, tmp_path):
+    tested, store = subject(), pictures(12)
+    before = weights_digest(tested.encoder.state_dict())
+    tuned(QUICK, store, store, tmp_path, tested)
+    assert weights_digest(tested.encoder.state_dict()) == before
+    assert all(p.requires_grad and p.grad is None for p in tested.encoder.parameters())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_test_labels_do_not_reach_the_predictions(pictures, several, tmp_path):
+    train, test = pictures(12, several=several), pictures(9, 1, several)
+    other = relabelled(test, test.annotations[::-1])
+    name = "scores" if several else "predicted"
+    first, second = (
+        tuned(QUICK, train, asked, tmp_path / str(i)).predictions[name]
+        for i, asked in enumerate((test, other))
+    )
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_stopped_run_continues_to_the_same_scores(pictures, rescale, tmp_path, monkeypatch):
+    store = pictures(12, several=True)
+    config = QUICK.model_copy(update={"rescale": rescale})
+    whole = tuned(config, store, store, tmp_path / "whole")
+    plain, steps = Learner.train_step, []
+
+    def stopping(self, images, step):
+        steps.append(step.index)
+        if step.index == 3 and steps.count(3) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return plain(self, images, step)
+
+    monkeypatch.setattr(Learner, "train_step", stopping)
+    with pytest.raises(Interrupted):
+        tuned(config, store, store, tmp_path / "cut")
+    again = tuned(config, store, store, tmp_path / "cut")
+    assert steps == [0, 1, 2, 3, 4, 5]
+    assert np.array_equal(again.predictions["scores"], whole.predictions["scores"])
+    assert again.selection["final_loss"] == whole.selection["final_loss"]
+
+
+# ---- rescaling
+
+
+def test_rescaling_levels_the_rates_and_leaves_the_encoders_function(pictures, tmp_path):
+    store, tested = pictures(20, several=True), subject()
+    made = Classifier(tested.encoder, "pool5", 64, 32, 3, 0)
+    images = PLAIN.apply(torch.rand(4, 3, 64, 64) * 255)
+    before = made.encoder(images, ["pool5"])["pool5"].detach()
+    kept = made.fc8.weight.clone()
+    harness = Krahenbuhl16(QUICK)
+    found = harness._rescale(made, tested.spec, store, np.arange(20))
+    rates = [value for name, value in found.items() if name.endswith("rate_after")]
+    assert len(rates) == 7  # conv1-5, fc6, fc7
+    assert max(rates) / min(rates) < 1.05
+    after = made.encoder(images, ["pool5"])["pool5"].detach()
+    factor = float((after * before).sum() / before.square().sum())
+    assert torch.allclose(after, factor * before, atol=0.05 * float(after.abs().max()))
+    assert torch.equal(made.fc8.weight, kept)
+
+
+def test_what_cannot_be_rescaled_is_named(pictures, tmp_path):
+    store = pictures(8)
+    tested = subject(width=1.0, arch="timm:resnet10t", layers=("pool5",))
+    tested = Subject(tested.encoder, tested.spec, ("layer2",))
+    harness = Krahenbuhl16(QUICK.model_copy(update={"rescale": True}))
+    found = harness.evaluate(tested, store, store, Runtime(workers=0), {"layer2": tmp_path})
+    with pytest.raises(UsageError, match=r"timm:resnet10t cannot be rescaled: .*BatchNorm"):
+        next(iter(found))
+
+
+# ---- few labels, requests
+
+
+def test_few_labels_are_as_many_with_each_class_and_follow_the_seed(pictures):
+    targets = pictures(60, several=True).targets
+    targets = np.hstack([targets, np.zeros((60, 1), np.int8)])  # a class that no image has
+    names = ("a", "b", "c", "d")
+    chosen = few_with_each(targets, 4, 0, names)
+    assert ((targets[chosen] == 1).sum(0)[:3] >= 4).all()
+    assert 4 <= len(chosen) <= 12
+    assert sorted(set(chosen.tolist())) == chosen.tolist()
+    assert chosen.tolist() == few_with_each(targets, 4, 0, names).tolist()
+    assert chosen.tolist() != few_with_each(targets, 4, 1, names).tolist()
+    fewest = int((targets == 1).sum(0)[:3].min())
+    with pytest.raises(UsageError, match=f"has only {fewest} images"):
+        few_with_each(targets, fewest + 1, 0, names)
+
+
+def test_training_sees_the_few_only(pictures, tmp_path):
+    store = pictures(30)
+    outcome = tuned(QUICK.model_copy(update={"labels": 2}), store, store, tmp_path)
+    assert outcome.selection["training_images"] == 6
+
+
+def test_labels_that_cannot_be_measured_are_refused(pictures):
+    store = pictures(12, several=True)
+    harness = Krahenbuhl16(QUICK)
+
+    def check(train, test, **settings):
+        made = Krahenbuhl16(QUICK.model_copy(update=settings))
+        made.check(relabelled(store, train), relabelled(store, test))
+
+    some, none = store.targets, np.zeros_like(store.targets)
+    lone = none.copy()
+    lone[0, 1] = 1
+    with pytest.raises(DataError, match="hold 1 class"):
+        check(lone, some)
+    with pytest.raises(DataError, match="there is nothing to find"):
+        check(some, none - 1)
+    with pytest.raises(DataError, match="class 'blue' is in the test images but not in train"):
+        check(some * np.array([1, 1, 0], np.int8), some)
+    with pytest.raises(UsageError, match="--labels 12: class 'red' has only"):
+        check(some, some, labels=12)
+    with pytest.raises(DataError, match="hold 1 class"):
+        check(np.zeros(12, np.int64), np.zeros(12, np.int64))
+    harness.check(store, store)
+    assert (harness.metric, harness.interval) == (
+        "map_uninterpolated",
+        "over the test images, bootstrap",
+    )
+    harness.check(pictures(6), pictures(6))
+    assert (harness.metric, harness.interval) == ("top1", "over the test images, Wilson's")
+
+
+def test_deviations_are_named():
+    assert Krahenbuhl16Config(precision="32", seed=3).deviations() == []
+    other = Krahenbuhl16Config(steps=100, train="fc8", precision="bf16").deviations()
+    assert sorted(other) == ["precision=bf16", "steps=100", "train=fc8"]
+
+
+def test_freezing_is_another_word_for_training_fc6_to_fc8():
+    assert Krahenbuhl16Config(freeze=True) == Krahenbuhl16Config(train="fc6-8")
+    assert Krahenbuhl16Config(freeze=True, train="fc8").train == "fc8"
+    assert "freeze" not in Krahenbuhl16Config(freeze=True).model_dump()

@@ -1,0 +1,566 @@
+"""Errors over holes against scikit-image and by hand; fills that see no hole; whole commands."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.stats import t as student
+from scipy.stats import ttest_rel
+from skimage.feature import hog
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
+from torch import Tensor
+from torch.nn import functional as F
+
+from eval.fills import Hidden, feature_rows, hog_rows, mean_colour, pasted, places_of_nearest, telea
+from eval.inpainting import HOG, MEAN, NEAREST, NETWORK, TELEA, Inpainting, InpaintingConfig
+from helpers.bench import Bench
+from helpers.inpainting import inputs_of, small
+from helpers.refusals import SCENES, contents, fails, half_written, only
+from pretext.context_encoder import ContextEncoderConfig
+from ssl_bench import catalogue
+from ssl_bench.encoders import EncoderSpec, Normalization, build_encoder, initialize
+from ssl_bench.errors import UsageError
+from ssl_bench.image_quality import hole_quality
+from ssl_bench.masks import square
+from ssl_bench.pretrain import build_pretext
+from ssl_bench.records import Record, folder_of, read_records
+from ssl_bench.runtime import Runtime
+from ssl_bench.statistics import holm
+from ssl_bench.tables import Table
+from ssl_bench.task import Inpaints, Point, Subject
+
+METRICS = ("l1", "l2", "psnr", "ssim")
+FREE = ["mean colour", "Telea", "nearest (HOG)"]
+MEASURE = ("inpainting", *SCENES, "--workers", 0)
+TOY = ("--width", 0.05, "--bottleneck", 8, "--steps", 3, "--batch-size", 4, "--workers", 0)
+NORM = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+MIDDLE = (..., slice(47, 97), slice(47, 97))  # the hole of 50 px in a stored square of 144 px
+
+
+def photos(count, size=144, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 9, 9, generator=draw)
+    return (F.interpolate(coarse, size, mode="bicubic").clamp(0, 1) * 255).byte()
+
+
+def spoilt(images: Tensor) -> Tensor:
+    """The same images with another content in their holes."""
+    other = images.clone()
+    other[MIDDLE] = images[MIDDLE] // 4 + 190
+    return other
+
+
+class Store:
+    """Pictures from memory; their mean is their own, as that of a store, unless one is given."""
+
+    def __init__(self, pixels: Tensor, mean: Any = None) -> None:
+        self.pixels = pixels
+        own = (pixels.double().mean((0, 2, 3)) / 255).tolist()
+        self.normalization = Normalization(mean=mean or tuple(own), std=(0.25, 0.25, 0.25))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def images(self, which):
+        return self.pixels[which]
+
+
+def store(pixels: Tensor, mean: Any = None) -> Any:
+    return Store(pixels, mean)
+
+
+def subject(layers=("conv5",)):
+    spec = EncoderSpec(arch="alexnet", image_size=128, width=0.25, normalization=NORM)
+    encoder = build_encoder(spec)
+    initialize(encoder, "fan-in", 0, "encoder")
+    return Subject(encoder, spec, layers)
+
+
+# ---- errors over holes
+
+
+@pytest.fixture
+def pairs():
+    """Truth, fill and holes of four images, each with a hole of its own."""
+    random = np.random.default_rng(0)
+    truth = random.random((4, 48, 40, 3))
+    filled = np.clip(truth + random.normal(0, 0.2, truth.shape), 0, 1)
+    holes = np.zeros((4, 48, 40), bool)
+    for i, hole in enumerate(holes):
+        hole[3 * i : 20 + i, 10 - i : 30] = True
+    return truth, filled, holes
+
+
+def test_l1_l2_and_psnr_are_scikit_images_over_each_hole(pairs):
+    found = hole_quality(*pairs)
+    for i, (truth, filled, hole) in enumerate(zip(*pairs, strict=True)):
+        a, b = truth[hole], filled[hole]
+        assert found["l2"][i] == pytest.approx(100 * mean_squared_error(a, b))
+        assert found["psnr"][i] == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1))
+        assert found["l1"][i] == pytest.approx(100 * sum(abs(a - b).flat) / a.size)
+
+
+def similarity(x, y):
+    """SSIM of every pixel of one channel (Wang et al. 2004, eq. 13), windows of 1.5 px."""
+
+    def blur(values):
+        return gaussian_filter(values, 1.5, radius=5)
+
+    mx, my, c1, c2 = blur(x), blur(y), 0.01**2, 0.03**2
+    vx, vy, both = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    return (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+
+
+def test_ssim_is_the_published_formula_over_each_hole(pairs):
+    found = hole_quality(*pairs)["ssim"]
+    for i, (truth, filled, hole) in enumerate(zip(*pairs, strict=True)):
+        maps = [similarity(truth[..., c], filled[..., c])[hole] for c in range(3)]
+        assert found[i] == pytest.approx(np.mean(maps))
+
+
+def test_an_error_of_one_half_by_hand():
+    truth, holes = np.full((1, 32, 32, 3), 0.25), np.zeros((1, 32, 32), bool)
+    holes[0, 8:24, 8:24] = True
+    filled = np.where(holes[..., None], 0.75, truth)
+    found = hole_quality(truth, filled, holes)
+    assert found["l1"] == pytest.approx(50)
+    assert found["l2"] == pytest.approx(25)
+    assert found["psnr"] == pytest.approx(6.0206, abs=1e-4)  # 10 · log10(1 / 0.25)
+
+
+def test_a_perfect_fill_has_100_db(pairs):
+    truth, _, holes = pairs
+    found = hole_quality(truth, truth.copy(), holes)
+    assert {name: set(found[name]) for name in METRICS} == {
+        "l1": {0}, "l2": {0}, "psnr": {100}, "ssim": {1},
+    }  # fmt: skip
+
+
+def test_only_ssim_looks_out_of_the_hole_and_5_px_far(pairs):
+    truth, filled, holes = pairs
+    found = hole_quality(truth, filled, holes)
+    for reach, same in ((0, False), (5, True)):
+        kept = np.stack([cv2.dilate(h.astype(np.uint8), np.ones((2 * reach + 1,) * 2)) > 0
+                         for h in holes])  # fmt: skip
+        other = hole_quality(truth, np.where(kept[..., None], filled, 1 - filled), holes)
+        assert all(np.array_equal(found[name], other[name]) for name in ("l1", "l2", "psnr"))
+        assert np.allclose(found["ssim"], other["ssim"]) == same
+
+
+def test_scores_are_means_over_the_images_with_students_interval():
+    values = np.random.default_rng(1).normal(20, 3, (4, 7))
+    metrics = Inpainting(InpaintingConfig()).score(dict(zip(METRICS, values, strict=True)))
+    for name, row in zip(METRICS, values, strict=True):
+        low, high = student.interval(0.95, 6, row.mean(), row.std(ddof=1) / 7**0.5)
+        assert metrics[name] == pytest.approx(row.mean())
+        assert metrics[f"{name}_low"] == pytest.approx(low)
+        assert metrics[f"{name}_high"] == pytest.approx(high)
+
+
+# ---- fills
+
+
+def holed(count, size=128, side=50):
+    return square(count, size, side)
+
+
+EVERY = np.arange(3)
+
+
+def test_the_mean_colour_is_the_training_images_by_channel():
+    images, holes = photos(3, 128), holed(3)
+    inside = holes.bool().expand_as(images)
+    filled = mean_colour(store(photos(5, seed=1), NORM.mean))(EVERY, images, holes)
+    expected = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1).expand_as(images)
+    assert torch.equal(filled[inside], expected[inside])
+    assert torch.equal(filled[~inside], images[~inside] / 255)
+
+
+def test_telea_is_opencvs_and_leaves_the_context():
+    images, holes = photos(3, 128), holed(3)
+    filled = telea(EVERY, images, holes)
+    hole, known = holes[0, 0].byte().numpy(), holes[0, 0] == 0
+    for one, image in zip(filled, images, strict=True):
+        expected = cv2.inpaint(image.permute(1, 2, 0).numpy().copy(), hole, 3, cv2.INPAINT_TELEA)
+        assert np.array_equal(one.permute(1, 2, 0).numpy(), expected / np.float32(255))
+        assert torch.equal(one[:, known], image[:, known] / 255)
+
+
+def test_what_is_pasted_is_the_neighbours_at_the_same_place():
+    train, images, holes = photos(6, seed=1), photos(3, 128), holed(3)
+    places = np.array([4, 0, 4])
+    inside = holes.bool().expand_as(images)
+    fill = pasted(store(train), 128, places)
+    filled, expected = fill(EVERY, images, holes), train[places][..., 8:136, 8:136] / 255
+    assert torch.equal(filled[inside], expected[inside])
+    assert torch.equal(filled[~inside], images[~inside] / 255)
+    assert torch.equal(fill(np.array([1]), images[1:2], holes[1:2]), filled[1:2])
+
+
+def rows_of(kind, pixels):
+    images, on_disk = store(pixels, NORM.mean), kind.endswith("on disk")
+    hidden = Hidden(images, 128, holed(1), images)
+    if kind.startswith("HOG"):
+        return hog_rows(hidden, kind, on_disk=on_disk)
+    tested = subject()
+    return feature_rows(tested.encoder, tested.spec, "conv5", hidden, kind, on_disk=on_disk)
+
+
+KINDS = ["HOG", "conv5", "HOG on disk", "conv5 on disk"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_query_finds_its_twin_whatever_is_in_their_holes(kind):
+    train = photos(12)
+    queries = spoilt(train[[7, 2, 11]])
+    for pixels in (train, spoilt(train)):
+        places = places_of_nearest(rows_of(kind, queries), rows_of(kind, pixels))
+        assert places.tolist() == [[7], [2], [11]]
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_what_is_compared_does_not_depend_on_what_is_hidden(kind):
+    plain = rows_of(kind, photos(4)).whole()
+    assert torch.equal(rows_of(kind, spoilt(photos(4))).whole(), plain)
+    assert len(plain.unique(dim=0)) == 4
+
+
+def test_hog_rows_are_scikit_images_of_the_hidden_image():
+    pixels = photos(2)
+    hidden = pixels[..., 8:136, 8:136].clone()
+    hidden[..., 39:89, 39:89] = torch.tensor([128, 102, 76]).view(3, 1, 1)  # the mean, 0 to 255
+    rows = rows_of("HOG", pixels).whole().cpu()
+    assert rows.shape == (2, 1764)
+    for row, image in zip(rows, hidden, strict=True):
+        expected = hog(
+            image.permute(1, 2, 0).numpy(), orientations=9, pixels_per_cell=(16, 16),
+            cells_per_block=(2, 2), block_norm="L2-Hys", channel_axis=-1,
+        )  # fmt: skip
+        assert np.allclose(row, expected, atol=1e-6)
+
+
+# ---- the harness in process
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time at toy size."""
+    monkeypatch.setattr("eval.inpainting.picture_grid", lambda *_: None)
+
+
+def measured(tested, train, test, folder: Path, **settings):
+    folders = {key: folder / key for key in tested.layers}
+    for place in folders.values():
+        place.mkdir(parents=True)
+    harness = Inpainting(InpaintingConfig(**settings))
+    return dict(harness.evaluate(tested, train, test, Runtime(workers=0), folders))
+
+
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, ...]]:
+    """Truth, fills and holes as the harness compares them."""
+    seen = []
+
+    def noting(*compared):
+        seen.append(compared)
+        return hole_quality(*compared)
+
+    monkeypatch.setattr("eval.inpainting.hole_quality", noting)
+    return seen
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("mask", "keys"), [
+    ("central", (MEAN, TELEA, HOG, NEAREST + "conv5")), ("random-region", (MEAN, TELEA)),
+])  # fmt: skip
+def test_every_fill_is_the_image_outside_its_hole(mask, keys, tmp_path, monkeypatch):
+    seen, images = noted(monkeypatch), photos(5, seed=1)
+    found = measured(subject(keys), store(photos(6)), store(images), tmp_path, mask=mask)
+    assert tuple(found) == keys
+    for truth, filled, holes in seen:
+        cut = images[..., 8:136, 8:136].permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(truth, cut / np.float32(255))
+        assert np.array_equal(filled[~holes], truth[~holes])
+        assert np.array_equal(holes, seen[0][2])  # the same for all fills
+    assert all(len(outcome.predictions["psnr"]) == 5 for outcome in found.values())
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_holes_are_filled_from_the_twin_in_train(tmp_path, monkeypatch):
+    seen, train = noted(monkeypatch), photos(9)
+    places = [7, 2, 5]
+    keys = (HOG, NEAREST + "conv5")
+    measured(subject(keys), store(train), store(spoilt(train[places])), tmp_path)
+    expected = train[places][..., 8:136, 8:136].permute(0, 2, 3, 1).numpy() / np.float32(255)
+    assert len(seen) == 2
+    assert all(np.array_equal(filled, expected) for _, filled, _ in seen)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("mask", ["central", "random-block"])
+def test_the_networks_row_is_its_own_fill(mask, tmp_path, monkeypatch):
+    network, images = small(mask=mask).eval(), photos(3)
+    holes = Inpainting(InpaintingConfig(mask=mask)).holes(np.arange(3), 128)
+    expected = network.fill(images[..., 8:136, 8:136], holes).permute(0, 2, 3, 1)
+    tested = replace(subject((NETWORK,)), pretext=lambda: network)
+    seen = noted(monkeypatch)
+    measured(tested, store(photos(6)), store(images), tmp_path, mask=mask)
+    ((_, filled, _),) = seen
+    assert np.allclose(filled, expected, rtol=0, atol=0.1 / 255)  # of a grey level; GPUs round
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_is_in_the_queries_holes_is_not_looked_at(tmp_path):
+    """Not even by way of the test images' mean colour."""
+    given = {}
+    for name, images in (("plain", photos(5, seed=1)), ("spoilt", spoilt(photos(5, seed=1)))):
+        tested = subject((NEAREST + "conv5",))
+        seen = inputs_of(tested.encoder)
+        measured(tested, store(photos(6)), store(images), tmp_path / name)
+        given[name] = torch.cat(seen)
+    assert len(given["plain"]) == 11
+    assert torch.equal(given["plain"], given["spoilt"])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_queries_and_training_images_have_one_colour_in_their_holes(tmp_path):
+    tested = subject((NEAREST + "conv5",))
+    seen = inputs_of(tested.encoder)
+    measured(tested, store(photos(6)), store(photos(5, seed=1) // 2), tmp_path)
+    holes = torch.cat(seen)[..., 39:89, 39:89].permute(0, 2, 3, 1).reshape(-1, 3)
+    assert len(holes.unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize("mask", ["random-block", "random-region"])
+def test_drawn_holes_are_a_function_of_place_and_seed(mask):
+    harness = Inpainting(InpaintingConfig(mask=mask))
+    whole = harness.holes(np.arange(6), 128)
+    assert torch.equal(harness.holes(np.array([4, 5]), 128), whole[4:])
+    assert len(whole.flatten(1).unique(dim=0)) == 6
+    other = Inpainting(InpaintingConfig(mask=mask, seed=1)).holes(np.arange(6), 128)
+    assert not torch.equal(other, whole)
+
+
+@pytest.mark.parametrize(("size", "side"), [(128, 50), (64, 25), (227, 89)])
+def test_the_central_hole_is_50_of_128(size, side):
+    holes = Inpainting(InpaintingConfig()).holes(np.arange(2), size)
+    assert holes.shape == (2, 1, size, size)
+    assert holes.sum() == 2 * side**2
+
+
+# ---- points
+
+
+def test_the_points_of_an_encoder_that_fills_nothing():
+    tested = subject(("conv1", "pool5"))
+    free = [Point(name, name, free=True) for name in FREE]
+    nearest = [Point(f"nearest {la}", f"nearest ({la} of x)", layer=la) for la in tested.layers]
+    assert list(Inpainting(InpaintingConfig()).points(tested, "x")) == [*free, *nearest]
+    drawn = Inpainting(InpaintingConfig(mask="random-block"))
+    assert list(drawn.points(tested, "x")) == free[:2]
+
+
+def lets_through(hole, tested):
+    try:
+        Inpainting(InpaintingConfig(hole=hole)).points(tested, "x")
+    except UsageError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("size", [64, 95, 128, 227])
+def test_the_largest_hole_that_is_let_through_can_be_filled(size):
+    config = ContextEncoderConfig(image_size=size, width=0.1, init="fan-in", mask="central")
+    network, spec = build_pretext("context-encoder", config, NORM)
+    tested = Subject(network.encoder, spec, (), lambda: network)
+    largest = max(hole for hole in range(1, 127) if lets_through(hole, tested))
+    assert largest < 126
+    holes = Inpainting(InpaintingConfig(hole=largest)).holes(np.arange(1), size)
+    assert isinstance(network, Inpaints)
+    network.eval()
+    assert network.fill(photos(1, size), holes).shape == (1, 3, size, size)
+
+
+OTHERS = sorted(set(catalogue.names("eval")) - {"inpainting"})
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_points_of_the_other_evaluations_are_layers(name):
+    kind = catalogue.evaluation(name)
+    tested = subject(("conv2", "pool5"))
+    expected = [Point(la, "x", la, free=False, layer=la) for la in tested.layers]
+    assert list(kind(kind.Config()).points(tested, "x")) == expected
+
+
+# ---- whole commands
+
+
+def train_network(bench: Bench, workspace, *more):
+    command = ("pretrain", "inpainting", *TOY, *SCENES, *more, "--workspace", workspace)
+    assert bench(*command).code == 0
+
+
+def take_random(bench: Bench, workspace, size=128):
+    command = ("pretrain", "random", "--image-size", size, "--width", 0.1, "--init", "fan-in")
+    more = ("--workers", 0, *SCENES, "--workspace", workspace)
+    assert bench(*command, *more).code == 0
+
+
+@pytest.fixture
+def both(bench: Bench, workspace: Path) -> Path:
+    """A workspace with a network that fills holes and one that does not."""
+    train_network(bench, workspace)
+    take_random(bench, workspace)
+    return workspace
+
+
+def grids(out: str) -> list[dict[str, dict[str, str]]]:
+    """{row: {last word of the column: cell}} of the table and of the differences."""
+    found = []
+    for part in out.split("\n\n"):
+        lines = [[c.strip() for c in line.split("|")[1:-1]] for line in part.splitlines()]
+        if part.startswith("|"):
+            columns = [name.split(" ")[-1] for name in lines[0][1:]]
+            found.append({li[0]: dict(zip(columns, li[1:], strict=True)) for li in lines[2:]})
+    return found
+
+
+def predictions(workspace: Path, record: Record) -> dict[str, np.ndarray]:
+    with np.load(folder_of(workspace, record) / "predictions.npz") as rows:
+        return dict(rows)
+
+
+ROWS = [
+    *FREE, "nearest (bottleneck of inpainting)", "inpainting", "nearest (pool5 of random)",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_each_way_to_fill_has_a_row_and_each_row_can_be_scored_again(both, bench: Bench):
+    result = bench(*MEASURE, "--workspace", both)
+    assert result.code == 0, result.err
+    cells = grids(result.out)[0]
+    assert list(cells) == ROWS
+    assert result.err.count("HOG of train") == 1  # for both encoders
+    records = {record.method: record for record in read_records(both, "evaluation")}
+    assert sorted(records) == sorted(ROWS)
+    assert len(read_records(both, "evaluation")) == len(ROWS)
+    for name, record in records.items():
+        rows = predictions(both, record)
+        assert Inpainting(InpaintingConfig()).score(rows) == record.metrics
+        assert (record.identity["encoder"] is None) == (name in FREE)
+        for metric in METRICS:
+            half = student.ppf(0.975, 19) * rows[metric].std(ddof=1, dtype=float) / 20**0.5
+            digits, mean = 3 if metric == "ssim" else 2, rows[metric].mean(dtype=float)
+            text = f"{mean:.{digits}f} ± {half:.{digits}f}*".replace("-", "−")
+            assert cells[name][metric].removesuffix(" ●").replace("-", "−") == text
+
+
+def test_each_record_has_a_picture_of_holes_fills_and_truth(bench: Bench, workspace):
+    take_random(bench, workspace)
+    assert bench(*MEASURE, "--mask", "random-block", "--workspace", workspace).code == 0
+    records = read_records(workspace, "evaluation")
+    assert len(records) == 2
+    for record in records:
+        assert set(record.files) == {"fills.png", "predictions.npz"}
+        with Image.open(folder_of(workspace, record) / "fills.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 1000
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_same_command_prints_the_same_and_computes_nothing(both, bench: Bench):
+    first = bench(*MEASURE, "--workspace", both)
+    before = contents(both)
+    again = bench(*MEASURE, "--workspace", both)
+    assert (again.code, again.out, again.err) == (0, first.out, "")
+    assert contents(both) == before
+    assert not half_written(both)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_baselines_are_the_same_whichever_encoder_comes_with_them(both, bench: Bench):
+    keys = {}
+    for name in ("inpainting", "random"):
+        for record in (both / "evaluation").glob("*/record.json"):
+            record.unlink()
+        assert bench(*MEASURE, "--encoder", name, "--workspace", both).code == 0
+        keys[name] = {r.method: (r.key, r.metrics) for r in read_records(both, "evaluation")}
+    first, second = keys.values()
+    assert {name: first[name] for name in FREE} == {name: second[name] for name in FREE}
+    assert first.keys() & second.keys() == set(FREE)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_baselines_of_another_image_size_are_other_numbers(bench: Bench, tmp_path):
+    found = []
+    for size in (64, 128):
+        take_random(bench, tmp_path / str(size), size)
+        assert bench(*MEASURE, "--workspace", tmp_path / str(size)).code == 0
+        records = read_records(tmp_path / str(size), "evaluation")
+        found.append({record.method: record for record in records})
+    for name in FREE:
+        small, large = (records[name] for records in found)
+        assert small.metrics != large.metrics
+        assert small.key != large.key, name
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_differences_are_paired_by_image(both, bench: Bench):
+    cells = grids(bench(*MEASURE, "--workspace", both).out)[1]
+    rows = {r.method: predictions(both, r) for r in read_records(both, "evaluation")}
+    assert set(cells) == {f"{a} − {b}" for a in ROWS[3:] for b in FREE}
+    found = {
+        (name, metric): (rows[a][metric].astype(float), rows[b][metric].astype(float))
+        for name, (a, b) in ((name, name.split(" − ")) for name in cells)
+        for metric in METRICS
+    }
+    raw = [float(cast(Any, ttest_rel(*pair)).pvalue) for pair in found.values()]
+    p_values = dict(zip(found, holm(raw), strict=True))
+    for (name, metric), (a, b) in found.items():
+        half = student.ppf(0.975, 19) * (a - b).std(ddof=1) / 20**0.5
+        digits, mean = 3 if metric == "ssim" else 2, (a - b).mean()
+        text = f"{mean:+.{digits}f} ± {half:.{digits}f}*".replace("-", "−")
+        bold = p_values[name, metric] <= 0.05
+        assert cells[name][metric] == (f"**{text}**" if bold else text)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_equal_encoders_differ_by_nothing(bench: Bench, workspace):
+    take_random(bench, workspace)
+    weights = only(workspace, "pretrain/*/encoder.safetensors")
+    encoders = ("--encoder", "random", "--encoder", weights)
+    assert bench(*MEASURE, *encoders, "--workspace", workspace).code == 0
+    table = Table.of(read_records(workspace, "evaluation"), workspace)
+    one, two = (row for row in table.rows if row.startswith("nearest (pool5"))
+    for column in table.columns:
+        cell = table.difference(one, two, column)
+        assert cell is not None
+        assert (cell.mean, cell.half, cell.over) == (0, 0, "images")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_central_network_is_not_asked_for_more_than_its_hole(bench: Bench, workspace):
+    train_network(bench, workspace)
+    command = (*MEASURE, "--workspace", workspace)
+    fails(bench(*command, "--mask", "random-region"), 2, "--mask central", "inpainting")
+    fails(bench(*command, "--hole", 60), 2, "--hole", "50")
+    assert not list(workspace.glob("evaluation/*/record.json"))
+    result = bench(*command, "--hole", 20)
+    assert result.code == 0, result.err
+    assert "hole=20" in result.out
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_network_for_regions_fills_any_hole(bench: Bench, workspace):
+    train_network(bench, workspace, "--mask", "random-region")
+    command = (*MEASURE, "--workspace", workspace)
+    drawn = bench(*command, "--mask", "random-region")
+    assert list(grids(drawn.out)[0]) == ["mean colour", "Telea", "inpainting"]
+    assert "mask=random-region" in drawn.out
+    central = bench(*command, "--hole", 100)
+    assert list(grids(central.out)[0]) == ROWS[:5]

@@ -1,0 +1,544 @@
+"""Segmentation: the metric, the geometry of the network, what padding must not do, the command."""
+
+import hashlib
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score
+from torch import nn
+from torch.nn import functional as F
+
+from eval import segmentation
+from eval.fcn import FCN, Geometry, bilinear, upsample
+from eval.framed import Framed, frames, mirror, normalized
+from eval.segmentation import FCN32s, FCN32sConfig, Learner, pixel_loss
+from helpers.refusals import SCENES, fails
+from ssl_bench.counter import Randomness
+from ssl_bench.data import scenes
+from ssl_bench.data.dataset import VOID, Dataset, Split
+from ssl_bench.data.whole import open_whole
+from ssl_bench.encoders import (
+    EncoderSpec,
+    Normalization,
+    build_encoder,
+    initialize,
+    weights_digest,
+)
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.figures import voc_palette
+from ssl_bench.metrics import confusion, mean_iu
+from ssl_bench.runtime import Runtime
+from ssl_bench.task import Subject
+from ssl_bench.train import Interrupted
+
+TOY: dict[str, Any] = {"kernel": 1, "head": 16}
+QUICK = FCN32sConfig(steps=6, batch_size=4, lr=0.01, precision="32", **TOY)
+PLAIN = Normalization(mean=(0.5, 0.4, 0.3), std=(0.25, 0.25, 0.25))
+
+
+# ---- images
+
+
+class PairsSplit(Split):
+    """Images (h, w, 3) and masks (h, w), uint8, from memory."""
+
+    def __init__(self, pairs):
+        self.pairs, self.labels, self.classes = pairs, None, scenes.CLASSES
+        self.names = [str(i) for i in range(len(pairs))]
+        content = hashlib.sha256()
+        for array in (array for pair in pairs for array in pair):
+            content.update(repr(array.shape).encode() + array.tobytes())
+        self.fingerprint = content.hexdigest()
+
+    def load(self, index, size, smallest):
+        raise NotImplementedError
+
+    def whole(self, index):
+        image = np.ascontiguousarray(self.pairs[index][0])
+        return image, hashlib.sha256(image.tobytes()).hexdigest()
+
+    def mask(self, index):
+        return np.ascontiguousarray(self.pairs[index][1])
+
+
+class Pairs(Dataset):
+    name, tasks = "pairs", ("segmentation",)
+
+    def __init__(self, argument):
+        self.pairs = argument
+
+    def split(self, name, task="segmentation"):
+        return PairsSplit(self.pairs)
+
+
+def whole(pairs):
+    return open_whole(Pairs(pairs), "train", "segmentation", None, 500, workers=0)
+
+
+def scene_pairs(count, size=64, split="train", sides=None):
+    """Scenes, cut to `sides` in turn, the last column of each void."""
+    pairs = []
+    for i in range(count):
+        scene = scenes.render(0, split, i, size)
+        h, w = sides[i % len(sides)] if sides else (size, size)
+        mask = scene.mask[:h, :w].copy()
+        mask[:, -1] = VOID
+        pairs.append((scene.image[:h, :w], mask))
+    return pairs
+
+
+def drawn(*settings, **more):
+    return whole(scene_pairs(*settings, **more))
+
+
+def subject(width=0.1, layers=("pool5",)):
+    spec = EncoderSpec(arch="alexnet", image_size=64, width=width, normalization=PLAIN)
+    encoder = build_encoder(spec)
+    initialize(encoder, "fan-in", 0, "encoder")
+    return Subject(encoder, spec, layers)
+
+
+def segmented(config, tested, train, test, folder: Path):
+    folders = {layer: folder / layer for layer in tested.layers}
+    for place in folders.values():
+        place.mkdir(parents=True, exist_ok=True)
+    harness = FCN32s(config)
+    harness.check(train, test)
+    return dict(harness.evaluate(tested, train, test, Runtime(workers=0), folders))
+
+
+# ---- the metric
+
+
+def test_mean_iu_by_hand():
+    """Two images; class 2 is nowhere true, and what is found as it counts against the others."""
+    first = confusion(np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 1, 1, 1]], np.uint8), 3)
+    second = confusion(np.array([[1, 0, 255]], np.uint8), np.array([[2, 0, 2]], np.uint8), 3)
+    assert first.dtype == np.int32
+    assert first.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    assert second.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]  # void is left out
+    found = mean_iu(np.stack([first, second]))
+    # Background: 2 right, 3 true, 2 found, union 3. Class 1: 2 right, 3 true, 3 found, union 4.
+    assert found["iu_0"] == pytest.approx(200 / 3)
+    assert found["iu_1"] == pytest.approx(50)
+    assert "iu_2" not in found
+    assert found["mean_iu"] == pytest.approx((200 / 3 + 50) / 2)
+    assert found["pixel_accuracy"] == pytest.approx(100 * 4 / 6)
+    assert found["mean_iu_low"] <= found["mean_iu"] <= found["mean_iu_high"]
+
+
+def test_background_counts_even_where_nothing_is_background():
+    none = np.array([[[0, 0], [0, 5]]], np.int32)
+    assert mean_iu(none)["mean_iu"] == 100  # neither true nor found: left out
+    found = np.array([[[0, 0], [5, 5]]], np.int32)
+    assert mean_iu(found)["mean_iu"] == 25  # found, never true: 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mean_iu_is_scikit_learns_mean_over_the_classes_that_are_true(seed):
+    random = np.random.default_rng(seed)
+    present = np.r_[0, random.choice(np.arange(1, 12), 6, replace=False), VOID]
+    truths = [random.choice(present, (13, 9)).astype(np.uint8) for _ in range(7)]
+    found = [random.integers(0, 12, (13, 9)).astype(np.uint8) for _ in truths]
+    found = [
+        np.where(random.random((13, 9)) < 0.4, t, f) for t, f in zip(truths, found, strict=True)
+    ]
+    found = [np.where(f == VOID, 3, f).astype(np.uint8) for f in found]
+    confusions = np.stack([confusion(t, f, 12) for t, f in zip(truths, found, strict=True)])
+    judged = np.concatenate(truths).ravel() != VOID
+    truth, guess = (np.concatenate(m).ravel()[judged] for m in (truths, found))
+    average: Any = None  # each class's own
+    expected: Any = jaccard_score(truth, guess, labels=present[:-1], average=average)
+    metrics = mean_iu(confusions)
+    by_class = [metrics[f"iu_{c}"] for c in sorted(present[:-1])]
+    order = np.argsort(present[:-1])
+    assert by_class == pytest.approx((100 * expected[order]).tolist())
+    assert metrics["mean_iu"] == pytest.approx(100 * expected.mean())
+    assert metrics["pixel_accuracy"] == pytest.approx(100 * (truth == guess).mean())
+    assert len([name for name in metrics if name.startswith("iu_")]) == 7
+
+
+def test_intervals_are_repeatable_and_shrink_with_more_images():
+    random = np.random.default_rng(0)
+    many = random.integers(0, 50, (400, 4, 4)).astype(np.int32)
+    few, all_of_them = mean_iu(many[:20]), mean_iu(many)
+    assert mean_iu(many[:20]) == few
+    widths = [m["mean_iu_high"] - m["mean_iu_low"] for m in (few, all_of_them)]
+    assert widths[1] < 0.4 * widths[0]
+
+
+def test_void_images_do_not_spoil_the_interval_and_no_pixel_at_all_is_an_error():
+    counts = np.zeros((3, 2, 2), np.int32)
+    counts[0] = [[3, 1], [0, 4]]
+    found = mean_iu(counts)  # most resamples lack the only image with pixels, or hold it twice
+    assert found["mean_iu_low"] == found["mean_iu_high"] == pytest.approx(found["mean_iu"])
+    with pytest.raises(DataError, match="void throughout"):
+        mean_iu(counts[1:])
+
+
+# ---- where the scores lie
+
+
+def test_alexnet_has_the_published_geometry():
+    """Padding 100, stride 32, the crop by 18 px of an upsampling whose first centre is at 31."""
+    network = FCN(subject().encoder, "pool5", 11, head=8)
+    assert (network.geometry.stride, network.geometry.offset) == (32, 33)
+    assert (network.padding, network.first) == (100, 31 - 18)
+    assert [FCN(subject().encoder, "pool5", 11, head=8, kernel=k).padding for k in (1, 2, 3)] == [
+        20, 36, 52,
+    ]  # fmt: skip
+    assert Geometry(subject().encoder, "conv5").stride == 16
+    assert Geometry(subject().encoder, "conv1").stride == 4
+
+
+@pytest.mark.parametrize("arch", ["torchvision:resnet18", "timm:vgg11", "torchvision:alexnet"])
+def test_other_networks_cells_lie_where_their_layers_say(arch):
+    """Within 2 px of what kernels, strides and padding give."""
+    spec = EncoderSpec(arch=arch, image_size=224, normalization=PLAIN)
+    encoder = build_encoder(spec)
+    geometry = Geometry(encoder, encoder.layers[-1])
+    known = {"torchvision:resnet18": (32, 0), "timm:vgg11": (32, 15.5),
+             "torchvision:alexnet": (32, 31)}[arch]  # fmt: skip
+    assert geometry.stride == known[0]
+    assert abs(geometry.offset - known[1]) <= 2
+    network = FCN(encoder, encoder.layers[-1], 3, kernel=2, head=4)
+    assert network(torch.randn(1, 3, 45, 70)).shape == (1, 3, 45, 70)
+
+
+def test_upsampling_is_the_published_layer_and_crop():
+    """Caffe's: a transposed convolution, kernel 63, stride 32, cropped by 18 px."""
+    scores = torch.randn(2, 3, 4, 5)
+    ramp = 1 - (torch.arange(63) - 31).abs() / 32
+    kernel = (ramp[:, None] * ramp)[None, None].repeat(3, 1, 1, 1)
+    full = F.conv_transpose2d(scores, kernel, stride=32, groups=3)
+    expected = full[..., 18 : 18 + 101, 18 : 18 + 130]
+    assert torch.allclose(upsample(scores, 32, 13, (101, 130)), expected, atol=1e-5)
+
+
+def test_upsampling_is_bilinear_interpolation_between_the_outermost_centres():
+    scores = torch.randn(1, 2, 4, 5)
+    found = upsample(scores, 8, 3.5, (32, 40))
+    expected = F.interpolate(scores, scale_factor=8, mode="bilinear", align_corners=False)
+    assert torch.allclose(found[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4], atol=1e-5)
+
+
+def test_a_linear_ramp_stays_one():
+    weights = bilinear(6, 16, 5, 80)
+    assert torch.allclose(weights[5:].sum(1), torch.ones(75))
+    centres = 5 + 16 * torch.arange(6.0)
+    assert torch.allclose(weights[5:] @ centres, torch.arange(5.0, 80), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 77), (101, 50)])
+@pytest.mark.parametrize("kernel", [1, 3, 6])
+def test_every_pixel_has_a_score(size, kernel):
+    """The output has the image's size, odd or even, and a bias reaches every pixel of it."""
+    network = FCN(subject().encoder, "pool5", 3, kernel=kernel, head=4).eval()
+    nn.init.ones_(network.score.bias)  # type: ignore[arg-type]
+    with torch.no_grad():
+        scores = network(torch.randn(2, 3, *size))
+    assert scores.shape == (2, 3, *size)
+    assert bool((scores > 0).all())
+
+
+def convolutions(network):
+    return [layer for layer in network.fc67 if isinstance(layer, torch.nn.Conv2d)]
+
+
+def test_fresh_layers_start_as_caffenets():
+    network = FCN(subject(1.0).encoder, "pool5", 21)
+    fc6, fc7 = convolutions(network)
+    for layer in (fc6, fc7):
+        assert float(layer.weight.detach().std()) == pytest.approx(0.005, rel=0.01)
+        assert layer.bias is not None
+        assert bool((layer.bias == 1).all())
+    assert not network.score.weight.any()
+    assert [tuple(m.weight.shape) for m in (fc6, fc7, network.score)] == [
+        (4096, 256, 6, 6), (4096, 4096, 1, 1), (21, 4096, 1, 1),
+    ]  # fmt: skip
+    small = FCN(subject(1.0).encoder, "pool5", 21, kernel=3, head=4096)
+    assert float(convolutions(small)[0].weight.detach().std()) == pytest.approx(0.01, rel=0.01)
+
+
+# ---- padding, mirrors, the loss
+
+
+def test_an_image_counts_the_same_alone_and_among_larger_ones():
+    """The loss of each image does not depend on what it is padded with for the others' sake."""
+    store = drawn(3, 96, sides=[(60, 90), (96, 41), (33, 33)])
+    network = FCN(subject().encoder, "pool5", 11, **TOY).eval()
+    nn.init.normal_(network.score.weight, std=0.1)
+    nn.init.normal_(network.encoder.conv1[0].bias)  # type: ignore[union-attr,index]
+    (framed,) = frames(store)
+    assert framed.size == (96, 90)
+
+    def loss(which):
+        batch = framed.images(np.array(which))
+        sizes = torch.from_numpy(store.sizes[which])
+        return pixel_loss(network(normalized(batch[:, :3], sizes, PLAIN)), batch[:, 3])
+
+    with torch.no_grad():
+        alone = [float(loss([i])) for i in range(3)]
+        assert float(loss([0, 1, 2])) == pytest.approx(np.mean(alone), rel=1e-5)
+    assert len(set(alone)) == 3
+
+
+def test_the_loss_is_the_mean_over_images_of_the_mean_over_labelled_pixels():
+    """Caffe's normalised loss with one image at a time, whose gradients are averaged."""
+    scores = torch.randn(2, 4, 5, 6)
+    masks = torch.randint(0, 4, (2, 5, 6)).to(torch.uint8)
+    masks[0, :3] = VOID
+    each = [
+        F.cross_entropy(s[None], m[None].long(), ignore_index=VOID)
+        for s, m in zip(scores, masks, strict=True)
+    ]
+    assert torch.allclose(pixel_loss(scores, masks), torch.stack(each).mean())
+    masks[0] = VOID
+    assert torch.allclose(pixel_loss(scores, masks), each[1] / 2)
+
+
+def test_padding_is_zero_after_normalising_and_masks_are_void_there():
+    store = drawn(2, 64, sides=[(40, 64), (64, 50)])
+    framed = Framed(store, (64, 70)).images(np.array([0, 1]))
+    assert framed.shape == (2, 4, 64, 70)
+    assert bool((framed[0, 3, 40:] == VOID).all())
+    assert bool((framed[:, 3, :, 64:] == VOID).all())
+    inputs = normalized(framed[:, :3], torch.from_numpy(store.sizes), PLAIN)
+    assert not inputs[0, :, 40:].any()
+    assert not inputs[1, :, :, 50:].any()
+    assert torch.allclose(inputs[0, :, :40, :64], PLAIN.apply(framed[0, None, :3, :40, :64])[0])
+
+
+def test_mirrors_turn_images_with_their_masks_in_place():
+    """Twice is nothing; within the image's width; about every second one."""
+    sizes = torch.tensor([[4, 3], [4, 5]] * 50)
+    pixels = torch.arange(100 * 4 * 4 * 5).remainder(251).reshape(100, 4, 4, 5).to(torch.uint8)
+    random = Randomness(0, 0, torch.arange(100))
+    once = mirror(pixels, sizes, random)
+    assert torch.equal(mirror(once, sizes, random), pixels)
+    turned = [not torch.equal(a, b) for a, b in zip(once, pixels, strict=True)]
+    assert 30 < sum(turned) < 70
+    narrow = next(i for i in range(0, 100, 2) if turned[i])
+    assert torch.equal(once[narrow, ..., :3], pixels[narrow, ..., :3].flip(-1))
+    assert torch.equal(once[narrow, ..., 3:], pixels[narrow, ..., 3:])
+
+
+# ---- training
+
+
+def test_the_optimiser_is_the_published_one():
+    network = FCN(subject().encoder, "pool5", 11, **TOY)
+    learner = Learner(network, np.ones((1, 2), np.int64), PLAIN, 1e-4)
+    (sgd,) = learner.optimizers()
+    groups = [
+        (len(g["params"]), g["lr"], g["weight_decay"], g["momentum"]) for g in sgd.param_groups
+    ]
+    assert groups == [(15, 1e-4, 5e-4, 0.9), (1, 2e-4, 0, 0.9)]
+    assert FCN32sConfig().model_dump() == {
+        "steps": 100_000, "batch_size": 20, "lr": 1e-4, "schedule": "constant",
+        "precision": "auto", "seed": 0, "short": 0, "longest": 500, "kernel": 6, "head": 4096,
+        "freeze": False, "rescale": False,
+    }  # fmt: skip
+
+
+def test_the_evaluated_encoder_stays_as_it_was_and_a_copy_learns(tmp_path):
+    tested, train = subject(), drawn(8)
+    before = weights_digest(tested.encoder.state_dict())
+    outcome = segmented(QUICK, tested, train, drawn(4, split="test"), tmp_path)["pool5"]
+    assert weights_digest(tested.encoder.state_dict()) == before
+    assert outcome.predictions["confusion"].shape == (4, 11, 11)
+    assert outcome.predictions["confusion"].dtype == np.int32
+    assert outcome.predictions["confusion"].sum() == 4 * 64 * 63  # a column of each is void
+    metrics = FCN32s(QUICK).score(outcome.predictions)
+    for name, value in outcome.selection["iu"].items():
+        number = outcome.selection["classes"].index(name)
+        assert metrics[f"iu_{number}"] == pytest.approx(value, abs=0.01)
+    assert (tmp_path / "pool5" / "masks.png").stat().st_size > 5000
+
+
+def networks_of(monkeypatch):
+    """The networks that are trained, as they were after it."""
+    kept, plain = [], segmentation.judge
+
+    def noting(network, *rest):
+        kept.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return plain(network, *rest)
+
+    monkeypatch.setattr(segmentation, "judge", noting)
+    return kept
+
+
+def test_a_frozen_encoder_does_not_move_and_the_rest_does(tmp_path, monkeypatch):
+    kept = networks_of(monkeypatch)
+    tested, train = subject(), drawn(8)
+    layers: Any = tested.encoder
+    layers.conv5.append(nn.BatchNorm2d(26))  # statistics that training would move
+    for freeze in (True, False):
+        config = QUICK.model_copy(update={"freeze": freeze})
+        segmented(config, tested, train, drawn(2), tmp_path / str(freeze))
+    start = tested.encoder.state_dict()
+    same = [{n: torch.equal(state[f"encoder.{n}"], start[n]) for n in start} for state in kept]
+    assert all(same[0].values())
+    assert not any(same[1][n] for n in start if n.endswith("weight"))
+    assert same[1]["conv5.2.running_mean"]  # eval mode: the padding's statistics are not wanted
+    assert bool(kept[0]["score.weight"].any())
+
+
+def test_test_masks_do_not_reach_the_predictions(tmp_path, monkeypatch):
+    kept = networks_of(monkeypatch)
+    test = scene_pairs(3, split="test")
+    other = [(image, np.ones_like(mask)) for image, mask in test]
+    for name, judged in (("a", test), ("b", other)):
+        segmented(QUICK, subject(), drawn(6), whole(judged), tmp_path / name)
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+def test_a_stopped_run_ends_with_the_same_weights(tmp_path, monkeypatch):
+    kept = networks_of(monkeypatch)
+    train, test = drawn(8, sides=[(64, 64), (50, 64)]), drawn(2)
+    segmented(QUICK, subject(), train, test, tmp_path / "whole")
+    plain = Learner.train_step
+
+    def stopping(self, images, step):
+        if step.index == 3:
+            signal.raise_signal(signal.SIGINT)
+        return plain(self, images, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "train_step", stopping)
+        with pytest.raises(Interrupted):
+            segmented(QUICK, subject(), train, test, tmp_path / "cut")
+    segmented(QUICK, subject(), train, test, tmp_path / "cut")
+    assert len(kept) == 2
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+def test_rescaling_levels_the_rates_up_to_fc7(tmp_path):
+    train = drawn(6, 64)
+    config = QUICK.model_copy(update={"steps": 1, "rescale": True, "freeze": True})
+    found = segmented(config, subject(0.25), train, train, tmp_path)["pool5"]
+    scales = found.selection["rescaled"]
+    rates = [scales[name] for name in scales if name.endswith("rate_after")]
+    before = [scales[name] for name in scales if name.endswith("rate_before")]
+    assert len(rates) == 7  # conv1-5, fc6, fc7
+    assert max(rates) / min(rates) < 1.05 < max(before) / min(before)
+
+
+@pytest.mark.slow
+def test_eight_scenes_are_learnt_by_heart(tmp_path):
+    """At conv1, whose cells are 4 px apart: those of pool5 are as large as an object."""
+    train = drawn(8, 192)
+    config = FCN32sConfig(
+        steps=300, batch_size=8, lr=0.1, precision="32", kernel=9, head=128, rescale=True
+    )
+    found = segmented(config, subject(0.12, ("conv1",)), train, train, tmp_path)["conv1"]
+    assert FCN32s(config).score(found.predictions)["mean_iu"] > 90
+
+
+# ---- requests
+
+
+def test_deviations_are_named():
+    assert FCN32sConfig(precision="32", seed=3).deviations() == []
+    other = FCN32sConfig(steps=500, longest=128, kernel=3, freeze=True, precision="bf16")
+    assert sorted(other.deviations()) == [
+        "freeze=True", "kernel=3", "longest=128", "precision=bf16", "steps=500",
+    ]  # fmt: skip
+
+
+def test_masks_without_anything_to_learn_or_to_judge_are_refused():
+    pairs = scene_pairs(2)
+    nothing = whole([(i, np.where(m == VOID, m, 0).astype(np.uint8)) for i, m in pairs])
+    plain, void = whole(pairs), whole([(i, np.full_like(m, VOID)) for i, m in pairs])
+    with pytest.raises(DataError, match="no class to learn"):
+        FCN32s(QUICK).check(nothing, plain)
+    with pytest.raises(DataError, match="no pixel to judge"):
+        FCN32s(QUICK).check(plain, void)
+    FCN32s(QUICK).check(plain, nothing)
+
+
+def test_encoders_that_cannot_be_applied_to_whole_images_are_refused():
+    fixed = build_encoder(
+        EncoderSpec(arch="timm:vit_tiny_patch16_224", image_size=224, normalization=PLAIN)
+    )
+    with pytest.raises(UsageError, match="one size only"):
+        FCN(fixed, fixed.layers[-1], 3, head=4)
+
+    class Pooled(nn.Module):
+        layers = ("top",)
+
+        def forward(self, images, layers):
+            return {"top": images.mean((2, 3), keepdim=True)}
+
+    pooled: Any = Pooled()
+    with pytest.raises(UsageError, match="choose another --layer"):
+        FCN(pooled, "top", 3, head=4)
+
+
+SEGMENT = ("segment", "--longest", "64", "--kernel", "1", "--head", "16", "--workers", "0")
+STEPS = ("--steps", "3", "--batch-size", "4")
+
+
+def test_the_command_writes_a_record_that_its_predictions_explain(bench, finished):
+    place = (*SCENES, "--workspace", finished)
+    result = bench(*SEGMENT, *STEPS, "--layer", "conv5", "--layer", "pool5", *place)
+    assert result.code == 0, result.err
+    assert "segmentation/fcn32s@1 steps=3 batch_size=4 longest=64 kernel=1 head=16" in result.out
+    for layer in ("conv5", "pool5"):
+        (folder,) = finished.glob(f"evaluation/segmentation-fcn32s-{layer}-random-*")
+        record = json.loads((folder / "record.json").read_text())
+        with np.load(folder / "predictions.npz") as rows:
+            assert FCN32s(QUICK).score(dict(rows)) == record["metrics"]
+        assert set(record["files"]) == {"masks.png", "predictions.npz"}
+        assert record["details"]["selection"]["classes"][:2] == ["background", "house"]
+        assert record["details"]["selection"]["frame"] == [64, 64]
+    assert not list(finished.rglob("checkpoint.pt"))
+    again = bench(*SEGMENT, *STEPS, "--layer", "conv5", "--layer", "pool5", *place)
+    assert again.out == result.out
+
+
+def test_whole_images_are_resized_as_asked(bench, finished):
+    sides = ("--short", "48", "--longest", "50", "--freeze")
+    result = bench(*SEGMENT, *STEPS, *sides, *SCENES, "--workspace", finished)
+    assert result.code == 0, result.err
+    assert "short=48 longest=50 kernel=1 head=16 freeze=True" in result.out
+    (path,) = finished.glob("evaluation/*/record.json")
+    assert json.loads(path.read_text())["details"]["selection"]["frame"] == [48, 48]
+
+
+def test_requests_that_cannot_be_met(bench, finished, tiny_photos):
+    place = (*SCENES, "--workspace", finished)
+    fails(bench(*SEGMENT, "--short", "65", *place), 2, "--short 65", "--longest 64")
+    fails(bench(*SEGMENT, "--layer", "conv9", *place), 2, "unknown layer 'conv9'")
+    for option, value in (
+        ("--kernel", "0"), ("--head", "0"), ("--longest", "31"), ("--steps", "0"), ("--lr", "0"),
+        ("--short", "-1"),
+    ):  # fmt: skip
+        fails(bench("segment", option, value, *place), 2, option)
+    photos = ("--data", f"folder:{tiny_photos}", "--workspace", finished)
+    fails(bench(*SEGMENT, *STEPS, *photos), 1, "segmentation")
+    fails(bench(*SEGMENT, *STEPS, "--lr", "1e30", *place), 1, "lower --lr")
+
+
+def test_a_fixed_size_encoder_is_refused_by_name_of_its_layer(bench, workspace, monkeypatch):
+    def untrained(spec, pretrained=False):
+        return build_encoder(spec)
+
+    monkeypatch.setattr("ssl_bench.reference.build_encoder", untrained)
+    vit = ("--encoder", "timm:vit_tiny_patch16_224", "--workspace", workspace)
+    result = bench(*SEGMENT, *STEPS, *vit, *SCENES)
+    fails(result, 2, "layer blocks.11", "one size only", "convolutional")
+
+
+def test_the_palette_is_vocs():
+    colours = voc_palette()
+    assert colours[[0, 1, 2, 8, 15, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [64, 0, 0], [192, 128, 128], [0, 64, 128],
+        [224, 224, 192],
+    ]  # fmt: skip
+    assert len({tuple(c) for c in colours.tolist()}) == 256

@@ -1,0 +1,46 @@
+"""The command line: what it answers, and calls that must succeed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ssl_bench.cli import main
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command line answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+Bench = Callable[..., Result]
+
+
+DATA = "scenes:train=60,test=20"
+TOY = ("--image-size", 64, "--width", 0.1, "--workers", 0, "--data", DATA)
+
+
+def call(*words: object) -> None:
+    """`bench WORD …` for fixtures of a whole module; must succeed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 0
+
+
+def launched(arguments: list[str]) -> str:
+    """What the command prints; it starts another process of itself."""
+    call = [str(Path(sys.executable).with_name("bench")), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

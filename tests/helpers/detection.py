@@ -1,0 +1,65 @@
+"""Fast R-CNN, small and quick, for tests of detection."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.detection import FastRCNN, FastRCNNConfig
+from eval.fast_rcnn import new_heads
+from eval.fcn import Geometry
+from ssl_bench.counter import Randomness
+from ssl_bench.encoders import EncoderSpec, Normalization, build_encoder, initialize
+from ssl_bench.runtime import Runtime
+from ssl_bench.task import Subject
+
+QUICK = FastRCNNConfig(steps=5, batch_size=2, short=96, longest=128, head=32, rois=32)
+LEARNT = QUICK.model_copy(update={"proposals": "rpn"})
+DETECT = ("--steps", "3", "--short", "96", "--longest", "128", "--head", "32", "--rois", "16")
+PLAIN = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def spec_of(store, width=0.1, arch="alexnet"):
+    return EncoderSpec(arch=arch, image_size=64, width=width, normalization=store.normalization)
+
+
+def subject(store, width=0.1, arch="alexnet", layer="conv5"):
+    spec = spec_of(store, width, arch)
+    encoder = build_encoder(spec)
+    initialize(encoder, "fan-in", 0, "encoder")
+    return Subject(encoder, spec, (layer,))
+
+
+def detected(config, tested, stores, folder: Path, **runtime):
+    folder.mkdir(exist_ok=True)
+    (layer,) = tested.layers
+    settings = Runtime(**{"workers": 0, **runtime})
+    train, test = stores
+    return dict(FastRCNN(config).evaluate(tested, train, test, settings, {layer: folder}))[layer]
+
+
+def kept(monkeypatch):
+    """The networks that are made from here on."""
+    made, plain = [], FastRCNN._network
+
+    def noting(self, *arguments):
+        made.append(plain(self, *arguments))
+        return made[-1]
+
+    monkeypatch.setattr(FastRCNN, "_network", noting)
+    return made
+
+
+def heads_of(encoder, classes=3, rois=32, lowest=0.1):
+    heads: Any = new_heads(Geometry(encoder, "conv5"), 16, classes, rois, lowest, 0)
+    heads.fg_bg_sampler.draw = draw_of(0)
+    return heads
+
+
+def draw_of(seed):
+    random = Randomness(seed, 0, torch.arange(4))
+
+    def draw(stream, image, count):
+        return Randomness(seed, 0, random.positions[image : image + 1]).uniform(stream, count)[0]
+
+    return draw

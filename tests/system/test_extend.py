@@ -1,0 +1,159 @@
+"""A third party's package, docs/example: installed, it stands beside the built-in methods."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestCentroid
+from sklearn.preprocessing import normalize
+
+from helpers.places import ROOT
+from helpers.refusals import fails
+from ssl_bench import catalogue
+from ssl_bench.features import Features, Rows
+from ssl_bench.protocols import protocols
+from ssl_bench.records import read_records
+
+EXAMPLE = ROOT / "docs" / "example"
+DATA = ["--data", "scenes:train=60,test=20"]
+SMALL = ["--image-size", "64", "--width", "0.1", "--init", "fan-in"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The package as pip installs it, built by its own backend and without a network."""
+    target = tmp_path_factory.mktemp("site")
+    source = target / "source"  # a build leaves nothing in the checkout
+    for path in EXAMPLE.rglob("*"):
+        if path.suffix in (".py", ".toml"):
+            copy = source / path.relative_to(EXAMPLE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target"]
+    made = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, str(target / "installed"), str(source)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    return target / "installed"
+
+
+def forget() -> None:
+    """What the process found before is looked for again."""
+    catalogue._found.cache_clear()
+    protocols.cache_clear()
+
+
+@pytest.fixture
+def installed(site, monkeypatch):
+    """Both methods can be found."""
+    monkeypatch.syspath_prepend(str(site))
+    forget()
+    yield
+    forget()
+    for name in [n for n in sys.modules if n.startswith("ssl_bench_example")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def workspace(installed, bench, tmp_path):
+    """A run of the third party's pretext and one of random weights, measured by both."""
+    where = [*DATA, "--workspace", str(tmp_path / "runs"), "--workers", "0"]
+    for words in (["rotation", "--steps", "3", "--batch-size", "8"], ["random"]):
+        made = bench("pretrain", *words, *SMALL, *where)
+        assert made.code == 0, made.err
+    for words in (["class-mean"], ["linear-probe", "--strengths", "3"]):
+        made = bench(*words, "--layer", "conv3", *where)
+        assert made.code == 0, made.err
+    return tmp_path / "runs"
+
+
+def test_each_is_one_short_file():
+    for name in ("rotation", "class_mean"):
+        assert len((EXAMPLE / "ssl_bench_example" / f"{name}.py").read_text().splitlines()) < 60
+
+
+def test_they_are_listed_like_the_built_in_ones(installed, bench):
+    assert "Rotation: predict by which quarter turn" in bench("pretrain", "--help").out
+    assert "Class means: the class whose mean" in bench("--help").out
+    assert "class-mean/mensink13@1" in bench("protocols").out
+    assert "Mensink et al." in bench("protocols", "show", "class-mean/mensink13").out
+
+
+def test_their_rows_and_columns_stand_in_the_table(workspace, bench, tmp_path):
+    table = bench("table", "--workspace", workspace).out
+    columns = table.splitlines()[0]
+    assert "class-mean/mensink13@1 conv3" in columns
+    assert "linear/logreg@1 strengths=3 conv3" in columns
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    assert rows[1:3] == ["random", "rotation"]
+    assert "rotation − random" in table
+    compared = bench("compare", "rotation", "random", "--workspace", workspace)
+    assert compared.code == 0, compared.err
+    assert "class-mean/mensink13@1 conv3" in compared.out
+    page = tmp_path / "report.html"
+    assert bench("report", "--workspace", workspace, "--out", page).code == 0
+    assert "class-mean/mensink13@1" in page.read_text()
+
+
+def test_their_numbers_are_verified(workspace, bench):
+    assert bench("verify", workspace).code == 0
+    record = next(
+        r for r in read_records(workspace, "evaluation")
+        if r.method == "rotation" and r.identity["protocol"].startswith("class-mean")
+    )  # fmt: skip
+    (path,) = workspace.glob(f"evaluation/*-{record.key[:12]}/record.json")
+    claimed = f'"top1": {record.metrics["top1"]}'
+    text = path.read_text()
+    assert claimed in text
+    path.write_text(text.replace(claimed, '"top1": 99.5'))
+    made = bench("verify", workspace)
+    assert made.code == 1
+    assert "top1 is 99.5 in the record" in made.out + made.err
+
+
+def test_a_suite_names_them(installed, bench, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'name = "mine"\ndata = "scenes:train=60,test=20"\n'
+        '[encoder]\nimage_size = 64\nwidth = 0.1\ninit = "fan-in"\n'
+        '[[pretrain]]\nmethod = "rotation"\nsteps = 2\nbatch_size = 4\n'
+        '[[evaluate]]\nevaluation = "class-mean"\nlayers = ["conv2", "pool5"]\n'
+    )
+    made = bench("run", path, "--workspace", tmp_path / "runs", "--workers", 0)
+    assert made.code == 0, made.err
+    assert "| rotation" in made.out
+    assert "Control, shuffled training labels, class-mean/mensink13@1" in made.out
+
+
+def test_without_the_package_its_names_are_unknown_and_its_numbers_still_shown(
+    workspace, bench, monkeypatch
+):
+    monkeypatch.undo()
+    forget()
+    fails(bench("pretrain", "rotation"), 2, "rotation")
+    table = bench("table", "--workspace", workspace)
+    assert table.code == 0, table.err
+    assert "| rotation" in table.out
+
+
+def features(rows, labels):
+    """Features of images of four classes."""
+    return Features(Rows.of(torch.from_numpy(rows).float()), labels, ("a", "b", "c", "d"))
+
+
+def test_class_means_are_scikit_learns(installed):
+    """On features of length 1; class 1 of the set has no training image."""
+    random = np.random.default_rng(0)
+    labels = random.choice([0, 2, 3], 60)
+    train, test = (random.normal(size=(n, 7)) + 2 * np.eye(7)[la] for n, la in
+                   ((60, labels), (40, random.choice([0, 2, 3], 40))))  # fmt: skip
+    oracle = NearestCentroid().fit(normalize(train), labels).predict(normalize(test))
+    probe = catalogue.load("eval", "class-mean")
+    found = probe(probe.Config()).probe(
+        "conv1", features(train, labels), features(test, np.zeros(40, np.int64))
+    )
+    assert len(set(oracle)) == 3
+    np.testing.assert_array_equal(found.predictions["predicted"], oracle)

@@ -1,0 +1,368 @@
+"""Methods compared on the same images: resamples drawn by hand, and `bench compare` by scipy."""
+
+import gc
+import re
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers.bench import DATA, TOY, call
+from helpers.predictions import LESS, MORE, answers, fills, stored
+from helpers.refusals import fails, only
+from ssl_bench import catalogue
+from ssl_bench.comparison import Measured, harness_of
+from ssl_bench.metrics import RESAMPLES, _resamples
+from ssl_bench.records import folder_of, read_records
+
+# ---- resamples
+
+
+def boxes(random, count, kinds):
+    """float32 (N, `count`, 6): class, score or difficult, box; every fourth place is empty."""
+    corner = random.uniform(0, 40, (30, count, 2))
+    size = random.uniform(5, 30, (30, count, 2))
+    label = random.integers(0, kinds, (30, count, 1)).astype(float)
+    label[random.random(label.shape) < 0.25] = -1
+    rank = np.round(random.random((30, count, 1)), 2)
+    return np.concatenate([label, rank, corner, corner + size], 2).astype(np.float32)
+
+
+def example(protocol):
+    """Predictions for 30 test images as the protocol's harness stores them."""
+    random = np.random.default_rng(0)
+    label = random.integers(0, 3, 30)
+    predicted = np.where(random.random(30) < 0.6, label, random.integers(0, 3, 30))
+    targets = random.integers(-1, 2, (30, 3)).astype(np.int8)
+    scores = np.round(random.normal(targets, 1), 1).astype(np.float32)
+    truth = boxes(random, 3, 2)
+    truth[..., 1] = random.random((30, 3)) < 0.2  # difficult
+    found = np.concatenate([truth, boxes(random, 4, 2)], 1)  # each object, and as much besides
+    found[:, :3, 1] = np.round(random.random((30, 3)), 2)
+    return {
+        "linear/logreg@1": {"label": label, "predicted": predicted},
+        "knn/vissl@1": {
+            "label": label, "predicted": predicted, "predicted_by_k": predicted[:, None],
+        },
+        "svm/goyal19-voc07@1": {"targets": targets, "scores": scores},
+        "finetune/krahenbuhl16@1": {"targets": targets, "scores": scores},
+        "segmentation/fcn32s@1": {"confusion": random.integers(0, 99, (30, 3, 3), np.int32)},
+        "detection/fast-rcnn@1": {"detections": found, "objects": truth},
+        "inpainting/pathak16@1": {
+            name: random.normal(20, 3, 30).astype(np.float32)
+            for name in ("l1", "l2", "psnr", "ssim")
+        },
+    }[protocol]  # fmt: skip
+
+
+BY_PROTOCOL = {
+    "linear/logreg@1": ["top1"],
+    "knn/vissl@1": ["top1"],
+    "svm/goyal19-voc07@1": ["map11"],
+    "finetune/krahenbuhl16@1": ["map_uninterpolated", "map11"],
+    "segmentation/fcn32s@1": ["mean_iu"],
+    "detection/fast-rcnn@1": ["map11", "map"],
+    "inpainting/pathak16@1": ["l1", "l2", "psnr", "ssim"],
+}
+PLACES = [(protocol, metric) for protocol, metrics in BY_PROTOCOL.items() for metric in metrics]
+
+
+def drawn_by_hand(found, harness, predictions, metric):
+    """Each resample is the score of the images that it draws, some of them several times."""
+    assert len(found) == 1 + RESAMPLES
+    assert found[0] == pytest.approx(harness.score(predictions)[metric])
+    images = len(next(iter(predictions.values())))
+    for place in (1, 2, 3, RESAMPLES):
+        which = np.repeat(np.arange(images), _resamples(images)[:, place])
+        drawn = {name: rows[which] for name, rows in predictions.items()}
+        assert found[place] == pytest.approx(harness.score(drawn)[metric]), place
+
+
+@pytest.mark.parametrize(("protocol", "metric"), PLACES)
+def test_a_resample_is_the_metric_of_the_images_drawn(tmp_path, protocol, metric):
+    predictions = example(protocol)
+    record = stored(tmp_path, "random", predictions, protocol=protocol)
+    found = Measured(record, metric, tmp_path).resampled
+    assert found is not None
+    drawn_by_hand(found, harness_of(record), predictions, metric)
+    assert found[0] == Measured(record, metric, tmp_path).value
+    assert np.ptp(found) > 0
+
+
+def test_images_of_one_label_are_resampled_after_fine_tuning_too(tmp_path):
+    """`finetune/krahenbuhl16` measures top-1 then."""
+    predictions, protocol = example("linear/logreg@1"), "finetune/krahenbuhl16@1"
+    record = stored(tmp_path, "random", predictions, protocol=protocol)
+    found = Measured(record, "top1", tmp_path).resampled
+    assert found is not None
+    drawn_by_hand(found, harness_of(record), predictions, "top1")
+
+
+def test_every_protocol_is_resampled_but_the_one_with_draws_of_its_own():
+    all_of_them = {catalogue.evaluation(name) for name in catalogue.names("eval")}
+    by_base = {"linear/logreg@1": {"linear/zhang16@1", "finetune/linear-head@1"},
+               "knn/vissl@1": {"knn/dinov2@1", "knn/lightly@1"}}  # fmt: skip
+    known = {*BY_PROTOCOL, *(p for protocols in by_base.values() for p in protocols)}
+    assert {harness.protocol for harness in all_of_them} - known == {"low-shot/goyal19@1"}
+    for base, protocols in by_base.items():
+        for harness in (h for h in all_of_them if h.protocol in protocols):
+            assert list(harness(harness.Config()).resampled(example(base))) == ["top1"]
+
+
+def test_two_methods_have_the_same_resamples(tmp_path):
+    """One image alone has an error: its resamples are how often that image was drawn."""
+    one, other = np.zeros((2, 30))
+    one[3] = other[3] = 30
+    rest = fills(10, 15)
+    found = [
+        Measured(
+            stored(tmp_path, name, {**rest, "l1": l1}, protocol="inpainting/pathak16@1"),
+            "l1", tmp_path,
+        ).resampled
+        for name, l1 in (("a", one), ("b", other + np.eye(30)[5] * 60))
+    ]  # fmt: skip
+    assert found[0] is not None
+    assert found[1] is not None
+    counts = _resamples(30)
+    assert found[0] == pytest.approx(counts[3])
+    assert found[1] - found[0] == pytest.approx(2 * counts[5])
+
+
+# ---- which test belongs to which numbers
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "test"),
+    [
+        ("knn/vissl@1", "top1", "McNemar"),
+        ("inpainting/pathak16@1", "psnr", "paired t"),
+        ("svm/goyal19-voc07@1", "map11", "paired bootstrap"),
+        ("segmentation/fcn32s@1", "mean_iu", "paired bootstrap"),
+    ],
+)
+def test_each_metric_has_its_test(tmp_path, protocol, metric, test):
+    """Of the same predictions nothing is left: p is 1."""
+    pair = [
+        Measured(stored(tmp_path, name, example(protocol), protocol=protocol), metric, tmp_path)
+        for name in ("a", "b")
+    ]
+    found = pair[0].paired(pair[1])
+    assert found is not None
+    assert (found.test, found.mean, found.half if test != "McNemar" else 0, found.p) == (
+        test, 0, 0, 1,
+    )  # fmt: skip
+
+
+# ---- bench compare
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    """Two encoders and their numbers, some with two seeds of the probe."""
+    folder = tmp_path_factory.mktemp("toy") / "runs"
+    place = ("--workspace", folder)
+    start = ("--init", "fan-in", *TOY, *place)
+    call("pretrain", "random", *start)
+    call("pretrain", "context-encoder", "--steps", 3, "--batch-size", 8, "--lr", 0.01, *start)
+    measure = ("--data", DATA, "--workers", 0, *place)
+    call("knn", "--k", 5, "--layer", "conv3", *measure)
+    call("linear-probe", "--strengths", 2, "--layer", "conv1", *measure)
+    for seed in (0, 1, 2):
+        few = ("--layer", "conv2", "--labels", 4, "--steps", 4, "--batch-size", 20, "--lr", 0.003)
+        call("finetune", "--protocol", "linear-head", *few, "--seed", seed, *measure)
+    call("inpainting", "--encoder", "context-encoder", *measure)
+    return folder
+
+
+LINE = re.compile(
+    r"(?P<place>\S+@\d.* on \S+) +(?P<a>-?[\d.]+) +(?P<b>-?[\d.]+) +(?P<gap>[+-][\d.]+) ± "
+    r"(?P<half>[\d.]+) +(?P<p>\S+) +(?P<holm>\S+) +(?P<test>.*)"
+)
+
+
+def compared(bench, folder, *words):
+    """What `bench compare` prints, by place."""
+    result = bench("compare", *words, "--workspace", folder)
+    assert result.code == 0, result.err
+    found = [LINE.fullmatch(line) for line in result.out.splitlines()[3:]]
+    assert all(found), result.out
+    return {" ".join(line["place"].split()): line.groupdict() for line in found if line}
+
+
+def arrays(folder, protocol, method):
+    """Stored predictions of a method's records of a protocol, by seed."""
+    found = {}
+    for record in read_records(folder, "evaluation"):
+        if record.identity["protocol"] == protocol and record.method == method:
+            with np.load(folder_of(folder, record) / "predictions.npz") as rows:
+                found[record.identity["config"]["seed"]] = dict(rows)
+    return [found[seed] for seed in sorted(found)]
+
+
+def holm_of(p_values):
+    """Holm's p-values, sorted."""
+    steps = [p * (len(p_values) - i) for i, p in enumerate(sorted(p_values))]
+    return [min(1, p) for p in accumulate(steps, max)]
+
+
+def test_compare_prints_what_the_predictions_say(bench, toy):
+    lines = compared(bench, toy, "context-encoder", "random")
+    places = {
+        "knn/dinov2@1": f"knn/dinov2@1 k=5 conv3 top1 on {DATA}",
+        "linear/logreg@1": f"linear/logreg@1 strengths=2 conv1 top1 on {DATA}",
+    }
+    for protocol, place in places.items():
+        mine, other = (
+            rows["label"] == rows["predicted"]
+            for method in ("context-encoder", "random")
+            for rows in arrays(toy, protocol, method)
+        )
+        line = lines[place]
+        assert (float(line["a"]), float(line["b"])) == (100 * mine.mean(), 100 * other.mean())
+        won, lost = (mine & ~other).sum(), (other & ~mine).sum()
+        p = stats.binomtest(won, won + lost).pvalue if won + lost else 1
+        assert float(line["gap"]) == 5 * (won - lost)
+        spread = (100.0 * mine - 100.0 * other).std() / 20**0.5
+        assert float(line["half"]) == pytest.approx(1.959964 * spread, abs=0.006)
+        assert float(line["p"]) == pytest.approx(p, rel=0.05)  # two digits
+        assert line["test"] == "McNemar, images"
+
+
+def test_compare_pairs_seeds_where_there_are_several(bench, toy):
+    protocol = "finetune/linear-head@1"
+    lines = compared(bench, toy, "context-encoder", "random", "--protocol", protocol)
+    (line,) = lines.values()
+    means = [
+        [100 * (rows["label"] == rows["predicted"]).mean() for rows in arrays(toy, protocol, m)]
+        for m in ("context-encoder", "random")
+    ]
+    assert [len(values) for values in means] == [3, 3]
+    differences = np.subtract(means[0], means[1])
+    assert np.ptp(differences) > 1  # percent; else the test below would not be one
+    half = stats.t.ppf(0.975, 2) * differences.std(ddof=1) / 3**0.5
+    assert float(line["gap"]) == pytest.approx(differences.mean(), abs=0.006)
+    assert float(line["half"]) == pytest.approx(half, abs=0.006)
+    t = differences.mean() / (differences.std(ddof=1) / 3**0.5)
+    assert float(line["p"]) == pytest.approx(2 * stats.t.sf(abs(t), 2), rel=0.05)
+    assert line["test"] == "paired t, seeds"
+
+
+def test_compare_corrects_over_what_it_lists(bench, toy):
+    lines = compared(bench, toy, "Telea", "mean colour")
+    mine, other = (arrays(toy, "inpainting/pathak16@1", m)[0] for m in ("Telea", "mean colour"))
+    raw = {
+        metric: stats.ttest_rel(mine[metric].astype(float), other[metric].astype(float)).pvalue
+        for metric in ("l1", "l2", "psnr", "ssim")
+    }
+    by_metric = {place.split()[-3]: line for place, line in lines.items()}
+    assert by_metric.keys() == raw.keys()
+    for metric, line in by_metric.items():
+        assert float(line["p"]) == pytest.approx(raw[metric], rel=0.05)
+    found = sorted(float(line["holm"]) for line in lines.values())
+    assert found == pytest.approx(holm_of(list(raw.values())), rel=0.05)
+
+
+def test_a_network_is_compared_with_a_row_without_an_encoder(bench, toy):
+    """Not its nearest neighbours, which the same encoder finds, but its own fills."""
+    lines = compared(bench, toy, "context-encoder", "Telea")
+    mine, other = (arrays(toy, "inpainting/pathak16@1", m)[0] for m in ("context-encoder", "Telea"))
+    (line,) = (line for place, line in lines.items() if " psnr " in place)
+    gap = mine["psnr"].astype(float) - other["psnr"].astype(float)
+    assert float(line["gap"]) == pytest.approx(gap.mean(), abs=0.006)
+
+
+def test_nearest_neighbours_are_compared_by_their_rows_name(bench, toy):
+    lines = compared(bench, toy, "nearest (pool5 of context-encoder)", "nearest (HOG)")
+    assert len(lines) == 4
+
+
+def test_a_run_is_named_by_its_key(bench, toy):
+    keys = {r.method: r.key for r in read_records(toy, "pretrain")}
+    named = [f"{method}@{keys[method][:8]}" for method in ("random", "context-encoder")]
+    by_key = compared(bench, toy, *named)
+    assert by_key == compared(bench, toy, "random", "context-encoder")
+    assert len(by_key) == 3
+
+
+def test_the_other_way_round_the_sign_turns(bench, toy):
+    there = compared(bench, toy, "context-encoder", "random")
+    back = compared(bench, toy, "random", "context-encoder")
+    assert there.keys() == back.keys()
+    for place, line in there.items():
+        assert float(line["gap"]) == -float(back[place]["gap"])
+        kept = ("half", "p", "holm", "test")
+        assert [line[k] for k in kept] == [back[place][k] for k in kept]
+
+
+@pytest.mark.parametrize("protocol", ["knn/dinov2", "knn/dinov2@1"])
+def test_one_protocol_alone_is_a_family_of_its_own(bench, toy, protocol):
+    lines = compared(bench, toy, "context-encoder", "random", "--protocol", protocol)
+    ((place, line),) = lines.items()
+    assert place.startswith("knn/dinov2@1 ")
+    assert line["holm"] == line["p"]
+
+
+# ---- refusals
+
+
+def test_an_unknown_method_has_near_names(bench, toy):
+    result = bench("compare", "contxt-encoder", "random", "--workspace", toy)
+    fails(result, 2, "unknown method 'contxt-encoder'", "did you mean context-encoder")
+
+
+def test_an_unknown_protocol_has_near_names(bench, toy):
+    result = bench("compare", "random", "Telea", "--protocol", "knn/dino", "--workspace", toy)
+    fails(result, 2, "unknown protocol 'knn/dino'", "knn/dinov2@1")
+
+
+def test_another_version_of_a_protocol_is_not_installed(bench, toy):
+    result = bench("compare", "random", "Telea", "--protocol", "knn/dinov2@7", "--workspace", toy)
+    fails(result, 2, "knn/dinov2@7 is not installed", "knn/dinov2@1")
+
+
+def test_methods_without_a_common_number(bench, toy):
+    result = bench("compare", "random", "Telea", "--workspace", toy)
+    fails(result, 2, "random and Telea share no number")
+
+
+def test_a_method_without_a_number_of_the_protocol_is_not_called_unknown(bench, toy):
+    words = ("random", "context-encoder", "--protocol", "svm/goyal19-voc07")
+    result = bench("compare", *words, "--workspace", toy)
+    fails(result, 2, "random")
+    assert "unknown method" not in result.err
+
+
+def test_a_damaged_predictions_file_is_named(bench, tmp_path):
+    for method in ("a", "b"):
+        stored(tmp_path, method, answers(6, 4))
+    path = only(tmp_path, "evaluation/*-b-*/predictions.npz")
+    path.write_bytes(path.read_bytes()[:-30])
+    fails(bench("compare", "a", "b", "--workspace", tmp_path), 1, str(path))
+    gc.collect()  # a file that was left open warns now
+
+
+# ---- other images
+
+
+def test_other_test_images_are_never_paired(bench, tmp_path):
+    """The same name and number of them, and another content."""
+    stored(tmp_path, "a", MORE, data="one")
+    stored(tmp_path, "b", LESS, data="other")
+    fails(bench("compare", "a", "b", "--workspace", tmp_path), 2, "share no number")
+
+
+def test_seeds_on_other_test_images_are_never_paired(bench, tmp_path):
+    for seed in (0, 1, 2):
+        stored(tmp_path, "a", answers(60 + seed, 40 - seed), data="one", seed=seed)
+        stored(tmp_path, "b", answers(50, 50), data="other", seed=seed)
+    fails(bench("compare", "a", "b", "--workspace", tmp_path), 2, "share no number")
+
+
+def test_a_method_measured_on_two_sets_of_one_name_is_compared_on_the_shared_one(bench, tmp_path):
+    stored(tmp_path, "a", MORE, data="one")
+    stored(tmp_path, "a", answers(10, 90), data="other")
+    stored(tmp_path, "b", LESS, data="one")
+    (line,) = compared(bench, tmp_path, "a", "b").values()
+    assert (float(line["a"]), float(line["gap"])) == (60, 8)

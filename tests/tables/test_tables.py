@@ -1,0 +1,437 @@
+"""Tables come from records: means, intervals, paired differences, which cells lead, three forms."""
+
+import csv
+import io
+import re
+from datetime import UTC, datetime
+
+import pytest
+from scipy import stats
+
+from helpers.predictions import LESS, MORE, answers, fills, stored
+from ssl_bench import catalogue
+from ssl_bench.records import Provenance, Record
+from ssl_bench.tables import LEADS, STALE, Table
+
+VALUES = {  # method -> top1 of seeds 0, 1, 2
+    "context-encoder": [30.0, 32.0, 34.0],
+    "autoencoder": [29.0, 28.0, 30.0],
+    "random": [20.0, 22.0, 24.0],
+}
+
+
+def record(
+    method, seed, top1, layer="pool5", settings=None, data="scenes", protocol=None, digest="d"
+):
+    made = Provenance(
+        command="bench", finished=datetime.now(UTC), seconds=1, peak_memory_mb=1, device="cpu",
+        python="3", packages={}, git_commit=None, git_dirty=None,
+    )  # fmt: skip
+    return Record(
+        kind="evaluation",
+        key="0",
+        identity={
+            "protocol": "linear/logreg@1",
+            "layer": layer,
+            "config": {"seed": seed},
+            "data": {"train": digest, "test": digest},
+        },
+        method=method,
+        data=data,
+        metrics={"top1": top1, "top1_low": top1 - 2, "top1_high": top1 + 2},
+        details={
+            "metric": "top1",
+            "protocol": protocol or "linear/logreg@1",
+            "pretraining": {"seed": seed, **(settings or {})},
+            "pretraining_data": "scenes",
+            "pretraining_digest": digest,
+            "test_images": 100,
+            "skipped_images": [],
+        },
+        files={},
+        provenance=made,
+    )
+
+
+def records(layer="pool5"):
+    return [record(m, s, v, layer) for m, values in VALUES.items() for s, v in enumerate(values)]
+
+
+def test_a_cell_is_the_mean_with_the_t_interval_over_seeds():
+    cell = Table.of(records()).cell("random", "linear/logreg@1 pool5")
+    assert cell is not None
+    assert (cell.mean, cell.n, cell.over) == (22, 3, "seeds")
+    assert cell.half == pytest.approx(4.30265 * 2 / 3**0.5, rel=1e-4)  # s = 2, n = 3
+
+
+def test_one_seed_has_the_interval_over_test_images_and_says_so():
+    table = Table.of([record("random", 0, 20.0)])
+    assert "20.0 ± 2.0*" in table.markdown()
+    assert "*One seed: over the test images, Wilson's." in table.markdown()
+
+
+def test_differences_are_paired_by_seed():
+    lines = dict(Table.of(records()).differences)
+    (gain,) = lines["context-encoder − random"]
+    assert gain is not None
+    assert (gain.mean, gain.half, gain.n) == (10, 0, 3)
+    assert set(lines) == {
+        "context-encoder − random",
+        "autoencoder − random",
+        "context-encoder − autoencoder",
+    }
+    text = Table.of(records()).markdown()
+    assert "**+10.0 ± 0.0**" in text
+    assert "+3.0 ± 4.3" in text  # 1, 4, 4 at t(2) = 4.30: zero is inside, so not bold
+    assert "**+3.0" not in text
+
+
+def test_baselines_come_first_and_layers_from_the_image_up():
+    table = Table.of([*records("pool5"), *records("conv1")])
+    assert list(table.rows) == ["random", "autoencoder", "context-encoder"]
+    assert list(table.columns) == ["linear/logreg@1 conv1", "linear/logreg@1 pool5"]
+
+
+def trained_on(method, images, seed, top1, **settings):
+    """A record of an encoder that was pretrained on these images."""
+    made = record(method, seed, top1, settings=settings)
+    details = {**made.details, "pretraining_data": images, "pretraining_digest": images}
+    return made.model_copy(update={"details": details})
+
+
+def test_a_baseline_is_the_one_of_the_same_images():
+    table = Table.of(
+        [
+            trained_on(method, images, seed, base + 5 * (images == "b") + seed**2 % 3)
+            for method, base in (("autoencoder", 20.0), ("context-encoder", 30.0))
+            for images in ("a", "b")
+            for seed in (0, 1)
+        ]
+        + [trained_on("random", "a", seed, 10.0 + seed) for seed in (0, 1)]
+    )
+    lines = {name: cells[0].mean for name, cells in table.differences if cells[0]}
+    assert list(table.rows)[:3] == ["random", "autoencoder on a", "autoencoder on b"]
+    assert lines == {
+        "autoencoder on a − random": 10.0,
+        "autoencoder on b − random": 15.0,  # random weights saw no images: the one row is for all
+        "context-encoder on a − random": 20.0,
+        "context-encoder on b − random": 25.0,
+        "context-encoder on a − autoencoder on a": 10.0,
+        "context-encoder on b − autoencoder on b": 10.0,
+    }
+
+
+def test_random_weights_are_a_baseline_of_their_own_network_only():
+    table = Table.of(
+        [
+            trained_on("random", "a", 0, 10.0, arch="alexnet"),
+            trained_on("random", "a", 0, 20.0, arch="dcgan"),
+            trained_on("context-encoder", "a", 0, 30.0, arch="alexnet"),
+            trained_on("inpainting", "a", 0, 30.0, arch="dcgan"),
+        ]
+    )
+    assert list(table._pairs()) == [
+        ("context-encoder", "random arch=alexnet"),
+        ("inpainting", "random arch=dcgan"),
+    ]
+
+
+def test_no_baseline_where_several_fit():
+    rows = [trained_on("autoencoder", "a", 0, 10.0, steps=steps) for steps in (1, 2)]
+    table = Table.of([*rows, trained_on("context-encoder", "a", 0, 30.0, steps=2)])
+    assert not list(table._pairs())
+
+
+def test_runs_of_one_method_are_told_apart_by_what_differs():
+    short = record("context-encoder", 0, 30.0, settings={"steps": 10, "width": 1})
+    long = record("context-encoder", 0, 40.0, settings={"steps": 20, "width": 1})
+    assert set(Table.of([short, long]).rows) == {
+        "context-encoder steps=10",
+        "context-encoder steps=20",
+    }
+
+
+def test_runs_of_two_precisions_share_no_cell():
+    """One of them would be lost: they have the same seeds."""
+    rows = [
+        record("context-encoder", 0, value, settings={"precision": kind})
+        for value, kind in ((30.0, "32"), (31.0, "bf16"))
+    ]
+    table = Table.of(rows)
+    assert list(table.rows) == ["context-encoder precision=32", "context-encoder precision=bf16"]
+
+
+def test_deviations_and_data_are_part_of_the_column():
+    plain = record("random", 0, 20.0)
+    other = record("random", 0, 21.0, protocol="linear/logreg@1 strengths=3", data="folder:x")
+    assert set(Table.of([plain, other]).columns) == {
+        "linear/logreg@1 pool5 on scenes",
+        "linear/logreg@1 strengths=3 pool5 on folder:x",
+    }
+
+
+def test_data_of_one_name_and_other_content_never_share_a_cell():
+    records = [record("random", 0, 20.0, digest=d) for d in ("a", "b")]
+    table = Table.of(records)
+    assert len(table.rows) == len(table.columns) == 2
+    assert all("scenes [" in name for name in (*table.rows, *table.columns))
+
+
+def lines_of(table):
+    """The lines of the CSV by method."""
+    return {line["method"]: line for line in csv.DictReader(io.StringIO(table.csv()))}
+
+
+def test_csv_holds_every_cell_at_full_precision():
+    lines = lines_of(Table.of(records()))
+    assert len(lines) == 3
+    first = lines["context-encoder"]
+    assert (float(first["mean"]), first["n"], first["interval_over"]) == (32, "3", "seeds")
+    assert float(first["half_width"]) == pytest.approx(4.30265 * 2 / 3**0.5, rel=1e-4)
+    assert float(first["half_width_images"]) == 2  # of each seed
+    assert {method: line["leading"] for method, line in lines.items()} == {
+        "context-encoder": "True", "autoencoder": "True", "random": "False",
+    }  # fmt: skip
+    assert {line["stale"] for line in lines.values()} == {"False"}
+
+
+def test_csv_has_both_intervals_of_a_single_seed_too():
+    (line,) = lines_of(Table.of([record("random", 0, 20.0)])).values()
+    assert (line["interval_over"], line["half_width"], line["half_width_images"]) == (
+        "images", "2.0", "2.0",
+    )  # fmt: skip
+
+
+def test_latex_is_booktabs_with_escapes():
+    text = Table.of([record("a_b", 0, 20.0, protocol="p@1 x_y=1")]).latex()
+    assert text.startswith(r"\begin{tabular}{lr}")
+    assert r"a\_b & $20.0 \pm 2.0*$ \\" in text
+    assert r"x\_y=1" in text
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+
+
+def test_missing_cells_are_dashes_and_files_are_written(tmp_path):
+    table = Table.of([record("random", 0, 20.0, "conv1"), record("x", 0, 30.0, "pool5")])
+    paths = table.write(tmp_path / "out")
+    assert [p.name for p in paths] == ["table.md", "table.csv", "table.tex"]
+    assert paths[0].read_text().count("–") == 2
+    assert "--" in paths[2].read_text()
+
+
+def seen_by(protocol, digest, images):
+    made = record("random", 0, 20.0, digest=digest, protocol=protocol)
+    identity = {**made.identity, "protocol": protocol}
+    details = {**made.details, "test_images": images, "pretraining_digest": "d"}
+    return made.model_copy(update={"identity": identity, "details": details})
+
+
+def test_protocols_that_see_one_set_in_other_forms_share_its_name():
+    boxes, masks = seen_by("detection/a@1", "d1", 90), seen_by("segmentation/b@1", "d2", 20)
+    table = Table.of([boxes, masks]).markdown()
+    assert "[" not in table
+    assert "Data: scenes, 90 test images (detection/a@1).\n" in table
+    assert "Data: scenes, 20 test images (segmentation/b@1)." in table
+    changed = Table.of([boxes, masks, seen_by("segmentation/b@1", "d3", 20)]).markdown()
+    assert changed.count("segmentation/b@1 pool5 on scenes [") == 2
+    assert "detection/a@1 pool5 on scenes |" in changed
+
+
+# ---- which cells lead
+
+
+def leaders(table):
+    return {row for row, _ in table.leading}
+
+
+def test_the_best_leads_with_what_mcnemar_cannot_tell_from_it(tmp_path):
+    """Of 100 images: 60, 57 of which 5 are lost and 2 won (p 0.45), and 30 (p 2 / 2³⁰)."""
+    made = [
+        stored(tmp_path, "best", answers(60, 40)),
+        stored(tmp_path, "tie", answers(55, 5, 2, 38)),
+        stored(tmp_path, "loser", answers(30, 70)),
+    ]
+    table = Table.of(made, tmp_path)
+    assert leaders(table) == {"best", "tie"}
+    shown = {line.split(" ")[1]: line for line in table.markdown().splitlines() if " ± " in line}
+    assert re.search(rf"60\.0 ± [\d.]+\* {LEADS} \|$", shown["best"])
+    assert re.search(rf"57\.0 ± [\d.]+\* {LEADS} \|$", shown["tie"])
+    assert LEADS not in shown["loser"]
+    assert f"\n{LEADS} The best of a column" in table.markdown()
+    assert table.latex().count(r"^{\bullet}$") == 2
+    assert [lines_of(table)[m]["leading"] for m in ("best", "tie", "loser")] == [
+        "True", "True", "False",
+    ]  # fmt: skip
+
+
+def test_seeds_tell_from_the_best_too():
+    """1, 4 and 4 percent less: t = 3 with 2 degrees of freedom, p 0.096; 10 less each: p 0."""
+    assert 2 * stats.t.sf(3, 2) == pytest.approx(0.0955, abs=5e-5)
+    assert leaders(Table.of(records())) == {"context-encoder", "autoencoder"}
+
+
+def test_what_cannot_be_paired_with_the_best_does_not_lead(tmp_path):
+    """Without the predictions there is nothing to compare 60 and 59 of 100 by."""
+    made = [stored(tmp_path, m, answers(n, 100 - n)) for m, n in (("a", 60), ("b", 59))]
+    assert leaders(Table.of(made, tmp_path)) == {"a", "b"}
+    assert leaders(Table.of(made)) == {"a"}
+
+
+def test_a_column_of_one_row_has_no_leader(tmp_path):
+    table = Table.of([stored(tmp_path, "alone", answers(60, 40))], tmp_path)
+    assert not table.leading
+    assert LEADS not in table.markdown()
+    assert "bullet" not in table.latex()
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_the_least_leads_where_less_is_better(tmp_path, said):
+    """The record says so, or, in the first ones, its harness."""
+    protocol = "inpainting/pathak16@1"
+    made = [
+        stored(tmp_path, "near", fills(10, 15), protocol=protocol),
+        stored(tmp_path, "far", fills(20, 18), protocol=protocol),
+    ]
+    for record in made if said else []:
+        record.details["lower"] = ["l1", "l2"]
+    table = Table.of(made, tmp_path)
+    by_metric = {}
+    for row, column in table.leading:
+        by_metric.setdefault(column.rpartition(" ")[2], set()).add(row)
+    assert by_metric == {
+        "l1": {"near"}, "l2": {"near", "far"}, "psnr": {"far"}, "ssim": {"near", "far"},
+    }  # fmt: skip
+
+
+def two_columns(folder, protocols=("linear/logreg@1", "finetune/linear-head@1")):
+    """The second column's methods have equal predictions: p 1."""
+    rows = {"context-encoder": (MORE, MORE), "random": (LESS, MORE)}
+    return [
+        stored(folder, method, found, protocol=protocol)
+        for method, columns in rows.items()
+        for found, protocol in zip(columns, protocols, strict=False)
+    ]
+
+
+def test_leading_is_corrected_over_the_whole_table(tmp_path):
+    alone = Table.of(two_columns(tmp_path / "a", ["linear/logreg@1"]), tmp_path / "a")
+    assert leaders(alone) == {"context-encoder"}
+    table = Table.of(two_columns(tmp_path / "b"), tmp_path / "b")
+    assert table.leading == {(row, column) for row in table.rows for column in table.columns}
+
+
+def p_values(table):
+    """Of the context encoder less random."""
+    return [paired.p for paired in dict(table.differences)["context-encoder − random"]]
+
+
+def test_bold_differences_are_corrected_over_the_whole_table(tmp_path):
+    alone = Table.of(two_columns(tmp_path / "a", ["linear/logreg@1"]), tmp_path / "a")
+    assert p_values(alone) == pytest.approx([2 * 79 / 2**12])
+    assert "**+8.0 ± " in alone.markdown()
+    table = Table.of(two_columns(tmp_path / "b"), tmp_path / "b")
+    assert p_values(table) == pytest.approx([4 * 79 / 2**12, 1])
+    assert "+8.0 ± " in table.markdown()
+    assert "**+" not in table.markdown()
+    assert "McNemar" in table.markdown()
+
+
+# ---- stale numbers
+
+
+def stale_in(table):
+    """The notes on stale numbers."""
+    return [line for line in table.markdown().splitlines() if line.startswith(STALE)]
+
+
+def test_an_older_protocols_number_is_stale():
+    made = record("random", 0, 20.0)
+    made.identity["protocol"] = made.details["protocol"] = "linear/logreg@0"
+    table = Table.of([made, record("random", 0, 21.0)])
+    assert f"20.0 ± 2.0*{STALE}" in table.markdown()
+    assert f"21.0 ± 2.0*{STALE}" not in table.markdown()
+    (note,) = stale_in(table)
+    assert "linear/logreg@0" in note
+    assert "linear/logreg@1 now" in note
+    assert re.search("`bench [^`]+`", note)  # the command that renews it
+
+
+def test_a_number_of_an_older_pretext_is_stale():
+    made = record("context-encoder", 0, 20.0)
+    version = catalogue.pretext("context-encoder").version
+    made.details["pretext_version"] = version
+    assert not stale_in(Table.of([made]))
+    made.details["pretext_version"] = version - 1
+    (note,) = stale_in(Table.of([made]))
+    assert f"context-encoder version {version - 1}, which is {version} now" in note
+
+
+def test_a_protocol_or_pretext_that_is_not_installed_is_not_judged():
+    made = record("somebodys", 0, 20.0)
+    made.identity["protocol"] = made.details["protocol"] = "somebodys/probe@7"
+    made.details["pretext_version"] = 3
+    assert not stale_in(Table.of([made]))
+
+
+def test_every_form_marks_stale_numbers():
+    made = record("context-encoder", 0, 20.0)
+    made.details["pretext_version"] = 0
+    table = Table.of([made, record("random", 0, 21.0)])
+    assert table.markdown().count(STALE) == 1 + 1  # the cell and its note
+    assert [line["stale"] for line in lines_of(table).values()] == ["False", "True"]
+    assert table.latex().count(r"\dagger") == 1
+
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+
+def wide(*more):
+    """Nine columns of two protocols, and what is given besides."""
+    made = [record("random", 0, 20.0, layer) for layer in LAYERS]
+    made += [record("random", 0, 20.0, layer, protocol="knn/dinov2@1 k=3") for layer in LAYERS[1:]]
+    return Table.of([*made, *more])
+
+
+def test_a_wide_table_is_cut_by_protocol_and_a_narrow_one_is_whole():
+    blocks = wide().blocks()
+    assert [(b.title, list(b.short)) for b in blocks] == [
+        ("linear/logreg@1", list(LAYERS)),
+        ("knn/dinov2@1 k=3", list(LAYERS[1:])),
+    ]
+    assert {c for b in blocks for c in b.columns} == set(wide().columns)
+    assert re.search(r"\*\*knn/dinov2@1 k=3\*\*\n\n\| method \| +conv2 \|", wide().markdown())
+    assert wide().latex().count(r"\begin{tabular}") == 2
+    assert r"\multicolumn{4}{c}{knn/dinov2@1 k=3}" in wide().latex()
+    (whole,) = Table.of([record("random", 0, 1.0)]).blocks()
+    assert (whole.title, whole.short) == ("", whole.columns)
+
+
+def test_layers_of_another_network_are_a_block_of_their_own():
+    """Columns that no row shares: a table of dashes tells nothing."""
+    other = [record("timm:x", 0, 5.0, layer) for layer in ("blocks.2", "blocks.4")]
+    blocks = [list(block.short) for block in wide(*other).blocks()]
+    assert blocks == [list(LAYERS), ["blocks.2", "blocks.4"], list(LAYERS[1:])]
+    assert "timm:x" not in wide(*other).markdown().split("\n\n")[1]
+
+
+def test_a_block_holds_columns_that_share_rows_by_way_of_others():
+    """conv1 and block share no row, but conv2 shares one with each."""
+    other = [record("both", 0, 5.0, layer) for layer in ("conv2", "block")]
+    assert [len(block.columns) for block in wide(*other).blocks()] == [6, 4]
+
+
+def test_data_of_a_block_stands_in_its_title():
+    other = [record("random", 0, 5.0, layer, data="folder:x") for layer in LAYERS]
+    titles = [block.title for block in wide(*other).blocks()]
+    assert titles[:2] == ["linear/logreg@1 on scenes", "linear/logreg@1 on folder:x"]
+
+
+def test_a_network_tells_its_rows_apart_without_its_settings():
+    """Another network has other starting weights, too; of one network, all that differs is said."""
+    networks = [
+        record("random", 0, 1.0, settings={"arch": "alexnet", "init": "fan-in"}),
+        record("random", 0, 2.0, settings={"arch": "dcgan", "init": "dcgan"}),
+    ]
+    assert list(Table.of(networks).rows) == ["random arch=alexnet", "random arch=dcgan"]
+    settings = [{"arch": "alexnet", "mask": m, "lr": lr} for m, lr in (("a", 0.1), ("b", 0.2))]
+    rows = Table.of([record("mine", 0, 1.0, settings=each) for each in settings]).rows
+    assert list(rows) == ["mine mask=a lr=0.1", "mine mask=b lr=0.2"]

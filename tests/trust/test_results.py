@@ -1,0 +1,68 @@
+"""The committed tables are what their records say, and the records what their predictions say."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.places import RESULTS
+from ssl_bench.metrics import top1
+from ssl_bench.records import file_digest, read_records
+from ssl_bench.sharing import WIDEST
+from ssl_bench.tables import Table
+
+FOLDER = re.compile(r"(?<![\w.…])/(tmp|home|root|work|Users|mnt|media)/")
+SUITES = sorted(path.parent for path in RESULTS.glob("*/table.md"))
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_the_table_comes_from_the_records(folder):
+    table = Table.of(read_records(folder, "evaluation"), folder)
+    assert (folder / "table.md").read_text() == table.markdown() + "\n"
+    assert (folder / "table.csv").read_text() == table.csv() + "\n"
+    assert (folder / "table.tex").read_text() == table.latex() + "\n"
+
+
+def score(predictions):
+    """Top-1 from its definition, or the means of values, one an image."""
+    if "predicted" in predictions:
+        return top1(predictions["label"], predictions["predicted"])
+    if "psnr" in predictions:
+        return {name: float(np.mean(values)) for name, values in predictions.items()}
+    return {}  # a curve's metric: `bench verify` computes it
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_the_records_come_from_the_predictions(folder):
+    records = read_records(folder, "evaluation")
+    assert records
+    for record in records:
+        (path,) = folder.glob(f"evaluation/*-{record.key[:12]}/predictions.npz")
+        assert file_digest(path) == record.files["predictions.npz"]
+        with np.load(path) as rows:
+            found = score(rows)
+        assert found == pytest.approx({name: record.metrics[name] for name in found}, rel=1e-6)
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_nothing_names_a_folder_of_the_machine_it_was_made_on(folder):
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".md", ".csv", ".tex"):
+            found = re.search(
+                r"(?<![\w.…])/(tmp|home|root|work|Users|mnt|media)/", path.read_text()
+            )
+            assert not found, f"{path}: {found}"
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_pictures_are_thumbnails(folder):
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.width <= WIDEST, path
+
+
+def test_the_readme_shows_the_committed_table():
+    readme = (RESULTS.parent / "README.md").read_text()
+    shown = readme.split("<!-- quickstart table -->\n")[1].split("<!-- end -->")[0]
+    assert shown.strip() == (RESULTS / "quickstart" / "table.md").read_text().strip()
