@@ -1,7 +1,7 @@
 """Detection with Fast R-CNN, `detection/fast-rcnn@1`: VOC's mean AP after training on boxes.
 
-Girshick, ICCV 2015 (arXiv 1504.08083), as published for CaffeNet (networks/fast_rcnn.py), trained by
-SGD for a fixed number of steps from the encoder's weights, with a fresh fc6 and fc7: 40,000
+Girshick, ICCV 2015 (arXiv 1504.08083), as published for CaffeNet (networks/fast_rcnn.py), trained
+by SGD for a fixed number of steps from the encoder's weights, with a fresh fc6 and fc7: 40,000
 updates of 2 images, learning rate 1e-3 and a tenth of it from 30,000 on, conv1 frozen. Nothing is
 chosen: the last step counts. Published with it on VOC07: 56.8 with ImageNet's labels, 44.5 for the
 context encoder, 43.4 for random weights (Pathak et al., CVPR 2016, table 2).

@@ -1,7 +1,7 @@
 """Semantic segmentation with FCN-32s, `segmentation/fcn32s@1`: mean IU after training on masks.
 
-Long, Shelhamer, Darrell, CVPR 2015, on AlexNet (networks/fcn.py), trained end to end by SGD from the
-encoder's weights and fresh fc6 and fc7, for a fixed number of steps. Nothing is chosen: the
+Long, Shelhamer, Darrell, CVPR 2015, on AlexNet (networks/fcn.py), trained end to end by SGD from
+the encoder's weights and fresh fc6 and fc7, for a fixed number of steps. Nothing is chosen: the
 last step counts. Published with it, on the 736 images "seg11valid": 48.0 with ImageNet's labels,
 29.7 for the context encoder, 19.8 for random weights (Pathak et al., CVPR 2016, table 2).
 

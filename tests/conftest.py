@@ -26,7 +26,7 @@ def bench(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
     Any exception but SystemExit passes through: for a user it would be a traceback.
     """
-    from ssl_bench.cli import main
+    from ssl_bench.cli.main import main
 
     def run(*words: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])

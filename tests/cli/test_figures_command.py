@@ -13,18 +13,19 @@ import torch
 from PIL import Image
 from skimage.feature import hog
 
-from eval.pathak16_figures import filters, masks, methods, neighbours, pairs, regions
+from eval.figures import filters, masks, methods, neighbours, pairs, regions
 from helpers.bench import Bench, Result
 from helpers.photos import draw_photo
 from helpers.refusals import fails
 from pretext.inpainting import InpaintingConfig
-from ssl_bench import catalogue, gallery
-from ssl_bench.data.dataset import fit_square
-from ssl_bench.gallery import Gallery, Grid
-from ssl_bench.pretrain import pretrain
-from ssl_bench.reference import Reference
+from ssl_bench import catalogue
+from ssl_bench.data.images import fit_square
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.pictures import gallery
+from ssl_bench.pictures.gallery import Gallery, Grid
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import EncoderConfig
+from ssl_bench.training.pretext import EncoderConfig
+from ssl_bench.training.pretrain import pretrain
 
 DATA = "scenes:train=60,test=20"
 SIZE, STORED = 128, 144  # px: the networks' input, and the squares that it is cropped from

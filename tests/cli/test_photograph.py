@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from helpers.photos import draw_photo
 from ssl_bench.errors import DataError
-from ssl_bench.photograph import Photograph, read_photograph
+from ssl_bench.pictures.photograph import Photograph, read_photograph
 
 WIDTH, HEIGHT = 40, 33
 ORIENTATION = 0x0112  # the EXIF tag

@@ -13,9 +13,10 @@ from torchvision.transforms import v2
 
 from helpers.photos import CLASSES, COUNTS, draw_photo
 from ssl_bench import catalogue
-from ssl_bench.data.dataset import SplitName, fit_square
+from ssl_bench.data.dataset import SplitName
 from ssl_bench.data.folder import FolderSplit
-from ssl_bench.data.store import ImageStore, open_store, stored_size
+from ssl_bench.data.images import fit_square
+from ssl_bench.data.store.squares import ImageStore, open_store, stored_size
 from ssl_bench.errors import DataError
 
 SIZE = 64  # of the crop; 72 is stored

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ssl_bench import catalogue
-from ssl_bench.data.store import open_store
-from ssl_bench.data.voc_files import CLASSES
+from ssl_bench.data.store.squares import open_store
+from ssl_bench.data.voc.files import CLASSES
 from ssl_bench.errors import UsageError
 
 pytestmark = pytest.mark.photos

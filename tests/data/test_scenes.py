@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ssl_bench.data import scenes, shapes
+from ssl_bench.data.scenes import render as scenes
+from ssl_bench.data.scenes import shapes
 
 CHANCE = 1 / len(scenes.CLASSES)
 # Labels, classes and 64 px boxes of eight scenes. A change here means VERSION must change too.

@@ -26,7 +26,8 @@ from helpers.voc_folders import (
     write_mask,
     write_sbd,
 )
-from ssl_bench.data import sbd, voc
+from ssl_bench.data.voc import dataset as voc
+from ssl_bench.data.voc import sbd
 
 EXTRA = {"train": ["000001", "000003", "2008_000001"], "val": ["2008_000002"]}
 

@@ -6,16 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_bench.encoders import (
-    AlexNet,
-    EncoderSpec,
-    Normalization,
-    build_encoder,
-    initialize,
-    load_encoder,
-    save_encoder,
-    weights_digest,
-)
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.alexnet import AlexNet
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.encoders.weights import load_encoder, save_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 
 HALF = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))

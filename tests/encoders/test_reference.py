@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.refusals import fails
-from ssl_bench.encoders import AlexNet, own_spec
+from ssl_bench.encoders.alexnet import AlexNet
+from ssl_bench.encoders.build import own_spec
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.reference import Reference
+from ssl_bench.evaluation.reference import Reference
 
 
 def alexnet_file(path: Path, wrap=None, prefix="", drop=(), extra=()):

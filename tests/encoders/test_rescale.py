@@ -8,20 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench.chain import chain_obstacle
 from ssl_bench.counter import generator
-from ssl_bench.encoders import (
-    AlexNet,
-    Encoder,
-    EncoderSpec,
-    Init,
-    Normalization,
-    build_encoder,
-    initialize,
-    weights_digest,
-)
-from ssl_bench.errors import DataError, UsageError
-from ssl_bench.rescale import (
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.alexnet import AlexNet
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.chain import chain_obstacle
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.init import Init, initialize
+from ssl_bench.encoders.rescale import (
     BETA,
     between_layers,
     change_rates,
@@ -29,6 +23,8 @@ from ssl_bench.rescale import (
     top_of,
     within_layers,
 )
+from ssl_bench.encoders.weights import weights_digest
+from ssl_bench.errors import DataError, UsageError
 
 
 class Trunk(Encoder):

@@ -24,16 +24,20 @@ from helpers.inpainting import inputs_of, small
 from helpers.refusals import SCENES, contents, fails, half_written, only
 from pretext.context_encoder import ContextEncoderConfig
 from ssl_bench import catalogue
-from ssl_bench.encoders import EncoderSpec, Normalization, build_encoder, initialize
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.image_quality import hole_quality
-from ssl_bench.masks import square
-from ssl_bench.pretrain import build_pretext
-from ssl_bench.records import Record, folder_of, read_records
+from ssl_bench.evaluation.harness import Point, Subject
+from ssl_bench.evaluation.intervals import holm
+from ssl_bench.evaluation.metrics.image_quality import hole_quality
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
-from ssl_bench.statistics import holm
-from ssl_bench.tables import Table
-from ssl_bench.task import Inpaints, Point, Subject
+from ssl_bench.tables.table import Table
+from ssl_bench.training.build import build_pretext
+from ssl_bench.training.masks import square
+from ssl_bench.training.pretext import Inpaints
 
 METRICS = ("l1", "l2", "psnr", "ssim")
 FREE = ["mean colour", "Telea", "nearest (HOG)"]

@@ -14,9 +14,10 @@ from eval.knn import KNN, KNNConfig, LightlyKNN, VisslKNN, nearest
 from eval.splits import held_out
 from helpers.refusals import SCENES, TOY, fails
 from ssl_bench import catalogue
-from ssl_bench.data.store import open_store
+from ssl_bench.data.store.squares import open_store
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import Features, Rows
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.rows import Rows
 
 CLASSES = ("a", "b", "c", "d", "e")
 

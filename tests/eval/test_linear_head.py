@@ -9,12 +9,14 @@ import pytest
 from eval.linear_head import LinearHead, LinearHeadConfig
 from eval.splits import few_labels, held_out
 from ssl_bench import catalogue
-from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.encoders import EncoderSpec, build_encoder, initialize, weights_digest
+from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import UsageError
+from ssl_bench.evaluation.harness import Subject
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Subject
-from ssl_bench.train import Interrupted
+from ssl_bench.training.loop import Interrupted
 
 QUICK = LinearHeadConfig(labels=3, steps=6, batch_size=8)
 

@@ -6,9 +6,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from eval import lbfgs
-from eval.logistic import Standardizer, fit
-from ssl_bench.features import Rows
+from eval.solvers import lbfgs
+from eval.solvers.logistic import Standardizer, fit
+from ssl_bench.evaluation.rows import Rows
 
 STRENGTHS = torch.logspace(-5, 0, 6)
 

@@ -12,9 +12,10 @@ from sklearn.svm import LinearSVC
 from eval import svm
 from eval.low_shot import COSTS, LowShot, LowShotConfig, TrainRows, _svm, draw_images
 from helpers.refusals import fails
-from ssl_bench.data.store import ImageStore, Index
+from ssl_bench.data.store.squares import ImageStore, Index
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import Features, Rows
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.rows import Rows
 
 NAMES = ("ant", "bee", "cat")
 

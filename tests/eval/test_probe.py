@@ -8,11 +8,13 @@ from sklearn.preprocessing import StandardScaler
 
 from eval.linear_probe import LinearProbe, LinearProbeConfig
 from ssl_bench import catalogue
-from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.encoders import EncoderSpec, build_encoder, initialize, weights_digest
+from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
-from ssl_bench.features import Features, extract, pool, pooled_side
-from ssl_bench.task import Subject
+from ssl_bench.evaluation.features import Features, extract, pool, pooled_side
+from ssl_bench.evaluation.harness import Subject
 
 SIZE = 96
 

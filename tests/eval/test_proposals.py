@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import proposals
-from eval.proposals import open_proposals, proposals_path, selective_search
+from eval.networks import proposals
+from eval.networks.proposals import open_proposals, proposals_path, selective_search
 from ssl_bench import catalogue
-from ssl_bench.data.whole import open_whole
+from ssl_bench.data.store.whole import open_whole
 from ssl_bench.errors import DataError
-from ssl_bench.metrics import box_overlaps
+from ssl_bench.evaluation.metrics.detection import box_overlaps
 
 
 @pytest.fixture(scope="module")

@@ -14,27 +14,25 @@ from torch import nn
 from torch.nn import functional as F
 
 from eval import segmentation
-from eval.fcn import FCN, Geometry, bilinear, upsample
-from eval.framed import Framed, frames, mirror, normalized
+from eval.networks.fcn import FCN, bilinear, upsample
+from eval.networks.frame import Framed, frames, mirror, normalized
+from eval.networks.geometry import Geometry
 from eval.segmentation import FCN32s, FCN32sConfig, Learner, pixel_loss
 from helpers.refusals import SCENES, fails
 from ssl_bench.counter import Randomness
-from ssl_bench.data import scenes
 from ssl_bench.data.dataset import VOID, Dataset, Split
-from ssl_bench.data.whole import open_whole
-from ssl_bench.encoders import (
-    EncoderSpec,
-    Normalization,
-    build_encoder,
-    initialize,
-    weights_digest,
-)
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.scenes import render as scenes
+from ssl_bench.data.store.whole import open_whole
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.figures import voc_palette
-from ssl_bench.metrics import confusion, mean_iu
+from ssl_bench.evaluation.harness import Subject
+from ssl_bench.evaluation.metrics.overlap import confusion, mean_iu
+from ssl_bench.pictures.plots import voc_palette
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Subject
-from ssl_bench.train import Interrupted
+from ssl_bench.training.loop import Interrupted
 
 TOY: dict[str, Any] = {"kernel": 1, "head": 16}
 QUICK = FCN32sConfig(steps=6, batch_size=4, lr=0.01, precision="32", **TOY)
@@ -529,7 +527,7 @@ def test_a_fixed_size_encoder_is_refused_by_name_of_its_layer(bench, workspace, 
     def untrained(spec, pretrained=False):
         return build_encoder(spec)
 
-    monkeypatch.setattr("ssl_bench.reference.build_encoder", untrained)
+    monkeypatch.setattr("ssl_bench.evaluation.reference.build_encoder", untrained)
     vit = ("--encoder", "timm:vit_tiny_patch16_224", "--workspace", workspace)
     result = bench(*SEGMENT, *STEPS, *vit, *SCENES)
     fails(result, 2, "layer blocks.11", "one size only", "convolutional")

@@ -5,12 +5,12 @@ import pytest
 import torch
 from sklearn.svm import LinearSVC
 
-from eval import squared_hinge
-from eval.lbfgs import turn
-from eval.squared_hinge import Basis, fit, path
+from eval.solvers import squared_hinge
+from eval.solvers.lbfgs import turn
+from eval.solvers.squared_hinge import Basis, fit, path
 from helpers.problems import problem
-from ssl_bench import features
-from ssl_bench.features import Rows
+from ssl_bench.evaluation import rows as row_blocks
+from ssl_bench.evaluation.rows import Rows
 
 COSTS = (0.01, 1.0, 20.0, 1000.0)
 
@@ -104,7 +104,7 @@ def test_dead_and_repeated_features_do_no_harm():
 def test_rows_on_disk_in_blocks_give_the_same(monkeypatch):
     rows, targets = problem(150, 40)
     costs = np.full(3, 10.0)
-    monkeypatch.setattr(features, "BLOCK_BYTES", 1)  # blocks of 64 rows
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 1)  # blocks of 64 rows
     stored = Rows(150, 40, on_disk=True)
     stored.write(0, rows)
     here, there = Basis.of(Rows.of(rows)), Basis.of(stored)

@@ -5,16 +5,17 @@ import pytest
 import torch
 from sklearn.svm import LinearSVC
 
-from eval import squared_hinge
-from eval.squared_hinge import Basis
+from eval.solvers import squared_hinge
+from eval.solvers.squared_hinge import Basis
 from eval.svm import SVM, SVMConfig, choose_costs, fit, folds_of, normalized, one_vs_rest
 from helpers.bench import Bench
 from helpers.problems import problem
 from helpers.refusals import SCENES, TOY, fails
-from ssl_bench.data.store import ImageStore, Index
+from ssl_bench.data.store.squares import ImageStore, Index
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.features import Features, Rows
-from ssl_bench.metrics import average_precision
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.metrics.precision import average_precision
+from ssl_bench.evaluation.rows import Rows
 
 COSTS = (0.1, 1.0, 10.0, 1000.0)
 CLASSES = ("ant", "bee", "cat")

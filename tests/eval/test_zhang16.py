@@ -16,12 +16,15 @@ from eval.zhang16 import Frozen, Head, Learner, Zhang16, Zhang16Config, resize
 from helpers.refusals import SCENES, TOY, fails
 from ssl_bench import catalogue
 from ssl_bench.counter import generator
-from ssl_bench.data.store import ImageStore, Index, open_store
-from ssl_bench.encoders import EncoderSpec, build_encoder, initialize, weights_digest
+from ssl_bench.data.store.squares import ImageStore, Index, open_store
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
+from ssl_bench.evaluation.harness import Outcome, Subject
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Outcome, Subject
-from ssl_bench.train import Interrupted, _factor
+from ssl_bench.training.loop import Interrupted
+from ssl_bench.training.schedule import rate_factor
 
 LAYERS = ("conv2", "conv5")
 QUICK = Zhang16Config(epochs=2, batch_size=20)  # 6 steps
@@ -193,9 +196,9 @@ def test_the_learning_rate_falls_three_times(stores, tmp_path, monkeypatch):
 
 
 def test_the_schedule_of_goyal_et_al():
-    factors = [_factor("step", step / 140_000) for step in (0, 39_999, 40_000, 79_999, 80_000)]
+    factors = [rate_factor("step", step / 140_000) for step in (0, 39_999, 40_000, 79_999, 80_000)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    late = [_factor("step", step / 140_000) for step in (119_999, 120_000, 139_999)]
+    late = [rate_factor("step", step / 140_000) for step in (119_999, 120_000, 139_999)]
     assert late == pytest.approx([0.01, 0.001, 0.001])
 
 

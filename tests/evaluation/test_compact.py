@@ -8,14 +8,13 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from ssl_bench import catalogue
-from ssl_bench.compact import compact_detections, compact_scores
-from ssl_bench.metrics import (
+from ssl_bench.evaluation.compact import compact_detections, compact_scores
+from ssl_bench.evaluation.metrics.detection import (
     coco_precision,
     detection_precision,
-    mean_average_precision,
     resampled_detection,
-    resampled_precision,
 )
+from ssl_bench.evaluation.metrics.precision import mean_average_precision, resampled_precision
 
 
 def ranking(seed: int, images: int = 120, classes: int = 4, ties: bool = False):

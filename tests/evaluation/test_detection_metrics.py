@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import precision_recall_curve
 
 from ssl_bench.errors import DataError
-from ssl_bench.metrics import (
+from ssl_bench.evaluation.metrics.detection import (
     box_overlaps,
     classes_to_find,
     coco_precision,

@@ -9,14 +9,14 @@ import torch
 from helpers.photos import draw_photo
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError
-from ssl_bench.evaluate import _against_chance, evaluate
-from ssl_bench.features import BATCH
-from ssl_bench.metrics import top1
-from ssl_bench.records import folder_of, read_records
-from ssl_bench.reference import Reference
+from ssl_bench.evaluation.evaluate import _against_chance, evaluate
+from ssl_bench.evaluation.features import BATCH
+from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics.precision import top1
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
-from ssl_bench.tables import Table
-from ssl_bench.task import Outcome, Probe, ProbeConfig
+from ssl_bench.tables.table import Table
 
 DATA = "scenes:train=60,test=20"
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from ssl_bench import catalogue
-from ssl_bench.data.store import cache_folder, open_store
-from ssl_bench.encoders import EncoderSpec, build_encoder
+from ssl_bench.data.store.cache import cache_folder
+from ssl_bench.data.store.squares import open_store
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.errors import DataError
-from ssl_bench.features import Rows, extract, feature_bytes
+from ssl_bench.evaluation.features import extract, feature_bytes
+from ssl_bench.evaluation.rows import Rows
 
 
 def matrix(count=500, size=7):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssl_bench.metrics import resampled_mean, resampled_precision, top1
-from ssl_bench.statistics import (
+from ssl_bench.evaluation.intervals import (
     LEVEL,
     holm,
     mean_interval,
@@ -18,6 +17,8 @@ from ssl_bench.statistics import (
     paired_values,
     proportion_interval,
 )
+from ssl_bench.evaluation.metrics.precision import resampled_precision, top1
+from ssl_bench.evaluation.metrics.resampling import resampled_mean
 
 NORMAL = 1.959964  # its 97.5 % quantile, from the tables
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from ssl_bench import metrics
 from ssl_bench.errors import DataError
-from ssl_bench.metrics import average_precision, mean_average_precision
+from ssl_bench.evaluation.metrics import precision
+from ssl_bench.evaluation.metrics.precision import average_precision, mean_average_precision
+from ssl_bench.evaluation.metrics.resampling import RESAMPLES, resample_counts
 
 
 def ap(targets, scores):
@@ -97,8 +98,8 @@ def test_the_mean_is_over_classes_that_have_a_positive():
 
 def test_counts_are_repetitions():
     targets, scores = (a[:, 0] for a in random_case(1))
-    counts = metrics._resamples(len(targets))[:, :8]
-    together = metrics._average_precisions(targets, scores, counts)
+    counts = resample_counts(len(targets))[:, :8]
+    together = precision._average_precisions(targets, scores, counts)
     for count, found in zip(counts.T, together.T, strict=True):
         drawn = np.repeat(np.arange(len(targets)), count)
         expected = by_scikit_learn(targets[drawn], scores[drawn])
@@ -109,8 +110,8 @@ def test_counts_are_repetitions():
 
 
 def test_every_resample_draws_as_many_images_as_there_are():
-    counts = metrics._resamples(30)
-    assert counts.shape == (30, 1 + metrics.RESAMPLES)
+    counts = resample_counts(30)
+    assert counts.shape == (30, 1 + RESAMPLES)
     assert (counts.sum(0) == 30).all()
     assert (counts[:, 0] == 1).all()
     assert len(np.unique(counts, axis=1).T) == counts.shape[1]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from helpers.refusals import fails
-from ssl_bench.encoders import AlexNet
-from ssl_bench.pretrain import Pretraining
-from ssl_bench.records import read_records
+from ssl_bench.encoders.alexnet import AlexNet
+from ssl_bench.evaluation.suite import pretrain_config, read_suite
+from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
-from ssl_bench.suite import pretrain_config, read_suite
+from ssl_bench.training.pretrain import Pretraining
 
 SUITE = """
 name = "toy"

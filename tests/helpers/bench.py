@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_bench.cli import main
+from ssl_bench.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 
 from eval.detection import FastRCNN, FastRCNNConfig
-from eval.fast_rcnn import new_heads
-from eval.fcn import Geometry
+from eval.networks.fast_rcnn import new_heads
+from eval.networks.geometry import Geometry
 from ssl_bench.counter import Randomness
-from ssl_bench.encoders import EncoderSpec, Normalization, build_encoder, initialize
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.evaluation.harness import Subject
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Subject
 
 QUICK = FastRCNNConfig(steps=5, batch_size=2, short=96, longest=128, head=32, rois=32)
 LEARNT = QUICK.model_copy(update={"proposals": "rpn"})

@@ -28,7 +28,7 @@ import pytest
 
 from helpers.bench import Result
 from helpers.refusals import SCENES, TOY, half_written, only
-from ssl_bench.records import read_records
+from ssl_bench.records.workspace import read_records
 
 SUITE = """
 name = "toy"
@@ -70,8 +70,14 @@ REGISTERED = [
     entry for kind in ("eval", "pretext") for entry in entry_points(group=f"ssl_bench.{kind}")
 ]
 PRELOADED = [
-    *("pytest", "ssl_bench.cli", "ssl_bench.suite", "ssl_bench.evaluate", "ssl_bench.report"),
-    *("ssl_bench.sharing", "ssl_bench.frames", "ssl_bench.figures"),
+    *(
+        "pytest",
+        "ssl_bench.cli",
+        "ssl_bench.evaluation.suite",
+        "ssl_bench.evaluation.evaluate",
+        "ssl_bench.tables.report",
+    ),
+    *("ssl_bench.trust.sharing", "ssl_bench.records.dataframe", "ssl_bench.pictures.plots"),
     *sorted({entry.module for entry in REGISTERED}),
 ]
 
@@ -80,7 +86,7 @@ def command_line(
     words: Sequence[str], outputs: Sequence[Connection], hooks: Sequence[Hook]
 ) -> None:
     """What a process does: the command line, after what `hooks` do to the process."""
-    from ssl_bench.cli import main
+    from ssl_bench.cli.main import main
 
     multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where pytest ignores it
@@ -246,7 +252,7 @@ def clock(days: float, step: float = 0) -> None:
             return datetime.now(tz) + timedelta(days=days + step * next(looks))
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("ssl_bench.records.datetime", Clock)
+    patch.setattr("ssl_bench.records.record.datetime", Clock)
     patch.setattr("time.time", lambda: real() + 86400 * (days + step * next(looks)))
 
 
@@ -276,10 +282,10 @@ def checked(workspace: Path, expected: Results) -> None:
 
 
 PLACES = [
-    "ssl_bench.data.store._index",
-    "ssl_bench.train._Run.save",
-    "ssl_bench.pretrain.save_encoder",
-    "ssl_bench.evaluate.write_predictions",
+    "ssl_bench.data.store.squares._index",
+    "ssl_bench.training.loop._Run.save",
+    "ssl_bench.training.pretrain.save_encoder",
+    "ssl_bench.evaluation.evaluate.write_predictions",
     "pathlib.Path.replace",
 ]
 

@@ -18,14 +18,15 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ssl_bench import catalogue
-from ssl_bench.comparison import predictions_of
-from ssl_bench.encoders import EncoderSpec
-from ssl_bench.evaluate import evaluate
-from ssl_bench.pretrain import build_pretext, pretrain
-from ssl_bench.protocols import protocols
-from ssl_bench.records import Record, folder_of
-from ssl_bench.reference import Reference
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.evaluation.evaluate import evaluate
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.records.protocols import protocols
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import folder_of, predictions_of
 from ssl_bench.runtime import Runtime
+from ssl_bench.training.build import build_pretext
+from ssl_bench.training.pretrain import pretrain
 
 FILE = Path(__file__).with_suffix(".json")
 # Other CPUs sum in other orders: a relative 1e-7 in 32 bit, more after some steps of training.

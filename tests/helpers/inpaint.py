@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from helpers.bench import Result
-from ssl_bench.photograph import read_photograph
+from ssl_bench.pictures.photograph import read_photograph
 
 SIZE = 128  # of the network's input
 CENTRAL = 50 / 128  # of the side: the central network's reach, and the central hole

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from helpers.refusals import SCENES
 from pretext.context_encoder import ContextEncoderConfig
 from pretext.inpainting import InpaintingConfig
-from ssl_bench.augment import random_crop_flip
 from ssl_bench.counter import Randomness
-from ssl_bench.encoders import HALF, Normalization
-from ssl_bench.pretrain import build_pretext
-from ssl_bench.task import Step
+from ssl_bench.data.normalization import HALF, Normalization
+from ssl_bench.training.augment import random_crop_flip
+from ssl_bench.training.build import build_pretext
+from ssl_bench.training.pretext import Step
 
 NORM = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 TOY: dict[str, Any] = {"width": 0.05, "bottleneck": 8}

@@ -34,8 +34,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from ssl_bench.errors import DataError
-from ssl_bench.records import file_digest, read_records
-from ssl_bench.tables import Table
+from ssl_bench.files import file_digest
+from ssl_bench.records.workspace import read_records
+from ssl_bench.tables.table import Table
 
 RUN = ("run", "../suite.toml", "--workspace", "runs", "--workers", "1", "--checkpoint-every", "10")
 EARLY = 0.2  # share of the kills

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.fc678 import Classifier, Train
 from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config
-from ssl_bench.data.packing import WholeIndex
-from ssl_bench.data.whole import WholeStore
-from ssl_bench.encoders import EncoderSpec, Normalization, build_encoder, initialize
+from eval.networks.fc678 import Classifier, Train
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.store.packing import WholeIndex
+from ssl_bench.data.store.whole import WholeStore
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.evaluation.harness import Outcome, Subject
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Outcome, Subject
 
 COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
 PLAIN = Normalization(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from ssl_bench import catalogue
-from ssl_bench.records import Run, write_predictions
+from ssl_bench.records.workspace import Run, write_predictions
 
 
 def stored(workspace, method, predictions, *, protocol="linear/logreg@1", data="d", **settings):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_bench.records import file_digest, key_of
+from ssl_bench.files import file_digest, key_of
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -7,8 +7,8 @@ from PIL import Image
 from helpers.voc_folders import annotate, thing
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import SplitName, Task
-from ssl_bench.data.voc_files import CLASSES
-from ssl_bench.data.whole import WholeStore, open_whole
+from ssl_bench.data.store.whole import WholeStore, open_whole
+from ssl_bench.data.voc.files import CLASSES
 
 # Width and height of the training images.
 SIZES = {"000001": (96, 80), "000002": (50, 120), "000003": (200, 40), "000004": (64, 64)}

@@ -12,7 +12,7 @@ from helpers.bench import call
 from helpers.interrupted import interrupted_at
 from helpers.refusals import PRETRAIN, SCENES, only
 from helpers.suites import SUITE
-from ssl_bench.cli import main
+from ssl_bench.cli.main import main
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from helpers.hostile_files import npy, png, zipped
 from helpers.photos import draw_photo
 from helpers.refusals import PROBE, SCENES
 from helpers.spoilt import with_digest
-from ssl_bench.cli import main
+from ssl_bench.cli.main import main
 
 ROOM = 2 << 30  # bytes of data; what Python and torch take themselves is about half of it
 MANY = 600  # MiB that a file unpacks to: it has room, so that no lack of it refuses the file

@@ -18,8 +18,8 @@ from helpers.photos import draw_photo
 from helpers.refusals import only
 from helpers.spoilt import edit
 from ssl_bench import catalogue
-from ssl_bench.inpaint import parts_of
-from ssl_bench.records import file_digest
+from ssl_bench.files import file_digest
+from ssl_bench.pictures.inpaint import parts_of
 
 
 def test_pillow_would_start_ghostscript(ghostscript: Path) -> None:

@@ -24,7 +24,7 @@ from helpers.photos import draw_photo
 from helpers.refusals import SCENES, only
 from helpers.spoilt import edit, named, rekeyed
 from ssl_bench.errors import DataError
-from ssl_bench.records import Record
+from ssl_bench.records.record import Record
 
 
 def read_by_all(bench: Bench, folder: Path) -> None:

@@ -16,8 +16,8 @@ from helpers.hostile_files import zipped
 from helpers.photos import draw_photo
 from helpers.refusals import PROBE, SCENES, only
 from helpers.spoilt import edit
-from ssl_bench.encoders import AlexNet
-from ssl_bench.records import file_digest
+from ssl_bench.encoders.alexnet import AlexNet
+from ssl_bench.files import file_digest
 
 STATES: dict[str, Change] = {
     "numbers as names": lambda own: {1: torch.zeros(2)},

@@ -8,7 +8,7 @@ from helpers.bench import Bench
 from helpers.hostile import answered, evaluation, go_on, snapshot
 from helpers.photos import draw_photo
 from helpers.refusals import only
-from ssl_bench.records import write_atomically
+from ssl_bench.files import write_atomically
 
 # ---- links in the folders that are written to
 

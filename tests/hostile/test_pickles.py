@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import ssl_bench
-from eval.proposals import open_proposals, proposals_path
+from eval.networks.proposals import open_proposals, proposals_path
 from helpers.bench import Bench
 from helpers.hostile import READERS, RUNS, add_twin, answered, evaluation, go_on, key_in, refused
 from helpers.hostile_files import HUGE, npy, pickled, zipped
 from helpers.refusals import PROBE, SCENES, only
 from helpers.spoilt import named, with_digest
 from ssl_bench import catalogue
-from ssl_bench.data.whole import open_whole
+from ssl_bench.data.store.whole import open_whole
 from ssl_bench.errors import DataError
 
 UNPICKLED: dict[str, Callable[[io.BytesIO], object]] = {

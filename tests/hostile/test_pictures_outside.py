@@ -12,7 +12,7 @@ from helpers.bench import Bench
 from helpers.hostile import READERS, RUNS, answered, evaluation, refused
 from helpers.photos import draw_photo
 from helpers.spoilt import edit
-from ssl_bench.records import file_digest
+from ssl_bench.files import file_digest
 
 PLACES = {
     "relative": "../../../../outside/secret.png",

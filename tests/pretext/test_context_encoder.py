@@ -17,9 +17,10 @@ from pretext.context_encoder import (
 )
 from pretext.random_init import RandomInit
 from ssl_bench.counter import Randomness
-from ssl_bench.encoders import Normalization, weights_digest
-from ssl_bench.pretrain import build_pretext
-from ssl_bench.task import EncoderConfig, PretextConfig, Step
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.weights import weights_digest
+from ssl_bench.training.build import build_pretext
+from ssl_bench.training.pretext import EncoderConfig, PretextConfig, Step
 
 NORM = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 

@@ -22,7 +22,7 @@ from helpers.inpainting import (
     stepped,
 )
 from pretext.inpainting import CollapseWatch, InpaintingConfig, looks, weighted_l2
-from ssl_bench.encoders import weights_digest
+from ssl_bench.encoders.weights import weights_digest
 
 # ---- what the reconstruction counts
 

@@ -31,18 +31,18 @@ from helpers.inpainting import (
 from helpers.refusals import SCENES, fails
 from pretext.inpainting import InpaintingConfig, looks, weighted_l2
 from ssl_bench import catalogue
+from ssl_bench.cli.inspect import describe
 from ssl_bench.counter import batch_indices
-from ssl_bench.data.store import open_store
-from ssl_bench.encoders import weights_digest
+from ssl_bench.data.store.squares import open_store
+from ssl_bench.encoders.dcgan import DCGAN
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import UsageError
-from ssl_bench.inspection import describe
-from ssl_bench.masks import square
-from ssl_bench.pretrain import build_pretext, open_pretext
-from ssl_bench.records import folder_of, read_records
+from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Inpaints
-from ssl_bench.train import train
-from ssl_bench.trunks import DCGAN
+from ssl_bench.training.build import build_pretext, open_pretext
+from ssl_bench.training.loop import train
+from ssl_bench.training.masks import square
+from ssl_bench.training.pretext import Inpaints
 
 # ---- the networks
 

@@ -18,12 +18,13 @@ from helpers.refusals import contents, fails, half_written, only
 from pretext.kmeans_init import KMeansConfig, KMeansInit, draw_patches, kmeans_filters
 from ssl_bench.catalogue import dataset
 from ssl_bench.counter import generator
-from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.encoders import Normalization, load_encoder, weights_digest
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.encoders.rescale import change_rates, top_of
+from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import UsageError
-from ssl_bench.pretrain import build_pretext
-from ssl_bench.rescale import change_rates, top_of
-from ssl_bench.task import EncoderConfig, Fitted, Trainable
+from ssl_bench.training.build import build_pretext
+from ssl_bench.training.pretext import EncoderConfig, Fitted, Trainable
 
 SCENES = ("--data", "scenes:train=60,test=20")
 TOY = ("--image-size", "64", "--width", "0.1", "--workers", "0")

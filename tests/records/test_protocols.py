@@ -11,7 +11,7 @@ import pytest
 from helpers.refusals import fails
 from ssl_bench import catalogue
 from ssl_bench.errors import UsageError
-from ssl_bench.protocols import Protocol, protocol, protocols
+from ssl_bench.records.protocols import Protocol, protocol, protocols
 
 HARNESSES = {name: catalogue.evaluation(name) for name in catalogue.names("eval")}
 NAMES = sorted(protocols())

@@ -20,9 +20,10 @@ from helpers.refusals import contents, fails, half_written
 from helpers.spoilt import answer_otherwise, edit, rekeyed
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.evaluate import evaluate
-from ssl_bench.records import Record, folder_of, read_records
-from ssl_bench.reference import Reference
+from ssl_bench.evaluation.evaluate import evaluate
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.records.record import Record
+from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
 
 PROBED, TRAINED = "scenes:train=60,test=20", "scenes:train=20,test=10,seed=2"

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.records import (
-    Provenance,
-    Run,
-    find_run,
-    key_of,
-    read_record,
-    read_records,
-    write_predictions,
-)
+from ssl_bench.files import key_of
+from ssl_bench.records.record import Provenance
+from ssl_bench.records.workspace import Run, find_run, read_record, read_records, write_predictions
 
 
 def finished(workspace, method="random", seed=0, started=0.0, **identity):

@@ -12,9 +12,10 @@ from sklearn.preprocessing import normalize
 from helpers.places import ROOT
 from helpers.refusals import fails
 from ssl_bench import catalogue
-from ssl_bench.features import Features, Rows
-from ssl_bench.protocols import protocols
-from ssl_bench.records import read_records
+from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.rows import Rows
+from ssl_bench.records.protocols import protocols
+from ssl_bench.records.workspace import read_records
 
 EXAMPLE = ROOT / "docs" / "example"
 DATA = ["--data", "scenes:train=60,test=20"]

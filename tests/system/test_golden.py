@@ -10,7 +10,7 @@ import eval.knn
 import eval.krahenbuhl16
 import pretext.context_encoder
 from helpers import golden
-from ssl_bench.protocols import protocols
+from ssl_bench.records.protocols import protocols
 
 ENTRIES = {"pretexts": golden.pretext_entry, "protocols": golden.protocol_entry}
 NAMES = [(kind, name) for kind in ENTRIES for name in golden.own(kind)]

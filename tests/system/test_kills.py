@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from helpers.kills import SHORT, Place, Story, changed, differences, experiment, finished
 from helpers.refusals import only
-from ssl_bench.records import file_digest
+from ssl_bench.files import file_digest
 
 Experiment = tuple[Story, list[str], Path]
 

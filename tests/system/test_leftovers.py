@@ -11,7 +11,7 @@ import pytest
 
 from helpers.bench import Bench
 from ssl_bench.errors import DataError
-from ssl_bench.train import _trim_log
+from ssl_bench.training.loop import _trim_log
 
 SMALL = ("--data", "scenes:train=40,test=20", "--workers", 0)
 PRETRAIN = (

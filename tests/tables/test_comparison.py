@@ -13,9 +13,10 @@ from helpers.bench import DATA, TOY, call
 from helpers.predictions import LESS, MORE, answers, fills, stored
 from helpers.refusals import fails, only
 from ssl_bench import catalogue
-from ssl_bench.comparison import Measured, harness_of
-from ssl_bench.metrics import RESAMPLES, _resamples
-from ssl_bench.records import folder_of, read_records
+from ssl_bench.evaluation.metrics.resampling import RESAMPLES, resample_counts
+from ssl_bench.records.protocols import harness_of
+from ssl_bench.records.workspace import folder_of, read_records
+from ssl_bench.tables.comparison import Measured
 
 # ---- resamples
 
@@ -75,7 +76,7 @@ def drawn_by_hand(found, harness, predictions, metric):
     assert found[0] == pytest.approx(harness.score(predictions)[metric])
     images = len(next(iter(predictions.values())))
     for place in (1, 2, 3, RESAMPLES):
-        which = np.repeat(np.arange(images), _resamples(images)[:, place])
+        which = np.repeat(np.arange(images), resample_counts(images)[:, place])
         drawn = {name: rows[which] for name, rows in predictions.items()}
         assert found[place] == pytest.approx(harness.score(drawn)[metric]), place
 
@@ -125,7 +126,7 @@ def test_two_methods_have_the_same_resamples(tmp_path):
     ]  # fmt: skip
     assert found[0] is not None
     assert found[1] is not None
-    counts = _resamples(30)
+    counts = resample_counts(30)
     assert found[0] == pytest.approx(counts[3])
     assert found[1] - found[0] == pytest.approx(2 * counts[5])
 

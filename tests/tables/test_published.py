@@ -6,10 +6,10 @@ import pytest
 
 from helpers.places import RESULTS
 from ssl_bench import catalogue
-from ssl_bench.comparison import Measured
-from ssl_bench.protocols import protocols
-from ssl_bench.published import deviations, published_for, sources
-from ssl_bench.records import read_records
+from ssl_bench.records.protocols import protocols
+from ssl_bench.records.workspace import read_records
+from ssl_bench.tables.comparison import Measured
+from ssl_bench.tables.published import deviations, published_for, sources
 
 
 def measured(records: list[Any], layer: str, metric: str = "top1", **changes: Any) -> Measured:

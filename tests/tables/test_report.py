@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.places import RESULTS
-from ssl_bench.records import read_records
+from ssl_bench.records.workspace import read_records
 
 QUICKSTART = RESULTS / "quickstart"
 QUIET = (

@@ -10,8 +10,8 @@ from scipy import stats
 
 from helpers.predictions import LESS, MORE, answers, fills, stored
 from ssl_bench import catalogue
-from ssl_bench.records import Provenance, Record
-from ssl_bench.tables import LEADS, STALE, Table
+from ssl_bench.records.record import Provenance, Record
+from ssl_bench.tables.table import LEADS, STALE, Table
 
 VALUES = {  # method -> top1 of seeds 0, 1, 2
     "context-encoder": [30.0, 32.0, 34.0],

@@ -2,8 +2,8 @@
 
 import torch
 
-from ssl_bench.augment import center_crop, random_crop_flip
 from ssl_bench.counter import Randomness
+from ssl_bench.training.augment import center_crop, random_crop_flip
 
 
 def images(count=64, size=12):

@@ -5,7 +5,7 @@ import pytest
 
 from helpers.bench import Bench, launched
 from helpers.refusals import PROBE, SCENES, TOY, fails, only
-from ssl_bench.records import read_records
+from ssl_bench.records.workspace import read_records
 
 TRAINING = ("--steps=3", "--batch-size=4", "--workers=0", "--layer=conv4")
 COMMANDS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssl_bench.counter import Randomness
-from ssl_bench.masks import central, draw_masks, random_block, random_region
+from ssl_bench.training.masks import central, draw_masks, random_block, random_region
 
 KINDS = ["central", "random-block", "random-region"]
 

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_bench import catalogue
-from ssl_bench.data.store import open_store
-from ssl_bench.encoders import weights_digest
+from ssl_bench.data.store.squares import open_store
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.pretrain import build_pretext
-from ssl_bench.records import read_records
+from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
-from ssl_bench.train import Interrupted, train
+from ssl_bench.training.build import build_pretext
+from ssl_bench.training.loop import Interrupted, train
 
 DATA = "scenes:train=24,test=4"
 TOY = {"image_size": 64, "width": 0.1, "init": "fan-in", "steps": 6, "batch_size": 8, "lr": 1e-3}

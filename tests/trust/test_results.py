@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from helpers.places import RESULTS
-from ssl_bench.metrics import top1
-from ssl_bench.records import file_digest, read_records
-from ssl_bench.sharing import WIDEST
-from ssl_bench.tables import Table
+from ssl_bench.evaluation.metrics.precision import top1
+from ssl_bench.files import file_digest
+from ssl_bench.records.workspace import read_records
+from ssl_bench.tables.table import Table
+from ssl_bench.trust.sharing import WIDEST
 
 FOLDER = re.compile(r"(?<![\w.…])/(tmp|home|root|work|Users|mnt|media)/")
 SUITES = sorted(path.parent for path in RESULTS.glob("*/table.md"))

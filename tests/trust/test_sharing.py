@@ -10,9 +10,15 @@ from PIL import Image
 
 from helpers.refusals import fails
 from helpers.suites import SUITE
-from ssl_bench.comparison import predictions_of
-from ssl_bench.records import Run, file_digest, folder_of, read_records, write_predictions
-from ssl_bench.sharing import export
+from ssl_bench.files import file_digest
+from ssl_bench.records.workspace import (
+    Run,
+    folder_of,
+    predictions_of,
+    read_records,
+    write_predictions,
+)
+from ssl_bench.trust.sharing import export
 
 
 @pytest.fixture

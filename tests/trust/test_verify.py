@@ -14,8 +14,8 @@ from helpers.bench import DATA, TOY, call
 from helpers.places import RESULTS
 from helpers.refusals import fails
 from helpers.spoilt import Payload, answer_otherwise, edit, named, rekeyed, with_digest
-from ssl_bench import verify
-from ssl_bench.records import file_digest
+from ssl_bench.files import file_digest
+from ssl_bench.trust import verify
 
 FORMS = ("table.md", "table.csv", "table.tex")
 

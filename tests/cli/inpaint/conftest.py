@@ -4,9 +4,9 @@ import pytest
 
 from helpers.inpaint import Runs
 from pretext.inpainting import InpaintingConfig
-from ssl_bench.pretrain import pretrain
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import EncoderConfig
+from ssl_bench.training.pretext import EncoderConfig
+from ssl_bench.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from helpers.bench import Bench, Result
 from helpers.inpaint import CENTRAL, SIZE, Paint, Runs, box_hole, only_said, save_mask, values_of
 from helpers.photos import draw_photo
 from helpers.refusals import fails
-from ssl_bench.inpaint import Filler, inpaint
-from ssl_bench.photograph import Photograph
-from ssl_bench.reference import Reference
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.pictures.inpaint import Filler, inpaint
+from ssl_bench.pictures.photograph import Photograph
 
 # ---- what is filled
 

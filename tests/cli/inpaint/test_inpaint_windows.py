@@ -10,9 +10,9 @@ from scipy.spatial import KDTree
 
 from helpers.inpaint import REACHES, SIZE, Box, Runs, box_hole
 from helpers.photos import draw_photo
-from ssl_bench.inpaint import Filler, Window, parts_of, windows_for
-from ssl_bench.photograph import Photograph
-from ssl_bench.reference import Reference
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.pictures.inpaint import Filler, Window, parts_of, windows_for
+from ssl_bench.pictures.photograph import Photograph
 
 # ---- holes
 

@@ -14,9 +14,9 @@ from helpers.voc_folders import LISTS, annotate, draw_mask, refused, thing, writ
 from helpers.whole import opened, spoil
 from ssl_bench.data.dataset import Task
 from ssl_bench.data.faults import Faults, lines_of
-from ssl_bench.data.voc_split import VOCSplit
+from ssl_bench.data.voc.split import VOCSplit
 from ssl_bench.errors import DataError
-from ssl_bench.train import Batches
+from ssl_bench.training.loop import Batches
 
 # ---- the cache
 

@@ -10,12 +10,12 @@ from helpers.photos import draw_photo
 from helpers.voc_folders import annotate, draw_mask, refused, thing
 from helpers.whole import DOG, SIZES, opened
 from ssl_bench import catalogue
-from ssl_bench.data import packing
 from ssl_bench.data.dataset import Dataset
-from ssl_bench.data.embedded import ScenesSplit
-from ssl_bench.data.samples import Sample
-from ssl_bench.data.store import open_store
-from ssl_bench.data.whole import open_whole
+from ssl_bench.data.scenes.dataset import ScenesSplit
+from ssl_bench.data.store import packing
+from ssl_bench.data.store.samples import Sample
+from ssl_bench.data.store.squares import open_store
+from ssl_bench.data.store.whole import open_whole
 from ssl_bench.errors import DataError
 
 # ---- boxes

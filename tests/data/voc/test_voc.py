@@ -15,9 +15,10 @@ from helpers.photos import draw_photo
 from helpers.refusals import TOY, fails, only
 from helpers.voc_folders import LISTS, THINGS, annotate, make_year, refused, thing, write_list
 from ssl_bench import catalogue
-from ssl_bench.data.dataset import SplitName, fit_square
-from ssl_bench.data.store import ImageStore, open_store
-from ssl_bench.data.voc_files import CLASSES, list_names, read_list, read_objects
+from ssl_bench.data.dataset import SplitName
+from ssl_bench.data.images import fit_square
+from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.data.voc.files import CLASSES, list_names, read_list, read_objects
 from ssl_bench.errors import DataError, UsageError
 
 DOG, CAT, PERSON = (CLASSES.index(name) for name in ("dog", "cat", "person"))

@@ -25,11 +25,12 @@ from helpers.voc_folders import (
     write_sbd,
 )
 from ssl_bench import catalogue
-from ssl_bench.data import sbd, voc
 from ssl_bench.data.dataset import Objects, SplitName, Task
 from ssl_bench.data.faults import SHOWN, Faults, lines_of
-from ssl_bench.data.voc_files import CLASSES
-from ssl_bench.data.voc_masks import read_mask
+from ssl_bench.data.voc import dataset as voc
+from ssl_bench.data.voc import sbd
+from ssl_bench.data.voc.files import CLASSES
+from ssl_bench.data.voc.masks import read_mask
 from ssl_bench.errors import DataError, UsageError
 
 WIDTH, HEIGHT = 96, 80  # of all images here

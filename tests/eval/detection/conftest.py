@@ -4,8 +4,8 @@ import pytest
 
 from helpers.detection import PLAIN
 from ssl_bench import catalogue
-from ssl_bench.data.whole import open_whole
-from ssl_bench.encoders import EncoderSpec, build_encoder
+from ssl_bench.data.store.whole import open_whole
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from eval.fast_rcnn import Detector, framed, mirrored_boxes, new_rpn
-from eval.fcn import Geometry
-from eval.regions import RoIPool
+from eval.networks.fast_rcnn import Detector, framed, mirrored_boxes, new_rpn
+from eval.networks.geometry import Geometry
+from eval.networks.regions import RoIPool
 from helpers.detection import PLAIN, heads_of
 from ssl_bench import catalogue
-from ssl_bench.data.whole import open_whole
-from ssl_bench.encoders import Normalization
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.store.whole import open_whole
 
 # ---- where regions lie
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from eval import detection
 from eval.detection import FastRCNN, FastRCNNConfig, detect, padded, proposal_recall, truth_of
-from eval.proposals import Proposals, open_proposals
+from eval.networks.proposals import Proposals, open_proposals
 from helpers.detection import DETECT, QUICK, detected, subject
 from helpers.refusals import SCENES, TOY, fails, only
-from ssl_bench.encoders import Normalization
+from ssl_bench.data.normalization import Normalization
 from ssl_bench.errors import DataError, UsageError
 
 # ---- what comes out

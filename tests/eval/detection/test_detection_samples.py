@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from eval.fast_rcnn import new_heads
-from eval.fcn import Geometry
-from eval.regions import BandMatcher, CounterSampler
+from eval.networks.fast_rcnn import new_heads
+from eval.networks.geometry import Geometry
+from eval.networks.regions import BandMatcher, CounterSampler
 from helpers.detection import draw_of, heads_of
-from ssl_bench.encoders import weights_digest
+from ssl_bench.encoders.weights import weights_digest
 
 
 def test_background_overlaps_an_object_a_little():

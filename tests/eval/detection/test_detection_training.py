@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from eval.detection import FastRCNN, FastRCNNConfig
-from eval.fast_rcnn import Learner
+from eval.networks.fast_rcnn import Learner
 from helpers.detection import LEARNT, PLAIN, QUICK, detected, kept, subject
 from ssl_bench import catalogue
-from ssl_bench.data.whole import open_whole
-from ssl_bench.encoders import weights_digest
+from ssl_bench.data.store.whole import open_whole
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
-from ssl_bench.train import Interrupted, _factor
+from ssl_bench.training.loop import Interrupted
+from ssl_bench.training.schedule import rate_factor
 
 # ---- what learns
 
@@ -83,7 +84,7 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(stores):
 
 
 def test_the_rate_falls_once_at_three_quarters():
-    factors = [_factor("drop", step / 40_000) for step in (0, 29_999, 30_000, 39_999)]
+    factors = [rate_factor("drop", step / 40_000) for step in (0, 29_999, 30_000, 39_999)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.krahenbuhl16 import COLOURS, stored
-from ssl_bench.data.whole import WholeStore
+from ssl_bench.data.store.whole import WholeStore
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 
-from eval.fc678 import Classifier
 from eval.krahenbuhl16 import (
     CLIP,
     Krahenbuhl16,
@@ -15,13 +14,14 @@ from eval.krahenbuhl16 import (
     cross_entropy,
     predict,
 )
+from eval.networks.fc678 import Classifier
 from helpers.krahenbuhl16 import PLAIN, QUICK, image, network, subject, tuned
-from ssl_bench.augment import random_scale_crop
 from ssl_bench.counter import Randomness, derive
-from ssl_bench.encoders import EncoderSpec, build_encoder
-from ssl_bench.metrics import mean_average_precision
-from ssl_bench.task import Step
-from ssl_bench.train import _factor
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.evaluation.metrics.precision import mean_average_precision
+from ssl_bench.training.augment import random_scale_crop
+from ssl_bench.training.pretext import Step
+from ssl_bench.training.schedule import rate_factor
 
 # ---- windows
 
@@ -151,9 +151,9 @@ def test_biases_learn_at_twice_the_rate_and_all_decays(pictures):
 
 def test_the_rate_halves_after_each_10k_of_80k():
     steps = [0, 9_999, 10_000, 19_999, 20_000, 69_999, 70_000, 79_999]
-    factors = [_factor("halve", s / 80_000) for s in steps]
+    factors = [rate_factor("halve", s / 80_000) for s in steps]
     assert factors == [1, 1, 0.5, 0.5, 0.25, 2**-6, 2**-7, 2**-7]
-    assert [_factor("halve", s / 24) for s in (2, 3, 21)] == [1, 0.5, 2**-7]
+    assert [rate_factor("halve", s / 24) for s in (2, 3, 21)] == [1, 0.5, 2**-7]
 
 
 def test_the_loop_sets_the_rates(pictures, tmp_path, monkeypatch):

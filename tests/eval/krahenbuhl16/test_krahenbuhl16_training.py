@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from eval.fc678 import Classifier
 from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config, Learner, few_with_each
+from eval.networks.fc678 import Classifier
 from helpers.krahenbuhl16 import PLAIN, QUICK, relabelled, subject, tuned
-from ssl_bench.encoders import weights_digest
+from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.evaluation.harness import Subject
 from ssl_bench.runtime import Runtime
-from ssl_bench.task import Subject
-from ssl_bench.train import Interrupted
+from ssl_bench.training.loop import Interrupted
 
 # ---- learning
 

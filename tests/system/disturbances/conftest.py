@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """`start("table", at="ssl_bench.tables.Table.of")`: stopped where it first gets there."""
+    """`start("table", at="ssl_bench.tables.table.Table.of")`: stopped where it first gets there."""
     started: list[Running] = []
 
     def begin(*words: object, hooks: Sequence[Hook] = (), at: str | None = None) -> Running:

@@ -21,9 +21,9 @@ from helpers.disturbances import (
     waits,
 )
 from helpers.refusals import TOY, only
-from ssl_bench.records import find_run, read_records
-from ssl_bench.reference import newest_of_each
-from ssl_bench.tables import run_lines
+from ssl_bench.cli.runs import run_lines
+from ssl_bench.evaluation.reference import newest_of_each
+from ssl_bench.records.workspace import find_run, read_records
 
 
 @pytest.mark.parametrize(("days", "step"), [(36500, 0), (-10000, 0), (0, -1), (0, 400)])
@@ -87,7 +87,7 @@ def test_an_export_agrees_with_itself(other, suite, workspace, tmp_path, disturb
 def test_a_lock_has_no_age(start, workspace, when):
     """A lock's file from 1970 or the future holds as long as its process lives, and no longer."""
     words = (*TRAINING, "--workspace", workspace)
-    first = start(*words, at="ssl_bench.pretrain.save_encoder")
+    first = start(*words, at="ssl_bench.training.pretrain.save_encoder")
     for path in (only(workspace, "pretrain/*/.lock"), only(workspace, "pretrain/*/checkpoint.pt")):
         os.utime(path, (when, when))
     second = start(*words)

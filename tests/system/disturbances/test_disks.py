@@ -44,11 +44,11 @@ def fill(disk: Path) -> Path:
 
 FULL = [
     *PLACES,
-    "ssl_bench.data.store._write",
-    "ssl_bench.features._Scratch.write",
-    "ssl_bench.train._Run._log",
-    "ssl_bench.pretrain._save_rest",
-    "ssl_bench.records.Run.finish",
+    "ssl_bench.data.store.squares._write",
+    "ssl_bench.evaluation.rows._Scratch.write",
+    "ssl_bench.training.loop._Run._log",
+    "ssl_bench.training.pretrain._save_rest",
+    "ssl_bench.records.workspace.Run.finish",
 ]
 
 
@@ -140,7 +140,7 @@ def test_the_disk_is_full_at_a_preview(copy, suite):
 def test_the_disk_is_full_when_a_log_is_continued(start, workspace):
     """What was logged before the checkpoint stays."""
     words = (*TRAINING, "--workspace", workspace)
-    start(*words, at="ssl_bench.pretrain.save_encoder").kill()
+    start(*words, at="ssl_bench.training.pretrain.save_encoder").kill()
     path = only(workspace, "pretrain/*/log.jsonl")
     fails(ask(*words, hooks=[partial(limit_files, 10)]), 1, str(path), "File too large")
     assert "continuing at step 4 of 6" in done(*words).err

@@ -23,7 +23,7 @@ from helpers.disturbances import (
     without_privileges,
 )
 from helpers.refusals import SCENES, contents, fails
-from ssl_bench.records import read_records
+from ssl_bench.records.workspace import read_records
 
 # ---- read-only places
 
@@ -168,8 +168,12 @@ def test_nothing_to_read(tmp_path, kind, words):
 
 
 GOING = [
-    *("ssl_bench.train._Run._log", "ssl_bench.train._Run.save", "ssl_bench.pretrain.save_encoder"),
-    *("ssl_bench.evaluate.write_predictions", "ssl_bench.records.Run.finish"),
+    *(
+        "ssl_bench.training.loop._Run._log",
+        "ssl_bench.training.loop._Run.save",
+        "ssl_bench.training.pretrain.save_encoder",
+    ),
+    *("ssl_bench.evaluation.evaluate.write_predictions", "ssl_bench.records.workspace.Run.finish"),
 ]
 
 
@@ -185,7 +189,9 @@ def test_the_workspace_goes_away(start, run, workspace, whole, printed, place):
 
 def test_the_cache_goes_away(start, run, workspace, whole, printed, tmp_path):
     cache = tmp_path / "cache"
-    running = start(*run, hooks=[partial(use_cache, cache)], at="ssl_bench.evaluate.extract")
+    running = start(
+        *run, hooks=[partial(use_cache, cache)], at="ssl_bench.evaluation.evaluate.extract"
+    )
     shutil.rmtree(cache)
     running.go_on()
     fails(running.result(), 1, str(cache), "No such file or directory")

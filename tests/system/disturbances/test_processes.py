@@ -24,7 +24,7 @@ from helpers.disturbances import (
     waits,
 )
 from helpers.refusals import half_written, only
-from ssl_bench.records import read_records
+from ssl_bench.records.workspace import read_records
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -101,7 +101,7 @@ def test_one_is_killed_and_the_other_goes_on(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_waits_can_be_stopped(start, run, workspace, whole, number):
-    first, second = start(*run, at="ssl_bench.records.Run.finish"), start(*run)
+    first, second = start(*run, at="ssl_bench.records.workspace.Run.finish"), start(*run)
     waits(second)
     second.send(number)
     answer = second.result(10)
@@ -115,7 +115,7 @@ def test_a_process_that_waits_can_be_stopped(start, run, workspace, whole, numbe
 def test_the_folder_that_is_waited_for_disappears(start, workspace):
     """Someone follows the advice to remove a run's folder: who waits for it makes it anew."""
     words = (*TRAINING, "--workspace", workspace)
-    first, second = start(*words, at="ssl_bench.records.Run.finish"), start(*words)
+    first, second = start(*words, at="ssl_bench.records.workspace.Run.finish"), start(*words)
     waits(second)
     shutil.rmtree(only(workspace, "pretrain/*"))
     first.kill()
@@ -156,7 +156,9 @@ def test_export_while_a_suite_runs(start, run, suite, workspace, whole, tmp_path
     checked(workspace, results(whole))
 
 
-@pytest.mark.parametrize("place", ["ssl_bench.pretrain.save_encoder", "ssl_bench.train._Run.save"])
+@pytest.mark.parametrize(
+    "place", ["ssl_bench.training.pretrain.save_encoder", "ssl_bench.training.loop._Run.save"]
+)
 def test_import_while_a_suite_runs(start, run, workspace, exported, whole, printed, place):
     """The suite goes on with what it finds; the import may wait for what is at work."""
     running = start(*run, at=place)
@@ -181,7 +183,7 @@ def test_what_is_made_again_apart_is_not_counted(start, copy):
     key = read_records(copy, "evaluation")[0].key
     before = ssl_bench.load_records(copy)
     words = ("rerun", key, "--workers", "0", "--workspace", copy)
-    running = start(*words, at="ssl_bench.provenance._differences")
+    running = start(*words, at="ssl_bench.trust.rerun._differences")
     running.kill()
     assert len(ssl_bench.load_records(copy)) == len(before)
     answer = ask("verify", copy)
