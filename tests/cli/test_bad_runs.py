@@ -99,6 +99,9 @@ def test_fine_tuning_that_diverges(bench: Bench, finished: Path) -> None:
     assert not list(finished.glob("evaluation/*/record.json"))
 
 
+# ---- damaged files
+
+
 @pytest.mark.parametrize("damage", ["cut", "emptied", "foreign", "no weights"])
 def test_damaged_checkpoint(bench: Bench, finished: Path, damage: str) -> None:
     before = contents(finished)
