@@ -27,17 +27,9 @@ from ssl_bench.training.masks import MaskKind, draw_masks, square
 from ssl_bench.training.pretext import Inpaints
 
 SIZE = 128  # px, of what needs no network
-
-
 HOLE = 50 / 128
-
-
 NEIGHBOURS = 5
-
-
 LINES = 8  # of neighbours, on a page
-
-
 Search = tuple[str, np.ndarray]  # what compared, and the places it found, int64 (count, k)
 
 

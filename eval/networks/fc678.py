@@ -17,11 +17,7 @@ from ssl_bench.encoders.init import initialize
 from ssl_bench.evaluation.features import pooled_side
 
 DIMENSIONS = 9216  # of AlexNet's pool5 at 227 px; larger maps are pooled to as many
-
-
 Train = Literal["all", "fc6-8", "fc8"]
-
-
 FROZEN: dict[str, tuple[str, ...]] = {
     "all": (),
     "fc6-8": ("encoder",),

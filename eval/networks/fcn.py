@@ -19,17 +19,10 @@ from ssl_bench.encoders.build import learn_up_to
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.errors import UsageError
 
-SPAN = 256  # px that are added to learn the stride
-
-
 # The centre of the first score lies 13 of 32 px inside the image: the published crop by 18 px of an
 # upsampling whose first centre is at 31.
 INSIDE = 13 / 32
-
-
 DROPOUT = 0.5
-
-
 # N(0, 0.005²) and bias 1 for fc6 and fc7 of AlexNet's size (CaffeNet's fillers, and those of the
 # segmentation test of Zhang et al.); other sizes get the deviation that keeps the outputs' scale.
 STD, FC6_INPUTS, FC7_INPUTS = 0.005, 256 * 6 * 6, 4096

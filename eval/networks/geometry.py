@@ -4,11 +4,11 @@ from functools import cache
 
 import torch
 
-from eval.networks.fcn import SPAN
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.errors import UsageError
 
 PROBE = 227  # px; here Caffe's AlexNet has no remainder, and padded networks at most 2 px
+SPAN = 256  # px that are added to learn the stride
 
 
 class Geometry:

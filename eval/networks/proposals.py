@@ -31,11 +31,7 @@ from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say
 
 LAYOUT = 1  # raised when the file's layout or the search changes
-
-
 LONGEST = 500  # px of the image that is searched; a smaller one is searched as it is
-
-
 HEADER = struct.Struct("<II")  # number of boxes, checksum
 
 

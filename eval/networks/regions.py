@@ -21,26 +21,12 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from eval.networks.geometry import Geometry
 
 POOLED = 6  # side of what a region is pooled to: AlexNet's pool5
-
-
 FOREGROUND, BACKGROUND = 0.5, 0.1  # least overlap with an object; background lies between
-
-
 FOREGROUND_SHARE = 0.25  # of the regions that are learnt
-
-
 SUPPRESSION = 0.3  # overlap at which the weaker of two detections of a class goes
-
-
 MOST = 100  # detections per class before suppression, and per image in the end
-
-
 DEVIATIONS = (10.0, 10.0, 5.0, 5.0)  # 1 / deviation of offsets and log sizes, as in torchvision
-
-
 Draw = Callable[[str, int, int], Tensor]  # stream, image of the batch, n -> uniform (n,)
-
-
 Target = dict[str, Tensor]  # boxes float (M, 4), labels int64 (M,) from 1
 
 

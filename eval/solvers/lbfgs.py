@@ -19,23 +19,11 @@ from torch import Tensor
 from ssl_bench.evaluation.rows import Rows
 
 MEMORY = 10  # pairs that L-BFGS remembers
-
-
 NEWTON, SHORTER = 6, 60  # steps of the line search, and of one that has far to go
-
-
 FLATTER = 0.5  # share of the slope at the start; what rises more steeply is far too long
-
-
 DOUBLE_BELOW = 2048  # two seconds; above, single precision is three times faster
-
-
 TURN_BELOW = 10_000  # the eigendecomposition then costs less than the iterations it saves
-
-
 COLUMNS = 1024  # of the features that go to double precision at once
-
-
 FLOOR = 1e-6  # share of the first axis's variance below which others are noise
 
 

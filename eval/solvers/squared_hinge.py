@@ -25,17 +25,9 @@ from eval.solvers.lbfgs import Back, Problem, Solution, minimize, turn
 from ssl_bench.evaluation.rows import Rows
 
 TOLERANCE = 1e-8  # of the objective, as L-BFGS sees it: 2e-6 above the best at most, measured
-
-
 LIMIT = 2000  # iterations; 100 to 400 are needed at a cost of 1000
-
-
 POSITIVE = 2.0  # what a positive row counts; a negative one counts 1
-
-
 TOGETHER = 1 << 26  # numbers that all problems fitted at once may take
-
-
 COPIES = 32  # of its weights and scores that L-BFGS keeps for each
 
 

@@ -20,13 +20,9 @@ workspace_option = click.option(
     show_default=True,
     help="Folder that holds runs and records.",
 )
-
-
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for table.md, table.csv and table.tex."
 )
-
-
 feature_memory_option = click.option(
     "--feature-memory",
     type=click.IntRange(0),

@@ -15,11 +15,7 @@ from numpy.typing import ArrayLike
 from ssl_bench.errors import DataError
 
 SplitName = Literal["train", "test"]
-
-
 Task = Literal["classification", "detection", "segmentation"]
-
-
 VOID = 255  # in a mask: pixels that no class is claimed for
 
 

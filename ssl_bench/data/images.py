@@ -36,11 +36,7 @@ def fit_square(image: Image.Image, size: int) -> np.ndarray:
 
 
 T = TypeVar("T")
-
-
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none of them runs a program
-
-
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 

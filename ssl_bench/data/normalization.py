@@ -33,6 +33,4 @@ class Normalization(BaseModel):
 
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # pixels in [−1, 1]
-
-
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

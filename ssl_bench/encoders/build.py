@@ -18,8 +18,6 @@ from ssl_bench.encoders.libraries import TimmEncoder, TorchvisionEncoder
 from ssl_bench.errors import UsageError, unknown
 
 LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
-
-
 SIZES = {"alexnet": (64, 227), "dcgan": (128, 128)}  # ours: least and usual input, px
 
 

@@ -7,8 +7,6 @@ from torch import nn
 from ssl_bench.counter import generator
 
 Init = Literal["gaussian", "fan-in", "dcgan"]
-
-
 FIXED = {"gaussian": 0.01, "dcgan": 0.02}  # deviations that do not depend on the layer
 
 

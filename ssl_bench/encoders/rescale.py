@@ -33,20 +33,10 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
 
 Fill = Callable[[str, Affine, Tensor], None]  # name, layer, its input: sets the layer's weights
-
-
 BETA = 0.1  # magic_init's default: a unit begins a little on the live side of its ReLU
-
-
 CONSTANT = 1e-6  # a channel whose deviation is below this share of its peak is rounding noise
-
-
 LOOKED_AT = 16  # images behind the gradients: magic_init's one batch
-
-
 ROUNDS, TOLERANCE = 10, 0.01  # rounds at most, as in both sources, and the deviation that ends them
-
-
 DISTORTION = 0.05  # share of the output that may change before `rescale` warns
 
 

@@ -14,8 +14,6 @@ import numpy as np
 from ssl_bench.evaluation.metrics.detection import OVERLAP, box_areas, box_overlaps, intersections
 
 AWAY = (-2.0, -2.0, -1.0, -1.0)  # a box outside every image
-
-
 NEARLY = OVERLAP - 0.01  # whatever the last bit of an overlap is by another's arithmetic
 
 

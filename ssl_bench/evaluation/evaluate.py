@@ -29,11 +29,7 @@ from ssl_bench.runtime import Runtime, device_name, resolve_precision
 from ssl_bench.training.pretext import TrainConfig
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
-
-
 SHUFFLED = "shuffled-labels"
-
-
 PERMUTATIONS = 20  # of test labels, which show what chance is
 
 

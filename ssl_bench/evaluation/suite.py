@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from ssl_bench.evaluation.reference import Reference
 
 LARGEST = 64 << 10  # bytes of a suite
-
-
 FLOOR = "random"  # the pretext that trains nothing
 
 

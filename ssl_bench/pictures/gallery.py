@@ -22,17 +22,9 @@ from ssl_bench.training.augment import center_crop
 from ssl_bench.training.pretext import Inpaints
 
 WIDTH, HIGHEST = 6.9, 9.5  # inches of a page's text
-
-
 MARGIN = 0.95  # of them for the labels of rows
-
-
 LINE = 0.17  # inches of a line of text
-
-
 SMALL = 7  # points
-
-
 LETTER = 0.64  # mean width of a letter over the size of its font, on the safe side
 
 

@@ -22,20 +22,10 @@ from ssl_bench.runtime import best_device
 from ssl_bench.training.pretext import Inpaints
 
 CENTRAL = "central"
-
-
 SHARE = 50 / 128  # of the short side, at most: the central hole
-
-
 QUARTER = 0.25  # of a window: the most that random masks drop
-
-
 LEAST = 32  # px; a smaller image has no context
-
-
 NEAR = 16  # a short side over this is the distance within which holes are one
-
-
 STEP = 1.05  # from one window that is tried to the next
 
 

@@ -17,20 +17,10 @@ from ssl_bench.errors import DataError
 from ssl_bench.files import written_at_once
 
 REMEDY = "mend it or leave it out"
-
-
 ORIENTATION = 0x0112  # the EXIF tag
-
-
 BITS, PLANES, COLOURS = 258, 284, 262  # TIFF tags
-
-
 BLACK_IS_ZERO, RGB = 1, 2
-
-
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601, as Pillow's grey)
-
-
 # Quarter turns against the clock of an image mirrored or not, by EXIF orientation 1 … 8.
 TURNS = ((0, False), (0, True), (2, False), (2, True), (1, True), (3, False), (3, True), (1, False))
 

@@ -16,8 +16,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat, field_validator
 
 Kind = Literal["pretrain", "evaluation"]
-
-
 PACKAGES = (
     "ssl-bench",
     "torch",

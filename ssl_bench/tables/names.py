@@ -12,8 +12,6 @@ from ssl_bench.records.record import Record
 from ssl_bench.training.pretext import EncoderConfig, TrainConfig
 
 BASELINES = ("random", "autoencoder")
-
-
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
 
 

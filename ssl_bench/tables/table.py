@@ -34,11 +34,7 @@ from ssl_bench.tables.names import (
 from ssl_bench.tables.published import deviations, published_for
 
 TEX = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
-
-
 WIDE = 8  # columns above which a table is cut by protocol
-
-
 LEADS, STALE = "●", "†"
 
 

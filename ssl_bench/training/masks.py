@@ -20,14 +20,8 @@ from torch.nn import functional as F
 from ssl_bench.counter import Randomness
 
 MaskKind = Literal["central", "random-block", "random-region"]
-
-
 LARGEST = 0.25  # share of the image
-
-
 BLOCKS = 10  # squares tried for random-block
-
-
 CELLS = 8  # coarse cells across the image for random-region: 16 px at 128, as released
 
 

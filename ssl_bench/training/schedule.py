@@ -4,12 +4,8 @@ import math
 
 # Of schedule `step`, as shares of all steps: 40k, 80k and 120k of 140k (Goyal et al., 1905.01235).
 DECAYS = (2 / 7, 4 / 7, 6 / 7)
-
-
 # Of schedule `halve`, equal shares of all steps: 10k of 80k each (Krähenbühl, voc-classification).
 SHARES = 8
-
-
 # Of schedule `drop`: 30k of 40k (Girshick, Fast R-CNN, arXiv 1504.08083).
 DROP = 3 / 4
 

@@ -31,14 +31,8 @@ from ssl_bench.tables.table import Table
 from ssl_bench.trust.verify import disagreements, workspaces_in
 
 LARGEST = 10 << 20  # bytes of an export
-
-
 WIDEST = 640  # px of a picture in an export: images of others are shown as thumbnails only
-
-
 COLOURS = 128
-
-
 KEPT = (".json", ".npz", ".png")  # what of a run is taken along
 
 
@@ -90,8 +84,6 @@ def _write(
 
 
 PARTS = ("pretrain", "evaluation", "figures")
-
-
 _EXPORTED = {*PARTS, "table.md", "table.csv", "table.tex"}
 
 

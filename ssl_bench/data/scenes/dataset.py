@@ -13,12 +13,8 @@ from ssl_bench.data.scenes import render as scenes
 from ssl_bench.errors import UsageError, unknown
 
 DEFAULTS = {"train": 2000, "test": 2000, "seed": 0}
-
-
 # Side of a whole scene in pixels, which has no size of its own. Who changes it raises whole.LAYOUT.
 WHOLE = 256
-
-
 # A whole scene, its boxes and its mask are asked for one after the other.
 _rendered = lru_cache(maxsize=1)(scenes.render)
 

@@ -14,7 +14,7 @@ How a scene is made:
 2. the background is evaluated, then parts are painted back to front with anti-aliased edges;
 3. light, tint and sensor noise are applied. Only the noise is drawn per pixel, and drawn last.
 
-What holds for every scene (`tests/test_scenes.py`, sizes from 32 up):
+What holds for every scene (`tests/data/test_scenes.py`, sizes from 32 up):
 - labels are exactly balanced: each aligned block of ten indices holds every class once;
 - the subject has the largest visible area, at least 4 % of the image, and every other object has
   at most half of that and at least 0.3 % of the image.
@@ -47,11 +47,7 @@ from ssl_bench.data.scenes.shapes import (
 )
 
 VERSION = 1  # part of every random key; bumped whenever a pixel changes
-
-
 MIN_SIZE = 32  # pixels; below it small objects fall between the pixel centres
-
-
 TAU = 2 * math.pi
 
 

@@ -234,6 +234,4 @@ SHAPES: dict[str, tuple[Callable[[np.random.Generator], list[Part]], float, floa
     "mushroom": (mushroom, 0.95, 0.95),
     "butterfly": (butterfly, 0.93, 0.95),
 }
-
-
 CLASSES: tuple[str, ...] = tuple(SHAPES)

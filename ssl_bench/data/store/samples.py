@@ -17,8 +17,6 @@ from ssl_bench.data.store.cache import decoded
 from ssl_bench.errors import DataError
 
 T = TypeVar("T")
-
-
 BATCH = 8  # images that a worker hands over at once
 
 

@@ -34,14 +34,8 @@ OFFICIAL = {
         "Segmentation": [("train", 1464), ("val", 1449)],
     },
 }
-
-
 SPLITS: tuple[SplitName, ...] = ("train", "test")
-
-
 OPTIONS = ("name", *SPLITS)
-
-
 USE = "voc:PATH[,name=NAME][,train=LIST][,test=LIST]"
 
 

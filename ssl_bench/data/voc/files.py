@@ -21,16 +21,10 @@ CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-
-
 # Our label of a class -> what VOC's own class files say for it (the devkit's manual): 1 an object
 # that is not difficult, −1 no object, 0 difficult ones only.
 OFFICIAL_LABEL = {1: "1", 0: "-1", -1: "0"}
-
-
 PLAIN = r"(\w[\w.-]{0,99})"  # no separator: a name cannot lead out of the folder
-
-
 ROUNDING = 1.001  # a box may end so many pixels outside its image: rounded after a resize, by hand
 
 

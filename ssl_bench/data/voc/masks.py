@@ -15,8 +15,6 @@ from ssl_bench.data.voc.files import CLASSES
 from ssl_bench.errors import DataError
 
 OWN = "put the image's own mask there, from the archive"
-
-
 MAT_BYTES = 2**20  # SBD's are below 100 kB; a larger file may unpack to gigabytes
 
 

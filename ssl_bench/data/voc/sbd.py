@@ -23,8 +23,6 @@ from ssl_bench.errors import DataError
 from ssl_bench.progress import say
 
 NAME = "voc12+sbd"
-
-
 SIZES = {"train": 8498, "val": 2857}  # SBD's own lists
 
 

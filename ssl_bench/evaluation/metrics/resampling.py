@@ -9,11 +9,7 @@ import math
 import numpy as np
 
 RESAMPLES = 200  # of the test images, for an interval
-
-
 RESAMPLING_SEED = 0
-
-
 # By metric, float64 (1 + B,): its value, then its values over B resamples of the test images. NaN
 # where a resample holds nothing to measure.
 Resampled = dict[str, np.ndarray]
