@@ -37,7 +37,7 @@ def lines_of(error: DataError) -> tuple[str, ...]:
 
 
 @contextmanager
-def noted(lines: list[str]) -> Iterator[None]:
+def collecting_faults(lines: list[str]) -> Iterator[None]:
     """Add what a DataError of the block reports to `lines`, and go on after the block."""
     try:
         yield

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 
 import numpy as np
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task, targets_of
-from ssl_bench.data.faults import noted, refuse
-from ssl_bench.data.store.samples import Faulty, Sample, samples
+from ssl_bench.data.faults import collecting_faults, refuse
+from ssl_bench.data.store.packing import Faulty, samples
+from ssl_bench.data.store.samples import read_sample
 from ssl_bench.errors import BenchError
-from ssl_bench.progress import progress
 
-Table = tuple[str, list[list[str]]]  # a line about all images; a row for each class, after titles
+Summary = tuple[str, list[list[str]]]  # a line about all images; a row for each class, after titles
 
 
 def listing() -> Iterator[str]:
@@ -49,18 +50,17 @@ def check(dataset: Dataset, task: Task | None, workers: int) -> Iterator[str]:
     faults: list[str] = []
     for one in dataset.tasks if task is None else (task,):
         for split in dataset.splits:
-            with noted(faults):
+            with collecting_faults(faults):
                 yield from _check(dataset, split, one, workers)
     refuse(faults, dataset.name)
 
 
 def _check(dataset: Dataset, split: SplitName, task: Task, workers: int) -> Iterator[str]:
     source = dataset.split(split, task)
-    read = samples(source, task, count, workers)
-    results = list(progress(read, f"reading {split}, {task}", len(source.names)))
+    results = list(samples(source, partial(_count, task=task), workers, f"reading {split}, {task}"))
     good = {i: one for i, one in enumerate(results) if not isinstance(one, Faulty)}
     bad = [one for one in results if isinstance(one, Faulty)]
-    about, rows = _table(source, task, good)
+    about, rows = _summary(source, task, good)
     grey = sum(one.grey for one in good.values())
     yield f"{split}, {task}: {len(good):,} images, {grey:,} grey{about}"
     yield from _aligned(rows)
@@ -76,15 +76,16 @@ class Count:
     pixels: np.ndarray | None
 
 
-def count(sample: Sample) -> Count:
+def _count(source: Split, place: int, task: Task) -> Count:
     """Grey is an image whose three channels are the same."""
+    sample = read_sample(source, place, task)
     grey = bool((sample.pixels == sample.pixels[..., :1]).all())
     if sample.mask is None:
         return Count(grey, sample.objects, None)
     return Count(grey, sample.objects, np.bincount(sample.mask.ravel(), minlength=256))
 
 
-def _table(source: Split, task: Task, good: dict[int, Count]) -> Table:
+def _summary(source: Split, task: Task, good: dict[int, Count]) -> Summary:
     if task == "detection":
         return _boxes(source, [one.objects for one in good.values() if one.objects is not None])
     if task == "segmentation":
@@ -92,7 +93,7 @@ def _table(source: Split, task: Task, good: dict[int, Count]) -> Table:
     return _labels(source, list(good))
 
 
-def _labels(source: Split, good: Sequence[int]) -> Table:
+def _labels(source: Split, good: Sequence[int]) -> Summary:
     if source.labels is None:
         return ", no labels", []
     targets = targets_of(source.labels[list(good)], len(source.classes))
@@ -103,7 +104,7 @@ def _labels(source: Split, good: Sequence[int]) -> Table:
     return "", rows
 
 
-def _boxes(source: Split, found: Sequence[Objects]) -> Table:
+def _boxes(source: Split, found: Sequence[Objects]) -> Summary:
     labels = np.concatenate([np.zeros(0, int), *(one.labels for one in found)])
     difficult = np.concatenate([np.zeros(0, bool), *(one.difficult for one in found)])
     empty = sum(len(one) == 0 for one in found)
@@ -117,7 +118,7 @@ def _boxes(source: Split, found: Sequence[Objects]) -> Table:
     return about, rows
 
 
-def _pixels(source: Split, found: Sequence[np.ndarray]) -> Table:
+def _pixels(source: Split, found: Sequence[np.ndarray]) -> Summary:
     counts = np.array(found).reshape(-1, 256)  # (N, 256)
     share = counts.sum(0) / max(1, counts.sum())
     empty = int((counts[:, 1:VOID].sum(1) == 0).sum())

@@ -9,6 +9,7 @@ import pytest
 from helpers.bench import Bench
 from helpers.photos import draw_photo
 from helpers.refusals import FINETUNE, PRETRAIN, PROBE, contents, fails, only
+from ssl_bench.data.faults import SHOWN
 
 # ---- folders and images
 
@@ -93,11 +94,20 @@ def test_bad_image(bench: Bench, finished: Path, tiny_photos: Path, how: str) ->
     assert record["details"]["images"] == 17
 
 
-def test_several_bad_images_are_counted(bench: Bench, workspace: Path, tiny_photos: Path) -> None:
+def test_several_bad_images_are_in_one_report(
+    bench: Bench, workspace: Path, tiny_photos: Path
+) -> None:
     for name in ("ant", "bee", "cat"):
         spoil(tiny_photos / "train" / name / "3.png", "text")
     command = [*PRETRAIN, "--data", f"folder:{tiny_photos}", "--workspace", workspace]
-    fails(bench(*command), 1, "ant/3.png", "2 more")
+    result = bench(*command)
+    assert result.code == 1
+    first, *named, last = result.err.splitlines()[-5:]
+    assert first == "bench: 3 faults in folder:photos train:"
+    for name, line in zip(("ant", "bee", "cat"), named, strict=True):
+        assert f"{name}/3.png cannot be read as an image (not an image)" in line
+    assert last == "mend them, or pass --skip-bad-images to leave these images out"
+    assert result.err.count("--skip-bad-images") == 1
     assert "3 bad images" in bench(*command, "--skip-bad-images").out
 
 
@@ -110,6 +120,17 @@ def test_nothing_but_bad_images(bench: Bench, workspace: Path, tmp_path: Path) -
     result = bench(*command, "--skip-bad-images")
     fails(result, 1, str(flat / "a.jpg"))
     assert "or pass --skip-bad-images" not in result.err
+
+
+def test_hundreds_of_bad_images_are_counted(bench: Bench, workspace: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(SHOWN + 7):
+        spoil(flat / f"{i:03}.jpg", "text")
+    result = bench(*PRETRAIN, "--data", f"folder:{flat}", "--workspace", workspace)
+    *shown, more, _ = result.err.splitlines()[-SHOWN - 2 :]
+    assert [f"{i:03}.jpg" in line for i, line in enumerate(shown)] == [True] * SHOWN
+    assert more == "  … and 7 more"
 
 
 def test_evaluation_records_what_it_skipped(

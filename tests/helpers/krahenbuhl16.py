@@ -7,8 +7,7 @@ import numpy as np
 from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config
 from eval.networks.fc678 import Classifier, Train
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.data.store.packing import WholeIndex
-from ssl_bench.data.store.whole import WholeStore
+from ssl_bench.data.store.whole import WholeIndex, WholeStore
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.evaluation.harness import Outcome, Subject

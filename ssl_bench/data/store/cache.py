@@ -8,14 +8,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel
-from torch.utils.data import DataLoader
 
 from ssl_bench.data.dataset import one_label_each, targets_of
 from ssl_bench.data.normalization import Normalization
@@ -73,8 +72,13 @@ class Stored:
         """Mean and standard deviation of these very pixels, per channel, in [0, 1]."""
         return Normalization(mean=self.index.mean, std=self.index.std)
 
+    def mapped(self, name: str) -> np.ndarray:
+        """The bytes of a file beside the index, read-only, through a new map."""
+        return np.memmap(self.folder / name, np.uint8, mode="r")
+
     def __getstate__(self) -> dict[str, object]:
-        return {"folder": self.folder, "index": self.index}  # a worker maps the files itself
+        # Without cached maps: pickled, they would be all pixels. A worker maps the files itself.
+        return {"folder": self.folder, "index": self.index}
 
 
 def cache_folder() -> Path:
@@ -99,6 +103,7 @@ def fill_once(folder: Path, fill: Callable[[Path], None]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # Looked at again: who held the lock may have filled the folder meanwhile.
             if not (folder / "index.json").exists():
                 _fill_beside(folder, fill)
     except OSError as error:
@@ -109,7 +114,7 @@ def fill_once(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _fill_beside(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Write beside the final place, then rename."""
+    """Write beside the final place, then rename: that is the commit, as it happens or does not."""
     scratch = folder.with_name(f".{folder.name}.decoding")
     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
     scratch.mkdir()
@@ -134,34 +139,3 @@ def read_index(folder: Path, model: type[Model], sizes: Callable[[Model], dict[s
         if not path.is_file() or path.stat().st_size != size:
             raise DataError(f"{path} is damaged: remove that folder")
     return index
-
-
-def decoded(loading: Any, workers: int, batch: int = 32) -> Iterator[Any]:
-    """The items of `loading`, which has a length and takes an index, in order and in parallel."""
-    for items in DataLoader(loading, batch_size=batch, num_workers=workers, collate_fn=list):
-        yield from items
-
-
-def moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An image uint8 (H, W, 3) -> means (3,) of its channels in [0, 1] and of their squares."""
-    channels = pixels.reshape(-1, 3) / 255.0
-    return channels.mean(0), (channels**2).mean(0)
-
-
-class Moments:
-    """Running mean and deviation of pixels per channel, in [0, 1]."""
-
-    def __init__(self) -> None:
-        self.total, self.squares, self.weight = np.zeros(3), np.zeros(3), 0
-
-    def add(self, of_one: tuple[np.ndarray, np.ndarray], weight: int = 1) -> None:
-        """Count an image, by its `moments`, `weight` times."""
-        self.total += weight * of_one[0]
-        self.squares += weight * of_one[1]
-        self.weight += weight
-
-    def mean_and_std(self) -> tuple[Triple, Triple]:
-        """Of each channel; the deviation is at least 0.001."""
-        mean = self.total / self.weight
-        std = np.sqrt(np.maximum(self.squares / self.weight - mean**2, 1e-6))
-        return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,183 +1,173 @@
-"""Writes the files of a store of whole images (whole.py): resizes, packs, notes what is where."""
+"""How every store comes to be: a split is read in parallel, checked, and packed into a folder.
+
+The two stores differ in what they make of an image and in what their index says of it; this file
+is what they share. Each image gives a sample, or all that is wrong with it as lines of text, so
+that the faults of a whole set stand in one report.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-from PIL import Image
-from pydantic import BaseModel
+from torch.utils.data import DataLoader
 
-from ssl_bench.data.dataset import Objects, Split, Task
-from ssl_bench.data.faults import SKIP, refuse
-from ssl_bench.data.store.cache import Moments, StoredIndex, moments
-from ssl_bench.data.store.samples import Faulty, Sample
+from ssl_bench.data.dataset import Split
+from ssl_bench.data.faults import SKIP, lines_of, refuse
+from ssl_bench.data.store.cache import StoredIndex, Triple, fill_once
+from ssl_bench.errors import DataError
+from ssl_bench.progress import progress
 
-
-class Truth(BaseModel):
-    """The objects of one image in the pixels of its file; see Objects."""
-
-    boxes: list[tuple[float, float, float, float]]
-    labels: list[int]
-    difficult: list[bool]
+T = TypeVar("T")
+BATCH = 8  # images that a worker hands over at once
 
 
-class WholeIndex(StoredIndex):
-    """What stands beside the pixels.
-
-    `digest` also covers boxes, difficult flags and masks, as the files have them: it does not
-    change with the size that is stored.
-    """
-
-    task: Task
-    masks: list[str] | None  # digests
-    objects: list[Truth] | None
-    originals: list[tuple[int, int]]
-    sizes: list[tuple[int, int]]
-    scales: list[float]
-
-
-def file_sizes(index: WholeIndex) -> dict[str, int]:
-    """The files that stand beside the index, and their sizes in bytes."""
-    pixels = sum(height * width for height, width in index.sizes)
-    return {"images.bin": 3 * pixels} | ({} if index.masks is None else {"masks.bin": pixels})
-
-
-# ---- one image
+# ---- reading
 @dataclass(frozen=True)
-class Entry:
-    """What the index says of one image; `truth` and the digests are those of the original."""
+class Faulty:
+    """What stands in the place of an image that cannot be used: all that is wrong with it."""
 
-    original: tuple[int, int]
-    size: tuple[int, int]
-    scale: float
-    digest: str
-    mask_digest: str | None
-    truth: Truth | None
+    lines: tuple[str, ...]
+
+
+class _Reading(Generic[T]):
+    """A torch dataset for the loader's workers; it returns faults as values."""
+
+    def __init__(self, source: Split, read: Callable[[Split, int], T]) -> None:
+        self.source, self.read = source, read
+
+    def __len__(self) -> int:
+        return len(self.source.names)
+
+    def __getitem__(self, index: int) -> T | Faulty:
+        try:
+            return self.read(self.source, index)
+        except DataError as error:
+            return Faulty(lines_of(error))
+
+
+def samples(
+    source: Split, read: Callable[[Split, int], T], workers: int, title: str
+) -> Iterator[T | Faulty]:
+    """What `read` makes of every image of a split, in order; it runs in the workers.
+
+    `title` says at the progress bar what is being done.
+    """
+    # collate_fn=list: the default would make tensors of arrays, and fail where sizes differ.
+    loader: Any = DataLoader(
+        _Reading(source, read),  # type: ignore[arg-type]
+        batch_size=BATCH,
+        num_workers=workers,
+        collate_fn=list,
+    )
+    return progress((one for batch in loader for one in batch), title, len(source.names))
+
+
+# ---- writing
+def moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image uint8 (H, W, 3) -> means (3,) of its channels in [0, 1] and of their squares."""
+    channels = pixels.reshape(-1, 3) / 255.0
+    return channels.mean(0), (channels**2).mean(0)
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """A sample at the size to be stored."""
+class StoredSample(Generic[T]):
+    """An image at the size to be stored; `entry` is what is kept of it for the index."""
 
     pixels: np.ndarray  # (h, w, 3) uint8
-    mask: np.ndarray | None  # (h, w) uint8
+    entry: T
     moments: tuple[np.ndarray, np.ndarray]
-    entry: Entry
+    weight: int = 1  # of the moments in those of all images
+    mask: np.ndarray | None = None  # (h, w) uint8
 
 
-def fit(sample: Sample, short: int | None, longest: int) -> Fitted:
-    """The short side becomes `short` px (None: stays), unless the long one would exceed `longest`.
+@dataclass
+class Packed(Generic[T]):
+    """What was packed: the entry of every image by its place in the split, and what was not."""
 
-    Pixels are resized bilinearly, which in Pillow averages over all pixels that are left out, and
-    masks by the nearest neighbour, which makes no new class.
-    """
-    height, width = sample.pixels.shape[:2]
-    wanted = 1.0 if short is None else short / min(height, width)
-    scale = min(wanted, longest / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    pixels = _resized(sample.pixels, size, Image.Resampling.BILINEAR)
-    mask = None
-    if sample.mask is not None:
-        mask = _resized(sample.mask, size, Image.Resampling.NEAREST)
-    truth = None if sample.objects is None else _truth(sample.objects)
-    entry = Entry((height, width), size, scale, sample.digest, sample.mask_digest, truth)
-    return Fitted(pixels, mask, moments(pixels), entry)
+    entries: dict[int, T] = field(default_factory=dict)
+    faulty: list[Faulty] = field(default_factory=list)
+    total: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    weight: int = 0
+
+    def add(self, sample: StoredSample[T], place: int) -> None:
+        """Count an image; its pixels are not kept."""
+        self.entries[place] = sample.entry
+        # One after another: another order of summing moves the last bits of the mean, which is
+        # part of the key of every run.
+        self.total += sample.weight * sample.moments[0]
+        self.squares += sample.weight * sample.moments[1]
+        self.weight += sample.weight
+
+    def common(self, source: Split) -> dict[str, Any]:
+        """The fields of StoredIndex but for labels, digests and digest."""
+        mean = self.total / self.weight
+        # std² = E[x²] − E[x]², and at least 0.001², as pictures of one colour have none.
+        std = np.sqrt(np.maximum(self.squares / self.weight - mean**2, 1e-6))
+        triples: tuple[Triple, Triple] = (tuple(mean.tolist()), tuple(std.tolist()))
+        return {
+            "classes": source.classes,
+            "names": [source.names[place] for place in self.entries],
+            "skipped": ["; ".join(image.lines) for image in self.faulty],
+            "mean": triples[0],
+            "std": triples[1],
+        }
 
 
-def _resized(pixels: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
-    if pixels.shape[:2] == size:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), how))
+def content_digest(*parts: Any) -> str:
+    """Of names, labels, classes and contents. It is in the keys of records: never change it."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _truth(objects: Objects) -> Truth:
-    return Truth(
-        boxes=objects.boxes.tolist(),
-        labels=objects.labels.tolist(),
-        difficult=objects.difficult.tolist(),
-    )
-
-
-# ---- all images
 def write(
-    folder: Path,
-    source: Split,
-    task: Task,
-    images: Iterator[Fitted | Faulty],
-    title: str,
-    skip_bad_images: bool,
-) -> None:
-    """Write the store's files into `folder`; raises DataError with all faults of the images."""
-    entries: dict[int, Entry] = {}
-    faulty: list[Faulty] = []
-    seen = Moments()
+    folder: Path, images: Iterator[StoredSample[T] | Faulty], title: str, skip_bad_images: bool
+) -> Packed[T]:
+    """Write images.bin and, where samples have masks, masks.bin into `folder`.
+
+    Raises Faults with all that is wrong with the images, unless `skip_bad_images` and some are
+    left.
+    """
+    packed: Packed[T] = Packed()
     with open(folder / "images.bin", "wb") as pixels, open(folder / "masks.bin", "wb") as masks:
-        for i, image in enumerate(images):
+        for place, image in enumerate(images):
             if isinstance(image, Faulty):
-                faulty.append(image)
+                packed.faulty.append(image)
                 continue
-            entries[i] = image.entry
+            packed.add(image, place)
             pixels.write(image.pixels.tobytes())
-            seen.add(image.moments, image.pixels.size // 3)
             if image.mask is not None:
                 masks.write(image.mask.tobytes())
-    if not (skip_bad_images and entries):
+    if not (skip_bad_images and packed.entries):
+        # Where nothing is left, the advice would be to do what was done.
         advice = "" if skip_bad_images else f"{SKIP} to leave these images out"
-        refuse([line for image in faulty for line in image.lines], title, advice)
-    if task != "segmentation":
+        refuse([line for image in packed.faulty for line in image.lines], title, advice)
+    if not (folder / "masks.bin").stat().st_size:
         (folder / "masks.bin").unlink()
-    index = _index(source, task, entries, faulty, seen)
-    (folder / "index.json").write_text(index.model_dump_json())
+    return packed
 
 
-def _index(
+def decode_once(
+    folder: Path,
     source: Split,
-    task: Task,
-    entries: dict[int, Entry],
-    faulty: Sequence[Faulty],
-    seen: Moments,
-) -> WholeIndex:
-    names = [source.names[i] for i in entries]
-    kept = list(entries.values())
-    digests = [entry.digest for entry in kept]
-    objects = [entry.truth for entry in kept if entry.truth is not None]
-    masks = [entry.mask_digest for entry in kept if entry.mask_digest is not None]
-    labels = _labels(source, list(entries), objects if task == "detection" else None)
-    truth = [one.model_dump() for one in objects]
-    manifest = json.dumps([task, source.classes, names, labels, digests, truth, masks])
-    mean, std = seen.mean_and_std()
-    return WholeIndex(
-        task=task,
-        classes=source.classes,
-        names=names,
-        labels=labels,
-        digests=digests,
-        masks=masks if task == "segmentation" else None,
-        objects=objects if task == "detection" else None,
-        originals=[entry.original for entry in kept],
-        sizes=[entry.size for entry in kept],
-        scales=[entry.scale for entry in kept],
-        skipped=["; ".join(image.lines) for image in faulty],
-        mean=mean,
-        std=std,
-        digest=hashlib.sha256(manifest.encode()).hexdigest(),
-    )
+    read: Callable[[Split, int], StoredSample[T]],
+    index: Callable[[Split, Packed[T]], StoredIndex],
+    *,
+    title: str,
+    skip_bad_images: bool,
+    workers: int,
+) -> None:
+    """Have the images of a split in `folder`: as `read` makes them, with what `index` says of them.
 
+    Nothing is done where they are there. Raises DataError as `write` and `fill_once`.
+    """
 
-def _labels(
-    source: Split, kept: Sequence[int], objects: Sequence[Truth] | None
-) -> list[int] | list[list[int]] | None:
-    """The split's own labels, else those that follow from the objects: int8 (N, C)."""
-    if source.labels is not None:
-        return source.labels[list(kept)].tolist()
-    if objects is None:
-        return None
-    targets = np.zeros((len(objects), len(source.classes)), np.int8)
-    for row, truth in zip(targets, objects, strict=True):
-        labels, difficult = np.array(truth.labels, int), np.array(truth.difficult, bool)
-        row[labels[difficult]] = -1
-        row[labels[~difficult]] = 1
-    return targets.tolist()
+    def fill(scratch: Path) -> None:
+        images = samples(source, read, workers, f"decoding {title}")
+        packed = write(scratch, images, title, skip_bad_images)
+        (scratch / "index.json").write_text(index(source, packed).model_dump_json())
+
+    fill_once(folder, fill)

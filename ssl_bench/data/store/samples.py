@@ -1,25 +1,19 @@
-"""Whole images with what their task takes, read and checked one by one.
-
-A store keeps them, a survey counts them. They are read in parallel; each gives a result, or all
-that is wrong with it as lines of text, so that the faults of a whole set stand in one report.
-"""
+"""One whole image with what its task takes: read and checked, then fitted to the stored size."""
 
 import hashlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
+from PIL import Image
+from pydantic import BaseModel
 
 from ssl_bench.data.dataset import Objects, Split, Task
-from ssl_bench.data.faults import lines_of, noted, refuse
-from ssl_bench.data.store.cache import decoded
+from ssl_bench.data.faults import collecting_faults, refuse
+from ssl_bench.data.store.packing import StoredSample, moments
 from ssl_bench.errors import DataError
 
-T = TypeVar("T")
-BATCH = 8  # images that a worker hands over at once
 
-
+# ---- as its files have it
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Pixels uint8 (H, W, 3); `objects` for detection; `mask` uint8 (H, W) for segmentation."""
@@ -41,11 +35,12 @@ def read_sample(source: Split, index: int, task: Task) -> Sample:
     """Raises Faults with all that is wrong with the image and with its truth."""
     faults: list[str] = []
     pixels, digest, objects, mask = None, "", None, None
-    with noted(faults):
+    # Each in a block of its own, so that a bad photo does not hide a bad annotation.
+    with collecting_faults(faults):
         pixels, digest = source.whole(index)
-    with noted(faults):
+    with collecting_faults(faults):
         objects = source.objects(index) if task == "detection" else None
-    with noted(faults):
+    with collecting_faults(faults):
         mask = source.mask(index) if task == "segmentation" else None
     refuse(faults, source.names[index])
     assert pixels is not None
@@ -54,32 +49,56 @@ def read_sample(source: Split, index: int, task: Task) -> Sample:
     return Sample(pixels, digest, objects, mask)
 
 
+# ---- as it is stored
+class Truth(BaseModel):
+    """The objects of one image in the pixels of its file; see Objects."""
+
+    boxes: list[tuple[float, float, float, float]]
+    labels: list[int]
+    difficult: list[bool]
+
+
 @dataclass(frozen=True)
-class Faulty:
-    """What stands in the place of an image that cannot be used: all that is wrong with it."""
+class ImageEntry:
+    """What the index says of one image; `truth` and the digests are those of the original."""
 
-    lines: tuple[str, ...]
-
-
-class _Samples(Generic[T]):
-    """A torch dataset for the loader's workers."""
-
-    def __init__(self, source: Split, task: Task, use: Callable[[Sample], T]) -> None:
-        self.source, self.use = source, use
-        self.task: Task = task
-
-    def __len__(self) -> int:
-        return len(self.source.names)
-
-    def __getitem__(self, index: int) -> T | Faulty:
-        try:
-            return self.use(read_sample(self.source, index, self.task))
-        except DataError as error:
-            return Faulty(lines_of(error))
+    original: tuple[int, int]
+    size: tuple[int, int]
+    scale: float
+    digest: str
+    mask_digest: str | None
+    truth: Truth | None
 
 
-def samples(
-    source: Split, task: Task, use: Callable[[Sample], T], workers: int
-) -> Iterator[T | Faulty]:
-    """What `use` makes of every image of a split, in order; it runs in the workers."""
-    return decoded(_Samples(source, task, use), workers, BATCH)
+def fit(sample: Sample, short: int | None, longest: int) -> StoredSample[ImageEntry]:
+    """The short side becomes `short` px (None: stays), unless the long one would exceed `longest`.
+
+    Pixels are resized bilinearly, which in Pillow averages over all pixels that are left out, and
+    masks by the nearest neighbour, which makes no new class.
+    """
+    height, width = sample.pixels.shape[:2]
+    wanted = 1.0 if short is None else short / min(height, width)
+    scale = min(wanted, longest / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    pixels = _resized(sample.pixels, size, Image.Resampling.BILINEAR)
+    mask = None
+    if sample.mask is not None:
+        mask = _resized(sample.mask, size, Image.Resampling.NEAREST)
+    truth = None if sample.objects is None else _truth(sample.objects)
+    entry = ImageEntry((height, width), size, scale, sample.digest, sample.mask_digest, truth)
+    # Every pixel counts the same in mean and deviation, so a large image counts for more.
+    return StoredSample(pixels, entry, moments(pixels), size[0] * size[1], mask)
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), how))
+
+
+def _truth(objects: Objects) -> Truth:
+    return Truth(
+        boxes=objects.boxes.tolist(),
+        labels=objects.labels.tolist(),
+        difficult=objects.difficult.tolist(),
+    )

@@ -1,4 +1,4 @@
-"""The decoded image store: every image once, as square uint8 pixels in one memory-mapped file.
+"""The store of squares: every image once, as uint8 (R, R, 3), in one memory-mapped file.
 
 A training step then costs a gather instead of JPEG decoding. A store is a folder in the cache
 (`$SSL_BENCH_CACHE`, else `~/.cache/ssl-bench`) that appears whole or not at all:
@@ -7,33 +7,24 @@ A training step then costs a gather instead of JPEG decoding. A store is a folde
     index.json   names, labels, digests, skipped images, per-channel mean and deviation
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName
-from ssl_bench.data.store.cache import (
-    Moments,
-    Stored,
-    StoredIndex,
-    cache_folder,
-    cache_key,
-    decoded,
-    fill_once,
+from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_key, read_index
+from ssl_bench.data.store.packing import (
+    Packed,
+    StoredSample,
+    content_digest,
+    decode_once,
     moments,
-    read_index,
 )
-from ssl_bench.errors import DataError
-from ssl_bench.progress import progress
 
-LAYOUT = 1  # raised when the files' layout or the decoding changes
+LAYOUT = 2  # raised when the files' layout or the decoding changes
 
 
 class Index(StoredIndex):
@@ -54,19 +45,14 @@ class ImageStore(Stored):
         return self._map()
 
     def images(self, which: slice | np.ndarray) -> Tensor:
-        """uint8 (B, 3, R, R), a copy, channels last in memory.
-
-        A slice is read through a map of its own, so that a pass over all images does not end with
-        all of them mapped.
-        """
+        """uint8 (B, 3, R, R), a copy, channels last in memory."""
+        # A slice goes through a map of its own, whose pages are given back with it: a pass over
+        # all images would else end with all of them resident.
         pixels = self._map() if isinstance(which, slice) else self.pixels
         return torch.from_numpy(np.array(pixels[which])).permute(0, 3, 1, 2)
 
     def _map(self) -> np.ndarray:
-        size = self.index.size
-        return np.memmap(
-            self.folder / "images.bin", np.uint8, mode="r", shape=(len(self), size, size, 3)
-        )
+        return self.mapped("images.bin").reshape(-1, self.index.size, self.index.size, 3)
 
 
 def stored_size(image_size: int) -> int:
@@ -84,95 +70,38 @@ def open_store(
 ) -> ImageStore:
     """Decoded images for crops of `image_size`, from the cache or decoded now.
 
-    Raises DataError for images that cannot be decoded or are smaller than the crop, unless
-    `skip_bad_images`, which lists them in the index instead.
+    Raises DataError with all faults of the images, those that cannot be decoded and those that
+    are smaller than the crop, unless `skip_bad_images`, which leaves these images out and lists
+    them in the index.
     """
     source = dataset.split(split)
     size = stored_size(image_size)
-    name = cache_key(LAYOUT, source.fingerprint, size, image_size, skip_bad_images)
-    folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{name}"
+    key = cache_key(LAYOUT, source.fingerprint, size, image_size, skip_bad_images)
+    folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{key}"
+    decode_once(
+        folder,
+        source,
+        partial(_read, size=size, smallest=image_size),
+        partial(_index, size=size),
+        title=f"{dataset.name} {split}",
+        skip_bad_images=skip_bad_images,
+        workers=workers,
+    )
+    return ImageStore(folder, read_index(folder, Index, _file_sizes))
 
-    def fill(scratch: Path) -> None:
-        images = decoded(_Loading(source, size, image_size), workers)
-        shown = progress(images, f"decoding {dataset.name} {split}", len(source.names))
-        _write(scratch, source, size, shown, skip_bad_images)
 
-    fill_once(folder, fill)
-    return ImageStore(folder, read_index(folder, Index, _sizes))
-
-
-def _sizes(index: Index) -> dict[str, int]:
+def _file_sizes(index: Index) -> dict[str, int]:
     return {"images.bin": len(index.names) * index.size**2 * 3}
 
 
-class _Loading:
-    """A torch dataset over a split that returns errors as values, for the loader's workers."""
-
-    def __init__(self, source: Split, size: int, smallest: int) -> None:
-        self.source, self.size, self.smallest = source, size, smallest
-
-    def __len__(self) -> int:
-        return len(self.source.names)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, str] | DataError:
-        try:
-            return self.source.load(index, self.size, self.smallest)
-        except DataError as error:
-            return error
+def _read(source: Split, place: int, size: int, smallest: int) -> StoredSample[str]:
+    pixels, digest = source.load(place, size, smallest)
+    return StoredSample(pixels, digest, moments(pixels))
 
 
-def _write(
-    folder: Path,
-    source: Split,
-    size: int,
-    images: Iterator[tuple[np.ndarray, str] | DataError],
-    skip_bad_images: bool,
-) -> None:
-    kept, digests, errors = [], [], []
-    seen = Moments()
-    with open(folder / "images.bin", "wb") as file:
-        for i, image in enumerate(images):
-            if isinstance(image, DataError):
-                errors.append(str(image))
-                continue
-            pixels, digest = image
-            file.write(pixels.tobytes())
-            kept.append(i)
-            digests.append(digest)
-            seen.add(moments(pixels))
-    _refuse(errors, skip_bad_images, bool(kept))
-    index = _index(source, size, kept, digests, errors, seen)
-    (folder / "index.json").write_text(index.model_dump_json())
-
-
-def _refuse(errors: list[str], skip_bad_images: bool, any_good: bool) -> None:
-    if errors and not (skip_bad_images and any_good):
-        more = f" (and {len(errors) - 1} more such images)" if len(errors) > 1 else ""
-        if skip_bad_images:  # there is nothing left: no advice to do what was done
-            errors[0] = errors[0].removesuffix(", or pass --skip-bad-images")
-        raise DataError(errors[0] + more)
-
-
-def _index(
-    source: Split,
-    size: int,
-    kept: list[int],
-    digests: list[str],
-    errors: list[str],
-    seen: Moments,
-) -> Index:
-    names = [source.names[i] for i in kept]
+def _index(source: Split, packed: Packed[str], size: int) -> Index:
+    kept, digests = list(packed.entries), list(packed.entries.values())
     labels = None if source.labels is None else source.labels[kept].tolist()
-    manifest = json.dumps([source.classes, names, labels, digests])
-    mean, std = seen.mean_and_std()
-    return Index(
-        size=size,
-        classes=source.classes,
-        names=names,
-        labels=labels,
-        digests=digests,
-        skipped=errors,
-        mean=mean,
-        std=std,
-        digest=hashlib.sha256(manifest.encode()).hexdigest(),
-    )
+    common = packed.common(source)
+    digest = content_digest(source.classes, common["names"], labels, digests)
+    return Index(size=size, labels=labels, digests=digests, digest=digest, **common)

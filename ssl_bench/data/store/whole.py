@@ -3,7 +3,7 @@
     store = open_whole(catalogue.dataset("voc07"), "train", "detection", short=600, longest=1000)
     store.images(which), store.objects(i), store.sizes
 
-Like the store of squares (store.py), it is a folder in the cache that appears whole or not at all:
+Like the store of squares, it is a folder in the cache that appears whole or not at all:
 
     images.bin   uint8, (h, w, 3) of each image in the order of the index
     masks.bin    uint8, (h, w) of each, for segmentation: 0 background, 1 + class, 255 void
@@ -13,22 +13,36 @@ When a set is first opened, its images, boxes and masks are all checked; one rep
 faults, before anything is trained.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_bench.data.dataset import VOID, Dataset, Objects, SplitName, Task
-from ssl_bench.data.store.cache import Stored, cache_folder, cache_key, fill_once, read_index
-from ssl_bench.data.store.packing import WholeIndex, file_sizes, fit, write
-from ssl_bench.data.store.samples import samples
+from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
+from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_key, read_index
+from ssl_bench.data.store.packing import Packed, StoredSample, content_digest, decode_once
+from ssl_bench.data.store.samples import ImageEntry, Truth, fit, read_sample
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.progress import progress
 
-LAYOUT = 1  # raised when the files' layout or the decoding changes
+LAYOUT = 2  # raised when the files' layout or the decoding changes
+
+
+class WholeIndex(StoredIndex):
+    """What stands beside the pixels.
+
+    `digest` also covers boxes, difficult flags and masks, as the files have them: it does not
+    change with the size that is stored.
+    """
+
+    task: Task
+    masks: list[str] | None  # digests
+    objects: list[Truth] | None
+    originals: list[tuple[int, int]]
+    sizes: list[tuple[int, int]]
+    scales: list[float]
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class WholeStore(Stored):
         A slice is read through a map of its own, so that a pass over all images does not end
         with all of them mapped.
         """
-        pixels = self._map("images.bin") if isinstance(which, slice) else self._pixels
+        pixels = self.mapped("images.bin") if isinstance(which, slice) else self._pixels
         return torch.from_numpy(self._gather(pixels, which, (3,), 0)).permute(0, 3, 1, 2)
 
     def masks(self, which: slice | np.ndarray) -> Tensor:
@@ -69,7 +83,7 @@ class WholeStore(Stored):
         """
         if self.index.masks is None:
             raise DataError(f"this store is for {self.index.task}: it has no masks")
-        pixels = self._map("masks.bin") if isinstance(which, slice) else self._masks
+        pixels = self.mapped("masks.bin") if isinstance(which, slice) else self._masks
         return torch.from_numpy(self._gather(pixels, which, (), VOID))
 
     def objects(self, i: int) -> Objects:
@@ -90,14 +104,11 @@ class WholeStore(Stored):
 
     @cached_property
     def _pixels(self) -> np.ndarray:
-        return self._map("images.bin")
+        return self.mapped("images.bin")
 
     @cached_property
     def _masks(self) -> np.ndarray:
-        return self._map("masks.bin")
-
-    def _map(self, name: str) -> np.ndarray:
-        return np.memmap(self.folder / name, np.uint8, mode="r")
+        return self.mapped("masks.bin")
 
     def _gather(
         self, packed: np.ndarray, which: slice | np.ndarray, channels: tuple[int, ...], fill: int
@@ -138,11 +149,62 @@ def open_whole(
     sides = f"{short or 'any'}-{longest}px"
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{task}-{sides}-{key}"
 
-    def fill(scratch: Path) -> None:
-        title = f"{dataset.name} {split}, {task}"
-        images = samples(source, task, partial(fit, short=short, longest=longest), workers)
-        shown = progress(images, f"decoding {title}", len(source.names))
-        write(scratch, source, task, shown, title, skip_bad_images)
+    decode_once(
+        folder,
+        source,
+        partial(_read, task=task, short=short, longest=longest),
+        partial(_index, task=task),
+        title=f"{dataset.name} {split}, {task}",
+        skip_bad_images=skip_bad_images,
+        workers=workers,
+    )
+    return WholeStore(folder, read_index(folder, WholeIndex, _file_sizes))
 
-    fill_once(folder, fill)
-    return WholeStore(folder, read_index(folder, WholeIndex, file_sizes))
+
+def _file_sizes(index: WholeIndex) -> dict[str, int]:
+    pixels = sum(height * width for height, width in index.sizes)
+    return {"images.bin": 3 * pixels} | ({} if index.masks is None else {"masks.bin": pixels})
+
+
+def _read(
+    source: Split, place: int, task: Task, short: int | None, longest: int
+) -> StoredSample[ImageEntry]:
+    return fit(read_sample(source, place, task), short, longest)
+
+
+def _index(source: Split, packed: Packed[ImageEntry], task: Task) -> WholeIndex:
+    kept = list(packed.entries.values())
+    digests = [entry.digest for entry in kept]
+    objects = [entry.truth for entry in kept if entry.truth is not None]
+    masks = [entry.mask_digest for entry in kept if entry.mask_digest is not None]
+    labels = _labels(source, list(packed.entries), objects if task == "detection" else None)
+    truth = [one.model_dump() for one in objects]
+    common = packed.common(source)
+    return WholeIndex(
+        task=task,
+        labels=labels,
+        digests=digests,
+        masks=masks if task == "segmentation" else None,
+        objects=objects if task == "detection" else None,
+        originals=[entry.original for entry in kept],
+        sizes=[entry.size for entry in kept],
+        scales=[entry.scale for entry in kept],
+        digest=content_digest(task, source.classes, common["names"], labels, digests, truth, masks),
+        **common,
+    )
+
+
+def _labels(
+    source: Split, kept: Sequence[int], objects: Sequence[Truth] | None
+) -> list[int] | list[list[int]] | None:
+    """The split's own labels, else those that follow from the objects: int8 (N, C)."""
+    if source.labels is not None:
+        return source.labels[list(kept)].tolist()
+    if objects is None:
+        return None
+    targets = np.zeros((len(objects), len(source.classes)), np.int8)
+    for row, truth in zip(targets, objects, strict=True):
+        labels, difficult = np.array(truth.labels, int), np.array(truth.difficult, bool)
+        row[labels[difficult]] = -1
+        row[labels[~difficult]] = 1  # last: one that is not difficult settles it
+    return targets.tolist()

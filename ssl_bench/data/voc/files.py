@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data.dataset import Objects
-from ssl_bench.data.faults import noted, refuse
+from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.errors import DataError, unknown
 
 CLASSES = (
@@ -68,7 +68,7 @@ def read_objects(path: Path) -> list[VOCObject]:
     found: list[VOCObject] = []
     faults: list[str] = []
     for element in root.findall("object"):
-        with noted(faults):
+        with collecting_faults(faults):
             found.append(_object(path, element))
     refuse(faults, str(path))
     return found
@@ -185,7 +185,7 @@ def compare(names: Path, images: Sequence[str], labels: np.ndarray) -> None:
     for place, class_name in enumerate(CLASSES):
         path = names.with_name(f"{class_name}_{names.name}")
         if path.is_file():
-            with noted(faults):
+            with collecting_faults(faults):
                 _compare(path, names, dict(zip(images, labels[:, place].tolist(), strict=True)))
     refuse(faults, f"the class files of {names}")
 

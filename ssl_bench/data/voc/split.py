@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data.dataset import Objects, Split, Task
-from ssl_bench.data.faults import noted, refuse
+from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.images import load_image, load_whole, read_image, stamp
 from ssl_bench.data.voc.files import CLASSES, boxes_of, compare, labels_of, read_list, read_objects
 from ssl_bench.data.voc.masks import read_mask
@@ -67,9 +67,9 @@ class VOCSplit(Split):
         """
         labels, faults = [], []
         for image in self.files:
-            with noted(faults):
+            with collecting_faults(faults):
                 image.present(image.photo)
-            with noted(faults):
+            with collecting_faults(faults):
                 labels.append(labels_of(read_objects(image.present(image.truth))))
         refuse(faults, str(listed))
         self.labels = np.stack(labels)

@@ -12,7 +12,7 @@ from helpers.whole import DOG, SIZES, opened
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.scenes.dataset import ScenesSplit
-from ssl_bench.data.store import packing
+from ssl_bench.data.store import samples
 from ssl_bench.data.store.samples import Sample
 from ssl_bench.data.store.squares import open_store
 from ssl_bench.data.store.whole import open_whole
@@ -83,7 +83,7 @@ def test_resizing_a_mask_never_makes_a_class(size: tuple[int, int]) -> None:
     random = np.random.default_rng(0)
     for values in ([0, 20], [0, 3, 255], [1, 19]):
         mask = random.choice(values, (80, 96)).astype(np.uint8)
-        found = packing._resized(mask, size, Image.Resampling.NEAREST)
+        found = samples._resized(mask, size, Image.Resampling.NEAREST)
         assert found.shape == size
         assert set(np.unique(found)) <= set(values)
 
@@ -97,7 +97,7 @@ def test_a_mask_grows_and_shrinks_with_its_image(year: Path) -> None:
     )
     pixels = np.kron(draw_mask(0), np.ones((3, 3), np.uint8))
     sample = Sample(np.repeat(pixels[..., None], 3, 2), "", None, pixels)
-    found = packing.fit(sample, 80, 1000).mask
+    found = samples.fit(sample, 80, 1000).mask
     np.testing.assert_array_equal(found, draw_mask(0))
 
 

@@ -16,6 +16,7 @@ from helpers.refusals import TOY, fails, only
 from helpers.voc_folders import LISTS, THINGS, annotate, make_year, refused, thing, write_list
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import SplitName
+from ssl_bench.data.faults import Faults, lines_of
 from ssl_bench.data.images import fit_square
 from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.data.voc.files import CLASSES, list_names, read_list, read_objects
@@ -414,7 +415,12 @@ def test_bad_images_are_named_or_skipped(year: Path) -> None:
     text, small = (year / "JPEGImages" / f"{name}.jpg" for name in ("000002", "000004"))
     text.write_text("no image")
     draw_photo(0, 60, 60).save(small)
-    refused(DataError, lambda: opened(year), text, "not an image", "--skip-bad-images", "1 more")
+    with pytest.raises(Faults) as raised:
+        opened(year)
+    unread, too_small = lines_of(raised.value)
+    assert f"{text} cannot be read as an image (not an image)" in unread
+    assert f"{small} is 60×60, smaller than the 64 px crop: lower --image-size" in too_small
+    assert str(raised.value).endswith("or pass --skip-bad-images to leave these images out")
     rest = opened(year, skip_bad_images=True)
     assert rest.index.names == ["000001", "000003"]
     assert [str(p) in m for p, m in zip((text, small), rest.index.skipped, strict=True)] == [1, 1]

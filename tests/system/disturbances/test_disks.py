@@ -44,7 +44,7 @@ def fill(disk: Path) -> Path:
 
 FULL = [
     *PLACES,
-    "ssl_bench.data.store.squares._write",
+    "ssl_bench.data.store.packing.write",
     "ssl_bench.evaluation.rows._Scratch.write",
     "ssl_bench.training.loop._Run._log",
     "ssl_bench.training.pretrain._save_rest",
