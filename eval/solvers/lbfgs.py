@@ -61,9 +61,9 @@ class Problem(ABC):
         k, _, c = w.shape
         inner = w[:, :-1] if self.intercept else w
         flat = inner.permute(1, 0, 2).reshape(-1, k * c)
-        z = torch.empty(len(self.rows), k * c, device=w.device)
+        z = w.new_empty(len(self.rows), k * c)
         for span, block in self.rows.blocks():
-            torch.mm(block, flat, out=z[span])
+            torch.mm(block.to(w.dtype), flat, out=z[span])
         z = z.view(-1, k, c)
         return z + w[:, -1] if self.intercept else z
 
@@ -73,7 +73,7 @@ class Problem(ABC):
         total, sums = like.new_zeros(self.rows.shape[1], k * c), like.new_zeros(k, c)
         for span, block in self.rows.blocks():
             e = error(span)
-            total.addmm_(block.T, e.reshape(len(e), k * c))
+            total.addmm_(block.to(e.dtype).T, e.reshape(len(e), k * c))
             sums += e.sum(0)
         inner = total.view(-1, k, c).permute(1, 0, 2)
         return torch.cat([inner, sums[:, None]], 1) if self.intercept else inner
@@ -115,7 +115,7 @@ def minimize(problem: Problem, w: Tensor, tolerance: float, limit: int) -> Solut
             history = [_Pair(*(t[going] for t in pair.tensors)) for pair in history]
         iteration += 1
         dz = problem.scores(direction)
-        t = _step_length(problem, z, dz, w, direction, promised[going])
+        t = step_length(problem, z, dz, w, direction, promised[going])
         step = t[:, None, None] * direction
         w = w + step
         z.addcmul_(dz, t[None, :, None])
@@ -154,7 +154,7 @@ def _direction(gradient: Tensor, history: list[_Pair], scale: Tensor) -> Tensor:
     return -q
 
 
-def _step_length(
+def step_length(
     problem: Problem, z: Tensor, dz: Tensor, w: Tensor, dw: Tensor, steep: Tensor
 ) -> Tensor:
     """The minimiser over t >= 0 along dw, (K,), by safeguarded Newton.
@@ -163,7 +163,7 @@ def _step_length(
     too long by orders of magnitude, and Newton's steps would end far above the start: where every
     length that was tried lies beyond the minimiser, halving goes on.
     """
-    t = torch.ones(len(w), device=w.device)
+    t = w.new_ones(len(w))
     low, high = torch.zeros_like(t), torch.full_like(t, torch.inf)
     for step in range(SHORTER):
         slope, bend = problem.along(t, z, dz, w, dw)

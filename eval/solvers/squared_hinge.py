@@ -10,7 +10,7 @@ Targets of 1, 0 and −1 say so: a positive row counts twice, one not to be used
 intercept is regularised, so it is the weight of a constant 1 at the end of each row, and a
 rotation of the longer rows leaves J as it is. In their principal axes a diagonal preconditioner is
 nearly Newton's; in the features' own axes a thousand iterations do not come near the optimum. All
-problems share the two matrix products of an iteration (eval/solvers/lbfgs.py).
+problems share the two matrix products of an iteration (lbfgs.py, then newton.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.solvers.lbfgs import Back, Problem, Solution, minimize, turn
+from eval.solvers.newton import refine
 from ssl_bench.evaluation.rows import Rows
 
-TOLERANCE = 1e-8  # of the objective, as L-BFGS sees it: 2e-6 above the best at most, measured
+TOLERANCE = 1e-8  # of the objective, as L-BFGS sees it; refining begins there
 LIMIT = 2000  # iterations; 100 to 400 are needed at a cost of 1000
 POSITIVE = 2.0  # what a positive row counts; a negative one counts 1
 TOGETHER = 1 << 26  # numbers that all problems fitted at once may take
@@ -46,7 +47,7 @@ class Basis:
 
     def scores(self, weights: Tensor, rows: Rows) -> Tensor:
         """w·x + b of any rows (M, D) for weights (K, R) in this basis: float32 (M, K)."""
-        w = self.back(weights.T)  # (D + 1, K)
+        w = self.back(weights.T.float())  # (D + 1, K)
         return torch.cat([block @ w[:-1] + w[-1] for _, block in rows.blocks()])
 
     def groups(self, classes: int, each: int = 1) -> Iterator[slice]:
@@ -107,6 +108,11 @@ class SquaredHinge(Problem):
 
         return self.back(error, w) + w
 
+    def bend(self, z: Tensor) -> Tensor:
+        """Second derivatives of the loss by each score, float32 (N, K); 0 beyond the margin."""
+        missed = _short(self.pull, z[..., 0]) > 0
+        return 2 * self.costs * self.pull.abs() * missed
+
     def along(
         self, t: Tensor, z: Tensor, dz: Tensor, w: Tensor, dw: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -132,11 +138,11 @@ def fit(
 ) -> Solution:
     """Fit K problems, targets int8 (N, K) of 1, 0 and −1, at a cost each (K,).
 
-    The solution's weights are (K, R); `start` (K, R) is where to begin.
+    The solution's weights are float64 (K, R); `start` (K, R) is where to begin.
     """
     pull = _pull(basis, targets)
     problem = SquaredHinge(basis.rows, pull, torch.from_numpy(costs).to(pull))
-    return _solve(problem, torch.zeros_like(problem.curvature) if start is None else start)
+    return _solve(problem, torch.zeros_like(problem.curvature) if start is None else start)[0]
 
 
 def path(
@@ -151,10 +157,9 @@ def path(
     first = SquaredHinge(basis.rows, pull, pull.new_ones(pull.shape[1]))
     weights = torch.zeros_like(first.curvature)
     for cost in costs:
-        problem = first.at(torch.full_like(first.costs, cost))
-        solution = _solve(problem, weights)
+        solution, scores = _solve(first.at(torch.full_like(first.costs, cost)), weights)
         weights = solution.weights
-        yield solution, problem.scores(weights[..., None])[..., 0]
+        yield solution, scores
 
 
 def _pull(basis: Basis, targets: np.ndarray) -> Tensor:
@@ -163,6 +168,10 @@ def _pull(basis: Basis, targets: np.ndarray) -> Tensor:
     return torch.from_numpy(pull.astype(np.float32)).to(basis.rows.device)
 
 
-def _solve(problem: SquaredHinge, start: Tensor) -> Solution:
-    found = minimize(problem, start[..., None], TOLERANCE, LIMIT)
-    return Solution(found.weights[..., 0], found.value, found.iterations)
+def _solve(problem: SquaredHinge, start: Tensor) -> tuple[Solution, Tensor]:
+    """The solution, and the scores of all rows, float32 (N, K)."""
+    found = minimize(problem, start[..., None].float(), TOLERANCE, LIMIT)
+    weights, scores, near = refine(problem, found.weights)
+    value = problem.value(scores, weights)
+    iterations = found.iterations if bool(near.all()) else LIMIT
+    return Solution(weights[..., 0], value, iterations), scores[..., 0].float()

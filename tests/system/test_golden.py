@@ -1,5 +1,6 @@
 """No number of a protocol or a pretext changes without a new version."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,42 @@ def test_an_unchanged_version_is_not_overwritten(now):
 def test_another_order_of_sums_changes_nothing():
     stored = {"a": entry(loss=1.0)}
     assert golden.renewed(stored, {"a": entry(loss=1 + 5e-5)}) == (stored, [])
+
+
+@pytest.mark.parametrize(
+    ("number", "same"), [(0.9, True), (0.95, True), (1.0, True), (1.00005, True), (1.1, False)]
+)
+def test_what_rounding_moves_may_be_anywhere_in_its_interval(number, same):
+    stored = {"a": entry(map={"between": [0.9, 1.0], "because": "a rank"})}
+    kept, refused = golden.renewed(stored, {"a": entry(map=number)})
+    assert kept == stored
+    assert (not refused) == same
+
+
+def test_every_interval_has_a_reason_and_is_narrow():
+    """One that lets a thousandth pass would let a change of code pass."""
+    numbers = golden._flat(golden.read()).values()
+    for interval in (number for number in numbers if isinstance(number, dict)):
+        low, high = interval["between"]
+        assert 0 < high - low < 2e-3 * low
+        assert len(interval["because"]) > 20
+
+
+def test_disturbing_names_what_moves_and_how_far(monkeypatch, tmp_path, capsys):
+    """With numbers made up: one moves with the instructions, beyond what is stored."""
+    monkeypatch.setattr(golden, "FILE", tmp_path / "golden.json")
+    stored = {"pretexts": {"a": entry(loss=2.0, share=1.0)}}
+    golden.FILE.write_text(json.dumps(stored))
+    found = {"a loss": 2.0, "a share": 1.0}
+    monkeypatch.setattr(golden, "_elsewhere", lambda values: found)
+    assert golden.disturb() == 0
+
+    def moved(values):
+        return found | ({"a loss": 2.5} if "ATEN_CPU_CAPABILITY" in values else {})
+
+    monkeypatch.setattr(golden, "_elsewhere", moved)
+    assert golden.disturb() == 1
+    assert "AVX2: at most 2.0e-01, a loss\n    a loss: 2.0 -> 2.5" in capsys.readouterr().out
 
 
 def test_the_writer_keeps_what_it_may_not_overwrite(monkeypatch, tmp_path, capsys):
