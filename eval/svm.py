@@ -26,12 +26,13 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.compact import with_compact_scores
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.precision import (
     average_precision,
     mean_average_precision,
     resampled_precision,
 )
-from ssl_bench.evaluation.metrics.resampling import Resampled
+from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say
 
@@ -61,12 +62,15 @@ class SVM(Probe):
     Config = SVMConfig
     protocol = "svm/goyal19-voc07@1"
     source = 'Goyal et al., "Scaling and Benchmarking", arXiv 1905.01235'
-    metric = "map11"
-    interval = "over the test images, bootstrap"
+    metrics = (Metric("map11"),)
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`map11` and `map` with bootstrap intervals; see `mean_average_precision`."""
+        """`map11` and `map`; see `mean_average_precision`."""
         return mean_average_precision(predictions["targets"], predictions["scores"])
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """Of the resamples; see `bootstrap_intervals`."""
+        return bootstrap_intervals(self.resampled(predictions))
 
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean average precisions over resamples of the test images."""

@@ -100,7 +100,7 @@ def _lowest(keys: Tensor, eligible: Tensor, count: int) -> Tensor:
     return mask
 
 
-class Heads(RoIHeads):
+class FastRCNNHeads(RoIHeads):
     """torchvision's heads with the original's loss and its limits on detections."""
 
     def losses(

@@ -28,7 +28,7 @@ from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.evaluation.harness import Point, Subject
+from ssl_bench.evaluation.harness import Point, Subject, score_with_intervals
 from ssl_bench.evaluation.intervals import holm
 from ssl_bench.evaluation.metrics.image_quality import hole_quality
 from ssl_bench.records.record import Record
@@ -159,7 +159,8 @@ def test_only_ssim_looks_out_of_the_hole_and_5_px_far(pairs):
 
 def test_scores_are_means_over_the_images_with_students_interval():
     values = np.random.default_rng(1).normal(20, 3, (4, 7))
-    metrics = Inpainting(InpaintingConfig()).score(dict(zip(METRICS, values, strict=True)))
+    predictions = dict(zip(METRICS, values, strict=True))
+    metrics = score_with_intervals(Inpainting(InpaintingConfig()), predictions)
     for name, row in zip(METRICS, values, strict=True):
         low, high = student.interval(0.95, 6, row.mean(), row.std(ddof=1) / 7**0.5)
         assert metrics[name] == pytest.approx(row.mean())
@@ -456,7 +457,7 @@ def test_each_way_to_fill_has_a_row_and_each_row_can_be_scored_again(both, bench
     assert len(read_records(both, "evaluation")) == len(ROWS)
     for name, record in records.items():
         rows = predictions(both, record)
-        assert Inpainting(InpaintingConfig()).score(rows) == record.metrics
+        assert score_with_intervals(Inpainting(InpaintingConfig()), rows) == record.metrics
         assert (record.identity["encoder"] is None) == (name in FREE)
         for metric in METRICS:
             half = student.ppf(0.975, 19) * rows[metric].std(ddof=1, dtype=float) / 20**0.5

@@ -10,10 +10,8 @@ from ssl_bench.evaluation.metrics.resampling import (
     Resampled,
     mean_of_known,
     resample_counts,
-    with_intervals,
 )
 
-# ---- detection
 OVERLAP = 0.5  # intersection over union from which on a detection has found an object
 
 
@@ -131,27 +129,29 @@ def detection_precision(detections: np.ndarray, objects: np.ndarray) -> dict[str
     """VOC's mean average precision at an overlap of 0.5, percent; arrays as `judge_detections`.
 
     `map11`, of 11 points, and `map`, the area, are means over the classes that have an object which
-    is not difficult, with `_low` and `_high`, a 95 % bootstrap interval as in
-    `mean_average_precision`; `ap11_0`, `ap_0` … are the classes' own. Raises DataError if there is
-    nothing to find.
+    is not difficult; `ap11_0`, `ap_0` … are the classes' own. Raises DataError if there is nothing
+    to find.
     """
-    by_class = _detection_by_class(detections, objects)
-    means = mean_of_known(by_class)
-    metrics = with_intervals(dict(zip(("map11", "map"), means, strict=True)))
-    for label, values in zip(classes_to_find(objects), by_class[..., 0], strict=True):
-        metrics |= {f"ap11_{label}": float(values[0]), f"ap_{label}": float(values[1])}
+    once = np.ones((len(objects), 1), dtype=np.int32)
+    by_class = _by_class(detections, objects, once)[..., 0]  # (C, 2)
+    means = mean_of_known(by_class).tolist()
+    metrics: dict[str, float] = dict(zip(("map11", "map"), means, strict=True))
+    for label, values in zip(classes_to_find(objects), by_class.tolist(), strict=True):
+        metrics |= {f"ap11_{label}": values[0], f"ap_{label}": values[1]}
     return metrics
 
 
 def resampled_detection(detections: np.ndarray, objects: np.ndarray) -> Resampled:
     """`map11` and `map`; arguments and errors as `detection_precision`."""
-    means = mean_of_known(_detection_by_class(detections, objects))
+    means = mean_of_known(_by_class(detections, objects, resample_counts(len(objects))))
     return dict(zip(("map11", "map"), means, strict=True))
 
 
-def _detection_by_class(detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Average precisions float64 (C, 2, 1 + B) of the classes to find: 11 points and area."""
-    counts = resample_counts(len(objects))  # (N, 1 + B), the images themselves first
+def _by_class(detections: np.ndarray, objects: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Average precisions float64 (C, 2, B) of the classes to find: 11 points and area.
+
+    Images count int32 (N, B) times.
+    """
     each = [judge_detections(detections, objects, label) for label in classes_to_find(objects)]
     return np.stack([detection_precisions(judged, counts) for judged in each])
 
