@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from eval.fills import (
-    Fill,
     Hidden,
+    HoleFill,
     feature_rows,
     hog_rows,
     mean_colour,
@@ -55,7 +55,7 @@ NETWORK, NEAREST = "network", "nearest "  # keys of points; the latter with a la
 MEAN, TELEA, HOG = "mean colour", "Telea", "nearest (HOG)"  # keys and rows
 
 
-class InpaintingConfig(EvaluationConfig):
+class Pathak16Config(EvaluationConfig):
     """The settings of `inpainting/pathak16@1`."""
 
     mask: MaskKind = Field(default="central", description="what is hidden")
@@ -65,16 +65,16 @@ class InpaintingConfig(EvaluationConfig):
     )  # fmt: skip
 
     @model_validator(mode="after")
-    def _hole_of_the_central_mask(self) -> "InpaintingConfig":
+    def _hole_of_the_central_mask(self) -> "Pathak16Config":
         if self.mask != "central" and "hole" in self.model_fields_set and self.hole != 50:
             raise ValueError(f"--hole is for the central mask; {self.mask} masks are drawn")
         return self
 
 
-class Inpainting(Evaluation):
+class Pathak16(Evaluation):
     """Errors over the holes of the test images."""
 
-    Config = InpaintingConfig
+    Config = Pathak16Config
     protocol = "inpainting/pathak16@1"
     source = 'Pathak et al., "Context Encoders", CVPR 2016, section 5.1'
     metrics = (PSNR, L1, L2, SSIM)
@@ -138,7 +138,7 @@ class Inpainting(Evaluation):
 
     def _fill(
         self, key: str, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime
-    ) -> tuple[Fill, dict[str, str]]:
+    ) -> tuple[HoleFill, dict[str, str]]:
         """How the point's holes are filled, and what is to be said of it."""
         if key == MEAN:
             return mean_colour(train), {}
@@ -179,7 +179,7 @@ class Inpainting(Evaluation):
         return draw_masks(self.config.mask, size, random)
 
     def _measure(
-        self, fill: Fill, test: ImageStore, size: int, path: Path, title: str
+        self, fill: HoleFill, test: ImageStore, size: int, path: Path, title: str
     ) -> dict[str, np.ndarray]:
         """Each test image's errors, float32 (N,), and a picture of some."""
         shown = set(np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int).tolist())
@@ -208,7 +208,7 @@ def _means(predictions: Mapping[str, np.ndarray]) -> dict[str, tuple[float, floa
     return {n: mean_interval(predictions[n].astype(np.float64).tolist()) for n in names}
 
 
-def filled_by(pretext: Pretext) -> Fill:
+def filled_by(pretext: Pretext) -> HoleFill:
     """The network's own fill, in 32 bit, on the best device."""
     assert isinstance(pretext, Inpaints)
     network: Inpaints = pretext

@@ -24,7 +24,10 @@ POOLED = 6  # side of what a region is pooled to: AlexNet's pool5
 FOREGROUND, BACKGROUND = 0.5, 0.1  # least overlap with an object; background lies between
 FOREGROUND_SHARE = 0.25  # of the regions that are learnt
 SUPPRESSION = 0.3  # overlap at which the weaker of two detections of a class goes
-MOST = 100  # detections per class before suppression, and per image in the end
+# Detections per class before suppression (the published test.py's max_per_image), and per image in
+# the end, over all classes. The latter is COCO's limit and not published: there, a threshold for
+# each class keeps 40 a test image on average, and classes do not compete for places.
+MOST = 100
 DEVIATIONS = (10.0, 10.0, 5.0, 5.0)  # 1 / deviation of offsets and log sizes, as in torchvision
 Draw = Callable[[str, int, int], Tensor]  # stream, image of the batch, n -> uniform (n,)
 Target = dict[str, Tensor]  # boxes float (M, 4), labels int64 (M,) from 1
@@ -139,6 +142,8 @@ class FastRCNNHeads(RoIHeads):
         ]
         return [m[0] for m in made], [m[1] for m in made], [m[2] for m in made]
 
+    # torchvision thresholds scores first; weak detections never lower an average precision, and a
+    # briefly trained detector has no others.
     def _best(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (R, C, 4), scores (R, C): the best of each class, suppressed, then of all."""
         best, rows = scores.topk(min(MOST, len(scores)), 0)  # (<= 100, C)

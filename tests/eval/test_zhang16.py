@@ -316,9 +316,7 @@ def test_a_stopped_run_continues_to_the_same_numbers(stores, tmp_path, monkeypat
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["step"] == 4
     # The encoder is not in it.
-    assert all(
-        name.startswith("network.each.") for name in saved["task"]
-    )  # the encoder is not in it
+    assert all(name.startswith("network.each.") for name in saved["task"])
     again = probed(QUICK, subject(stores[0]), stores, tmp_path / "cut")
     for layer in LAYERS:
         assert predicted(again[layer]) == predicted(whole[layer])
