@@ -185,12 +185,14 @@ def nearest(queries: Tensor, rows: Rows, k: int) -> tuple[Tensor, Tensor]:
     """
     best = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for span, block in rows.blocks():
+        # The cosine in steps of 2⁻³⁰ above, the place in the 32 bits below it: one integer sorts
+        # by both, so ties go to the first place whatever the block is.
         ranks = (queries @ F.normalize(block).T * -SCALE).long()  # (B, b); nearer is smaller
         ranks *= PLACES
         ranks += torch.arange(span.start, span.stop, device=ranks.device)
         ranks = torch.cat([best, ranks], 1)
         best = ranks.topk(min(k, ranks.shape[1]), largest=False).values  # smallest first
-    places = best % PLACES
+    places = best % PLACES  # torch's remainder: never negative, though ranks are
     return (places - best).double() / (SCALE * PLACES), places
 
 

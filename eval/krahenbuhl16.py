@@ -83,9 +83,9 @@ def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     """
     if targets.ndim == 1:
         return F.cross_entropy(scores, targets)
-    judged = (targets != -1).float()
+    judged = (targets != -1).float()  # as weights: 0 where all of a class's objects are difficult
     total = F.binary_cross_entropy_with_logits(scores, targets.float(), judged, reduction="sum")
-    return total / len(scores)
+    return total / len(scores)  # Caffe's SigmoidCrossEntropyLoss: over images, not classes
 
 
 class Krahenbuhl16(FineTunedOnWhole):
@@ -141,6 +141,7 @@ class Krahenbuhl16(FineTunedOnWhole):
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """SGD. Biases learn at twice the rate; all weights decay, as in the published code."""
+        # Unlike in CaffeNet's own network file, biases decay there as weights do.
         groups = caffe_groups(network, self.config.lr, decay=1e-6, bias_decay=1e-6)
         return torch.optim.SGD(groups, momentum=0.9)
 

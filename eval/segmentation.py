@@ -86,6 +86,7 @@ def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
     Scores (B, K, H, W), masks uint8 (B, H, W). An image without a labelled pixel counts as 0.
     """
     each = F.cross_entropy(scores, masks.long(), ignore_index=VOID, reduction="none")
+    # Not the mean over the batch's pixels: Caffe ran images one by one and averaged gradients.
     labelled = (masks != VOID).sum((1, 2)).clamp(min=1)
     return (each.sum((1, 2)) / labelled).mean()
 

@@ -82,6 +82,7 @@ def new_heads(
         detections_per_img=MOST,
     )
     if lowest:
+        # Girshick's "hard negatives": what overlaps no object at all is too easy to be learnt.
         heads.proposal_matcher = BandMatcher(FOREGROUND, lowest)
     heads.fg_bg_sampler = CounterSampler(regions, FOREGROUND_SHARE, "regions")
     return heads
@@ -110,6 +111,7 @@ def new_rpn(channels: int, short: int, seed: int) -> RegionProposalNetwork:
         post_nms_top_n={"training": 2000, "testing": 300},
         nms_thresh=0.7,
     )
+    # torchvision's sampler draws from the global generator, whose state is history.
     rpn.fg_bg_sampler = CounterSampler(256, 0.5, "anchors")
     return rpn
 
@@ -133,6 +135,7 @@ class Detector(nn.Module):
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
+        # Layers have no mode of their own to keep: `train()` sets all of them, so it is undone.
         for module in self.encoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()

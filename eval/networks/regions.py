@@ -49,6 +49,7 @@ class RoIPool(nn.Module):
 
     def units(self, boxes: Tensor) -> Tensor:
         """Boxes (R, 4) in px of the image -> the units on their outer pixels, not rounded."""
+        # Ours end behind their last pixel; the published boxes, VOC's, name it.
         pixels = boxes - boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
         return (pixels - self.first) / self.stride
 
@@ -71,6 +72,7 @@ class BandMatcher(Matcher):
     def __call__(self, match_quality_matrix: Tensor) -> Tensor:
         """Overlaps (M, R) -> the object of each region, -1 for background, -2 to leave out."""
         found = super().__call__(match_quality_matrix)
+        # torchvision: −1 below both thresholds, −2 between them. −3 − x exchanges the two.
         return torch.where(found < 0, -3 - found, found)
 
 
@@ -87,9 +89,11 @@ class CounterSampler(BalancedPositiveNegativeSampler):
         """int (R,) an image: above 0 an object, 0 background, below to leave out -> masks (R,)."""
         positive, negative = [], []
         for image, labels in enumerate(matched_idxs):
+            # One number even for no region: the counter's stream has no empty draw.
             keys = self.draw(self.stream, image, max(1, len(labels)))[: len(labels)]
             most = int(self.batch_size_per_image * self.positive_fraction)
             positive.append(_lowest(keys, labels >= 1, most))
+            # Background fills up where objects are few, as in the published sampler.
             rest = self.batch_size_per_image - int(positive[-1].sum())
             negative.append(_lowest(keys, labels == 0, rest))
         return positive, negative
@@ -97,7 +101,7 @@ class CounterSampler(BalancedPositiveNegativeSampler):
 
 def _lowest(keys: Tensor, eligible: Tensor, count: int) -> Tensor:
     """uint8 mask of the `count` eligible places with the lowest keys, or of all there are."""
-    order = keys.masked_fill(~eligible, 2.0).argsort(stable=True)
+    order = keys.masked_fill(~eligible, 2.0).argsort(stable=True)  # keys are below 1
     mask = torch.zeros_like(eligible, dtype=torch.uint8)
     mask[order[: min(count, int(eligible.sum()))]] = 1
     return mask
@@ -116,6 +120,7 @@ class FastRCNNHeads(RoIHeads):
         regions, _, found, offsets = self.select_training_samples(list(proposals), targets)
         scores, shifts = self.box_predictor(self.box_head(self.box_roi_pool(features, regions, 0)))
         labels, offsets = torch.cat(found), torch.cat(list(offsets))
+        # Caffe divides both losses by all regions, not the box loss by the objects alone.
         count = max(1, len(labels))
         objects = torch.where(labels > 0)[0]
         shifts = shifts.unflatten(1, (-1, 4))[objects, labels[objects]]  # (F, 4)

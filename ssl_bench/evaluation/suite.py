@@ -138,12 +138,12 @@ class Suite(BaseModel):
             (s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)
         ]
         rows += [(self.seeds[0], entry) for entry in self.external]
-        steps = [
-            Stage(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is last))
-            for last in (False, True)
+        stages = [
+            Stage(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is end))
+            for end in (False, True)
             for seed, row in rows
         ]
-        return [step for step in steps if step.requests]
+        return [stage for stage in stages if stage.requests]
 
     def _fewer(self, entry: EvaluateEntry) -> bool:
         return bool(entry.seeds) and set(entry.seeds) != set(self.seeds)

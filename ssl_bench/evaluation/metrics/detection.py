@@ -65,10 +65,11 @@ def judge_detections(detections: np.ndarray, objects: np.ndarray, label: int) ->
         for score, overlaps in zip(
             mine[:, 1], box_overlaps(mine[:, 2:], truth[:, 2:]), strict=True
         ):
+            # VOC's kit looks at the best object only; COCO's would take the next if it is taken.
             best = int(overlaps.argmax()) if len(overlaps) else -1
             right = best >= 0 and overlaps[best] >= OVERLAP
             if right and truth[best, 1]:
-                continue
+                continue  # neither right nor wrong, however often it is found
             found.append((image, float(score), right and best not in taken))
             taken |= {best} if right else set()
     total = ((objects[..., 0] == label) & (objects[..., 1] == 0)).sum(1)
@@ -86,11 +87,12 @@ def detection_precisions(judged: Judged, counts: np.ndarray) -> np.ndarray:
     makes no difference. Precision is 0 at a recall that is never reached.
     """
     total = judged.total @ counts  # (B,)
-    none = np.where(total > 0, 0.0, np.nan)
+    none = np.where(total > 0, 0.0, np.nan)  # added at the end: 0 changes nothing, NaN all
     if not judged.hit.any():
         return np.stack([none, none])
     true, precision = _ranking(judged, counts)
     best = np.maximum.accumulate(precision[::-1])[::-1]
+    # In whole numbers, for 0.1 · 3 is not 0.3: recall ≥ level / 10 is 10 · true ≥ level · total.
     reached = [10 * true >= level * total for level in range(11)]  # (T, B) each
     points = [np.where(r.any(0), best[r.argmax(0), np.arange(r.shape[1])], 0) for r in reached]
     gained = np.diff(true, axis=0, prepend=0)
@@ -100,6 +102,7 @@ def detection_precisions(judged: Judged, counts: np.ndarray) -> np.ndarray:
 
 def _ranking(judged: Judged, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Objects found and precision (T, B) at the score of each detection that is right."""
+    # A stretch ends with the last detection whose score ties with a right one.
     last = -np.unique(judged.score[judged.hit])[::-1]
     ends = np.searchsorted(-judged.score, last, side="right")
     starts = np.concatenate([[0], ends[:-1]])
@@ -167,6 +170,7 @@ def coco_precision(detections: np.ndarray, objects: np.ndarray) -> float:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    # A crowd matches any number of detections and counts none: nearest to VOC's "difficult".
     truth = [_coco(image, row) | {"iscrowd": int(row[1])} for image, row in _rows(objects)]
     found = [_coco(image, row) | {"score": float(row[1])} for image, row in _rows(detections)]
     labels = sorted({item["category_id"] for item in truth})
@@ -177,12 +181,14 @@ def coco_precision(detections: np.ndarray, objects: np.ndarray) -> float:
             index.dataset = {
                 "images": [{"id": image} for image in range(len(objects))],
                 "categories": [{"id": label} for label in labels],
+                # From 1: pycocotools takes a matched id of 0 for no match.
                 "annotations": [item | {"id": 1 + i} for i, item in enumerate(items)],
             }
             index.createIndex()
         judge = COCOeval(known, answers, "bbox")
         judge.evaluate()
         judge.accumulate()
+    # Area 0 is all sizes, limit −1 is 100 detections an image; −1 marks a class without objects.
     precision = judge.eval["precision"][:, :, :, 0, -1]  # (overlaps, recalls, classes)
     return 100 * float(precision[precision > -1].mean())
 

@@ -16,6 +16,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     is VOID are left out.
     """
     judged = truth != VOID
+    # Cell (t, p) of the flattened matrix; int64, for uint8 times 21 overflows.
     places = truth[judged].astype(np.int64) * classes + predicted[judged]
     return np.bincount(places, minlength=classes**2).reshape(classes, classes).astype(np.int32)
 
@@ -31,6 +32,7 @@ def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
     both = np.diagonal(confusion, axis1=-2, axis2=-1)
     union = true + found - both
     present = true > 0
+    # The kit counts the background always; a picture without any, found or true, has none to count.
     present[..., 0] = union[..., 0] > 0
     return np.where(present, 100 * both / np.maximum(union, 1), np.nan)
 
@@ -66,7 +68,6 @@ def resampled_iu(confusions: np.ndarray) -> Resampled:
     counts = resample_counts(images).T.astype(np.float64)  # (1 + B, N), the images themselves first
     totals = (counts @ confusions.reshape(images, -1)).reshape(-1, classes, classes)
     _check_judged(totals[0])
-    # The mean is of sums over the images: no image has a mean IU of its own to be averaged.
     return {"mean_iu": mean_of_known(intersection_over_union(totals).T)}
 
 

@@ -98,10 +98,11 @@ def _average_precisions(targets: np.ndarray, scores: np.ndarray, counts: np.ndar
     # The ranking in stretches, each of which ends with the images that tie with a positive.
     ends = np.searchsorted(-ranked, -np.unique(ranked[hits])[::-1], side="right")
     starts = np.concatenate([[0], ends[:-1]])
+    # What ranks below the last positive changes no precision that counts.
     drawn = counts[order[: ends[-1]]]
     retrieved = np.add.reduceat(drawn, starts).cumsum(0)  # (T, B)
     true = np.add.reduceat(drawn * hits[: ends[-1], None], starts).cumsum(0)
-    precision = true / np.maximum(retrieved, 1)
+    precision = true / np.maximum(retrieved, 1)  # a resample may have drawn none so far
     best = np.maximum.accumulate(precision[::-1])[::-1]
     return 100 * np.stack([_eleven_points(best, true), _area(best, true), _area(precision, true)])
 

@@ -49,6 +49,7 @@ def bootstrap_intervals(found: Resampled) -> Intervals:
 def resample_counts(images: int) -> np.ndarray:
     """How often each image is drawn, int32 (N, 1 + B): once, then in each of B resamples."""
     random = np.random.default_rng(RESAMPLING_SEED)
+    # Each resample counts in a range of its own, so that one bincount serves all.
     draws = random.integers(0, images, (RESAMPLES, images)) + images * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(draws.ravel(), minlength=images * RESAMPLES).reshape(RESAMPLES, images)
     return np.vstack([np.ones((1, images)), counts]).astype(np.int32).T.copy()
