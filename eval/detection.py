@@ -14,29 +14,37 @@ RoI pooling stands in the place of AlexNet's pool5: conv5 is the layer unless on
     bench detect --proposals rpn --steps 2000 --short 192 --data scenes
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from eval.networks.fast_rcnn import Detector, Learner, framed, new_heads, new_rpn, rescale
+from eval.finetuning import FineTunedOnWhole, Truth
+from eval.networks.fast_rcnn import (
+    Detector,
+    framed,
+    mirrored_boxes,
+    new_heads,
+    new_rpn,
+    rescale,
+)
 from eval.networks.geometry import Geometry
-from eval.networks.proposals import Proposals, open_proposals
-from eval.networks.regions import BACKGROUND, MOST
-from eval.splits import some_images
-from ssl_bench.data.dataset import Dataset, SplitName
-from ssl_bench.data.normalization import Normalization
-from ssl_bench.data.store.whole import WholeStore, open_whole
+from eval.networks.proposals import Proposals, Searched, open_proposals
+from eval.networks.regions import BACKGROUND, MOST, Target
+from ssl_bench.data.dataset import Objects
+from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
-from ssl_bench.encoders.weights import weights_digest
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError
 from ssl_bench.evaluation.compact import compact_detections
-from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.harness import EvaluationConfig, Subject
+from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.detection import (
     OVERLAP,
     box_overlaps,
@@ -47,13 +55,9 @@ from ssl_bench.evaluation.metrics.detection import (
     judge_detections,
     resampled_detection,
 )
-from ssl_bench.evaluation.metrics.resampling import Resampled
+from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.pictures.plots import box_grid, precision_recall_curves
-from ssl_bench.progress import progress
-from ssl_bench.runtime import Runtime, best_device
-from ssl_bench.training.loop import Report
-from ssl_bench.training.loop import train as run_loop
-from ssl_bench.training.pretext import Schedule, TrainConfig
+from ssl_bench.training.pretext import Schedule, Step, TrainConfig
 
 SHOWN = 6  # test images in the picture
 RESCALED_BY = 64  # training images
@@ -83,36 +87,19 @@ class FastRCNNConfig(EvaluationConfig, TrainConfig):
     )
 
 
-class FastRCNN(Evaluation):
+class FastRCNN(FineTunedOnWhole):
     """Mean average precision of Fast R-CNN on test, after training on the boxes of train."""
 
     Config = FastRCNNConfig
     protocol = "detection/fast-rcnn@1"
     source = 'Girshick, "Fast R-CNN", ICCV 2015, arXiv 1504.08083, its CaffeNet'
-    metric = "map11"
-    interval = "over the test images, bootstrap"
+    metrics = (Metric("map11"),)
+    # One test image at a time: another image's size is no part of a detection.
+    title, task, scored, rescaled_by = "detection", "detection", 1, RESCALED_BY
 
     def usual_layers(self, encoder: Encoder) -> Sequence[str]:
         """The last but for pooling, whose place RoI pooling takes: conv5 of AlexNet."""
         return [name for name in encoder.layers if not name.startswith("pool")][-1:]
-
-    def open(
-        self,
-        dataset: Dataset,
-        split: SplitName,
-        spec: EncoderSpec,
-        *,
-        skip_bad_images: bool = False,
-        workers: int = 2,
-    ) -> WholeStore:
-        """Whole images with their objects."""
-        short, longest = self.config.short, self.config.longest
-        if short > longest:
-            raise UsageError(f"--short {short} is more than --longest {longest}: raise the latter")
-        return open_whole(
-            dataset, split, "detection", short, longest,
-            skip_bad_images=skip_bad_images, workers=workers,
-        )  # fmt: skip
 
     def check(self, train: WholeStore, test: WholeStore) -> None:
         """An object to learn and one to find."""
@@ -121,10 +108,138 @@ class FastRCNN(Evaluation):
         if all(test.objects(i).difficult.all() for i in range(len(test))):
             raise DataError("the test images hold no object to find that is not difficult")
 
+    def prepared(
+        self, subject: Subject, train: WholeStore, test: WholeStore
+    ) -> tuple[Searched, Searched]:
+        """With the boxes of selective search, which are found once."""
+        for layer in subject.layers:  # refused before anything is searched
+            Geometry(deepcopy(subject.encoder), layer)
+        if self.config.proposals == "rpn":
+            return Searched(train, None), Searched(test, None)
+        boxes = open_proposals(train, "train"), open_proposals(test, "test")
+        return Searched(train, boxes[0]), Searched(test, boxes[1])
+
+    def network(self, encoder: Encoder, layer: str, spec: EncoderSpec, train: Searched) -> Detector:
+        """The trunk without its first layer, or all of it, is frozen; fc6 and fc7 are fresh."""
+        config, classes = self.config, len(train.store.index.classes)
+        geometry, searched = Geometry(encoder, layer), config.proposals == "selective-search"
+        lowest = BACKGROUND if searched else 0.0  # a learnt proposal may lie anywhere
+        heads = new_heads(geometry, config.head, classes, config.rois, lowest, config.seed)
+        rpn = None if searched else new_rpn(geometry.channels, config.short, config.seed)
+        network = Detector(encoder, layer, heads, rpn)
+        network.freeze(config.freeze)
+        return network
+
+    def rescale(
+        self, network: Detector, train: Searched, which: np.ndarray, spec: EncoderSpec
+    ) -> dict[str, float]:
+        """By these images, each as one region."""
+        sizes = _pairs(train.store.sizes[which])
+        straight, margin = [False] * len(which), network.pooling.margin
+        images = framed(train.images(which), sizes, straight, spec.normalization, margin)
+        return rescale(network, images, spec.arch)
+
+    def truth(self, train: Searched) -> Truth:
+        """Each image's size and objects, and the boxes to learn from."""
+        store, found = train.store, train.proposals
+        objects = [store.objects(i) for i in range(len(store))]
+        known = {"sizes": _pairs(store.sizes), "objects": objects}
+        return known if found is None else known | {"proposals": found}
+
+    def loss(
+        self, network: Detector, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
+    ) -> dict[str, Tensor]:
+        """Of classes and boxes of sampled regions, on mirrored images.
+
+        Difficult objects are learnt like the others, as in the published code.
+        """
+        sizes, objects, device = truth["sizes"], truth["objects"], images.device
+        turned = (step.random.uniform("mirror", 1)[:, 0] < 0.5).tolist()
+        regions = [torch.tensor(boxes, device=device) for boxes in truth.get("proposals", [])]
+        for i, (_, width) in enumerate(sizes):
+            if turned[i]:
+                objects[i] = objects[i].flipped(width)
+                if regions:
+                    regions[i] = mirrored_boxes(regions[i], width)
+
+        def draw(stream: str, image: int, count: int) -> Tensor:
+            one = replace(step.random, positions=step.random.positions[image : image + 1])
+            return one.uniform(stream, count)[0]
+
+        inputs = framed(images, sizes, turned, spec.normalization, network.pooling.margin)
+        targets = [_target(each, device) for each in objects]
+        return network(inputs, sizes, regions or None, targets, draw)
+
+    def predict(
+        self, network: Detector, images: Tensor, test: Searched, which: slice, spec: EncoderSpec
+    ) -> np.ndarray:
+        """float32 (1, 100, 6): class, score and box in stored pixels, best first; −1 is empty."""
+        (size,) = _pairs(test.store.sizes[which])
+        image = framed(images, [size], [False], spec.normalization, network.pooling.margin)
+        boxes = test.proposals
+        regions = None if boxes is None else [torch.tensor(boxes[which.start], device=image.device)]
+        (found,) = network(image, [size], regions)
+        columns = [found["labels"][:, None] - 1, found["scores"][:, None], found["boxes"]]
+        return padded([torch.cat(columns, 1).float().cpu().numpy()], MOST)
+
+    def predictions(self, rows: np.ndarray, test: Searched) -> dict[str, np.ndarray]:
+        return {"detections": rows, "objects": truth_of(test.store)}
+
+    def described(
+        self,
+        network: Detector,
+        predictions: Mapping[str, np.ndarray],
+        train: Searched,
+        test: Searched,
+    ) -> dict[str, Any]:
+        """`ap11` gives each class's value; `proposals` what regions of test there were to judge."""
+        names, truth = train.store.index.classes, predictions["objects"]
+        values = detection_precision(predictions["detections"], truth)
+        found = {
+            "classes": list(names),
+            "ap11": {names[c]: round(values[f"ap11_{c}"], 2) for c in classes_to_find(truth)},
+            "stride": network.pooling.stride,
+            "margin": network.pooling.margin,
+        }
+        if test.proposals is not None:
+            found["proposals"] = {
+                "per_image": round(len(test.proposals.boxes) / len(test), 1),
+                "recall": round(proposal_recall(test.proposals, truth), 2),
+            }
+        return found
+
+    def draw(
+        self,
+        network: Detector,
+        predictions: Mapping[str, np.ndarray],
+        test: Searched,
+        spec: EncoderSpec,
+        folder: Path,
+        title: str,
+    ) -> None:
+        """Boxes over some test images, and each class's precision by recall."""
+        names, rows = test.store.index.classes, np.linspace(0, len(test) - 1, min(SHOWN, len(test)))
+        found, truth, shown = *predictions.values(), rows.astype(int)
+        pictures = []
+        for i in shown.tolist():
+            h, w = test.store.sizes[i].tolist()
+            pictures.append(test.images(np.array([i]))[0, :, :h, :w].permute(1, 2, 0).numpy())
+        place = folder / "detections.png"
+        box_grid(pictures, found[shown], truth[shown], names, place, title)
+        curves = {
+            names[label]: detection_curve(judge_detections(found, truth, label))
+            for label in classes_to_find(truth)
+        }
+        precision_recall_curves(curves, folder / "precision-recall.png", title)
+
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`map11`, `map` with intervals, `coco_map`, and `ap11_0`, `ap_0` … by class."""
+        """`map11`, `map`, `coco_map`, and `ap11_0`, `ap_0` … by class."""
         arrays = predictions["detections"], predictions["objects"]
         return detection_precision(*arrays) | {"coco_map": coco_precision(*arrays)}
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """Of the resamples; see `bootstrap_intervals`."""
+        return bootstrap_intervals(self.resampled(predictions))
 
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean average precisions over resamples of the test images."""
@@ -138,87 +253,21 @@ class FastRCNN(Evaluation):
             "objects": objects,
         }
 
-    def evaluate(
-        self,
-        subject: Subject,
-        train: WholeStore,
-        test: WholeStore,
-        runtime: Runtime,
-        folders: Mapping[str, Path],
-    ) -> Iterator[tuple[str, Outcome]]:
-        """Each layer is a training of its own, from the subject's weights."""
-        for layer in subject.layers:  # refused before anything is searched
-            Geometry(deepcopy(subject.encoder), layer)
-        boxes: list[Proposals | None] = [None, None]
-        if self.config.proposals == "selective-search":
-            boxes = [open_proposals(train, "train"), open_proposals(test, "test")]
-        for layer in subject.layers:
-            yield layer, self._detect(subject, layer, (train, test), boxes, runtime, folders[layer])
 
-    def _detect(
-        self,
-        subject: Subject,
-        layer: str,
-        stores: tuple[WholeStore, WholeStore],
-        boxes: Sequence[Proposals | None],
-        runtime: Runtime,
-        folder: Path,
-    ) -> Outcome:
-        (train, test), config, normalization = stores, self.config, subject.spec.normalization
-        network = self._network(subject, layer, len(train.index.classes))
-        scales = self._rescale(network, subject.spec, train) if config.rescale else {}
-        before = weights_digest(network.encoder.state_dict())
-        learner = Learner(network, train, boxes[0], normalization, config.lr)
-        report = run_loop(learner, train, config, config.seed, runtime, folder, title="detection")
-        if config.freeze and weights_digest(network.encoder.cpu().state_dict()) != before:
-            raise DataError("the encoder's weights changed during a frozen evaluation")
-        found, truth = detect(network, test, boxes[1], normalization), truth_of(test)
-        title = f"{' '.join([self.protocol, *config.deviations()])}, {layer}"
-        _draw(test, found, truth, folder, title)
-        selection = _selection(network, train.index.classes, boxes, found, truth, report)
-        if scales:
-            selection["rescaled"] = scales
-        return Outcome({"detections": found, "objects": truth}, selection)
-
-    def _network(self, subject: Subject, layer: str, classes: int) -> Detector:
-        config, encoder = self.config, deepcopy(subject.encoder)
-        geometry, searched = Geometry(encoder, layer), config.proposals == "selective-search"
-        lowest = BACKGROUND if searched else 0.0  # a learnt proposal may lie anywhere
-        heads = new_heads(geometry, config.head, classes, config.rois, lowest, config.seed)
-        rpn = None if searched else new_rpn(geometry.channels, config.short, config.seed)
-        network = Detector(encoder, layer, heads, rpn)
-        network.freeze(config.freeze)
-        return network
-
-    def _rescale(self, network: Detector, spec: EncoderSpec, train: WholeStore) -> dict[str, float]:
-        """Set the network's scales by some training images; returns what was done."""
-        which = some_images(len(train), RESCALED_BY, self.config.seed)
-        sizes = [(h, w) for h, w in train.sizes[which].tolist()]
-        straight, margin = [False] * len(which), network.pooling.margin
-        images = framed(train.images(which), sizes, straight, spec.normalization, margin)
-        return rescale(network, images, spec.arch)
+# ---- arrays
 
 
-@torch.no_grad()
-def detect(
-    network: Detector, test: WholeStore, proposals: Proposals | None, normalization: Normalization
-) -> np.ndarray:
-    """float32 (N, 100, 6): class, score and box in stored pixels, best first; class −1 is empty.
+def _pairs(sizes: np.ndarray) -> list[tuple[int, int]]:
+    """int64 (n, 2) -> heights and widths."""
+    return [(h, w) for h, w in sizes.tolist()]
 
-    One image at a time, in 32 bit: another image's size is no part of the result.
-    """
-    device = best_device()
-    network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rows = []
-    for i in progress(range(len(test)), "test images", len(test)):
-        size = tuple(test.sizes[i].tolist())
-        pixels = test.images(np.array([i])).to(device)
-        image = framed(pixels, [size], [False], normalization, network.pooling.margin)
-        regions = None if proposals is None else [torch.tensor(proposals[i], device=device)]
-        (found,) = network(image, [size], regions)
-        columns = [found["labels"][:, None] - 1, found["scores"][:, None], found["boxes"]]
-        rows.append(torch.cat(columns, 1).float().cpu().numpy())
-    return padded(rows, MOST)
+
+def _target(objects: Objects, device: torch.device) -> Target:
+    """As torchvision takes them: label 0 is the background."""
+    return {
+        "boxes": torch.from_numpy(objects.boxes).to(device),
+        "labels": torch.from_numpy(objects.labels + 1).to(device),
+    }
 
 
 def padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
@@ -237,53 +286,6 @@ def truth_of(store: WholeStore) -> np.ndarray:
         columns = [objects.labels[:, None], objects.difficult[:, None], objects.boxes]
         rows.append(np.concatenate(columns, 1, dtype=np.float32))
     return padded(rows, max(1, *map(len, rows)))
-
-
-# ---- what is shown and recorded
-
-
-def _draw(test: WholeStore, found: np.ndarray, truth: np.ndarray, folder: Path, title: str) -> None:
-    """Boxes over some test images, and each class's precision by recall."""
-    names, shown = test.index.classes, np.linspace(0, len(test) - 1, min(SHOWN, len(test)))
-    pictures = []
-    for i in shown.astype(int).tolist():
-        h, w = test.sizes[i].tolist()
-        pictures.append(test.images(np.array([i]))[0, :, :h, :w].permute(1, 2, 0).numpy())
-    rows = shown.astype(int)
-    box_grid(pictures, found[rows], truth[rows], names, folder / "detections.png", title)
-    curves = {
-        names[label]: detection_curve(judge_detections(found, truth, label))
-        for label in classes_to_find(truth)
-    }
-    precision_recall_curves(curves, folder / "precision-recall.png", title)
-
-
-def _selection(
-    network: Detector,
-    names: Sequence[str],
-    boxes: Sequence[Proposals | None],
-    found: np.ndarray,
-    truth: np.ndarray,
-    report: Report,
-) -> dict[str, Any]:
-    """`ap11` gives each class's value; `proposals` what regions of test there were to judge."""
-    values = detection_precision(found, truth)
-    selection = {
-        "split": "none: nothing is chosen",
-        "classes": list(names),
-        "ap11": {names[c]: round(values[f"ap11_{c}"], 2) for c in classes_to_find(truth)},
-        "final_losses": dict(report.last),
-        "stride": network.pooling.stride,
-        "margin": network.pooling.margin,
-        "images_per_second": round(report.images_per_second, 2),
-        "data_wait": round(report.data_wait, 4),
-    }
-    if boxes[1] is not None:
-        selection["proposals"] = {
-            "per_image": round(len(boxes[1].boxes) / len(boxes[1]), 1),
-            "recall": round(proposal_recall(boxes[1], truth), 2),
-        }
-    return selection
 
 
 def proposal_recall(proposals: Proposals, truth: np.ndarray) -> float:

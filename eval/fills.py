@@ -26,7 +26,7 @@ from ssl_bench.training.augment import center_crop
 
 # Indices int64 (B,) into the test images, their pixels uint8 (B, 3, S, S) and holes (B, 1, S, S)
 # -> filled images, float (B, 3, S, S) in [0, 1], which are the images outside the holes.
-Fill = Callable[[np.ndarray, Tensor, Tensor], Tensor]
+HoleFill = Callable[[np.ndarray, Tensor, Tensor], Tensor]
 RADIUS = 3  # px around a pixel that Telea looks at, as in OpenCV's examples
 CELLS = 8  # of HOG, across the image: 16 px at 128
 ORIENTATIONS = 9
@@ -66,7 +66,7 @@ def composite(images: Tensor, holes: Tensor, content: Tensor) -> Tensor:
     return torch.where(holes.bool(), content, images.float() / 255)
 
 
-def mean_colour(train: ImageStore) -> Fill:
+def mean_colour(train: ImageStore) -> HoleFill:
     """The mean of all training pixels."""
     colour = torch.tensor(train.normalization.mean).view(1, 3, 1, 1)
     return lambda _which, images, holes: composite(images, holes, colour)
@@ -96,7 +96,7 @@ def places_of_nearest(queries: Rows, rows: Rows, count: int = 1) -> np.ndarray:
     return np.concatenate(found)
 
 
-def pasted(train: ImageStore, size: int, places: np.ndarray) -> Fill:
+def pasted(train: ImageStore, size: int, places: np.ndarray) -> HoleFill:
     """The hole's content from one training image each, at the same place; `places` int64 (N,)."""
 
     def fill(which: np.ndarray, images: Tensor, holes: Tensor) -> Tensor:

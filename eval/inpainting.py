@@ -13,7 +13,6 @@ of 128×128 px: the published network, too, is shown a band of 7 px of the 64×6
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from eval.fills import (
-    Fill,
     Hidden,
+    HoleFill,
     feature_rows,
     hog_rows,
     mean_colour,
@@ -35,7 +34,9 @@ from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Point, Subject
 from ssl_bench.evaluation.intervals import mean_interval
+from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.image_quality import hole_quality
+from ssl_bench.evaluation.metrics.resampling import Intervals
 from ssl_bench.pictures.plots import picture_grid
 from ssl_bench.progress import progress
 from ssl_bench.runtime import Runtime, best_device
@@ -45,11 +46,16 @@ from ssl_bench.training.pretext import Inpaints, Pretext
 
 BATCH = 64
 SHOWN = 8  # test images in the picture
+STUDENT = "over the test images, Student's"
+L1 = Metric("l1", digits=2, lower=True, interval=STUDENT)
+L2 = Metric("l2", digits=2, lower=True, interval=STUDENT)
+PSNR = Metric("psnr", "dB", digits=2, interval=STUDENT)
+SSIM = Metric("ssim", "−1 to 1", digits=3, interval=STUDENT)
 NETWORK, NEAREST = "network", "nearest "  # keys of points; the latter with a layer behind it
 MEAN, TELEA, HOG = "mean colour", "Telea", "nearest (HOG)"  # keys and rows
 
 
-class InpaintingConfig(EvaluationConfig):
+class Pathak16Config(EvaluationConfig):
     """The settings of `inpainting/pathak16@1`."""
 
     mask: MaskKind = Field(default="central", description="what is hidden")
@@ -59,28 +65,23 @@ class InpaintingConfig(EvaluationConfig):
     )  # fmt: skip
 
     @model_validator(mode="after")
-    def _hole_of_the_central_mask(self) -> "InpaintingConfig":
+    def _hole_of_the_central_mask(self) -> "Pathak16Config":
         if self.mask != "central" and "hole" in self.model_fields_set and self.hole != 50:
             raise ValueError(f"--hole is for the central mask; {self.mask} masks are drawn")
         return self
 
 
-class Inpainting(Evaluation):
+class Pathak16(Evaluation):
     """Errors over the holes of the test images."""
 
-    Config = InpaintingConfig
+    Config = Pathak16Config
     protocol = "inpainting/pathak16@1"
     source = 'Pathak et al., "Context Encoders", CVPR 2016, section 5.1'
-    metric = "psnr"
-    interval = "over the test images, Student's"
-    units: ClassVar[Mapping[str, str]] = {"psnr": "dB", "ssim": "−1 to 1"}
-    digits: ClassVar[Mapping[str, int]] = {"l1": 2, "l2": 2, "psnr": 2, "ssim": 3}
+    metrics = (PSNR, L1, L2, SSIM)
 
-    lower: ClassVar[frozenset[str]] = frozenset({"l1", "l2"})
-
-    @property
-    def shown(self) -> Sequence[str]:
-        return ["l1", "l2", "psnr", "ssim"]
+    def shown(self, predictions: Mapping[str, np.ndarray]) -> Sequence[Metric]:
+        """In the order of the paper's table."""
+        return (L1, L2, PSNR, SSIM)
 
     def points(self, subject: Subject, name: str) -> Sequence[Point]:
         """The fills without an encoder, nearest neighbours by each layer, the network's own.
@@ -112,11 +113,12 @@ class Inpainting(Evaluation):
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The means over the images: `l1`, `l2` in percent, `psnr` in dB, `ssim`."""
-        metrics = {}
-        for name in self.shown:
-            mean, half = mean_interval(predictions[name].astype(np.float64).tolist())
-            metrics |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
-        return {k: v for k, v in metrics.items() if v == v}  # one image has no interval
+        return {name: mean for name, (mean, _) in _means(predictions).items()}
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """Student's, over the images; none of a single image."""
+        means = _means(predictions)
+        return {n: (m - half, m + half) for n, (m, half) in means.items() if half == half}
 
     def evaluate(
         self,
@@ -136,7 +138,7 @@ class Inpainting(Evaluation):
 
     def _fill(
         self, key: str, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime
-    ) -> tuple[Fill, dict[str, str]]:
+    ) -> tuple[HoleFill, dict[str, str]]:
         """How the point's holes are filled, and what is to be said of it."""
         if key == MEAN:
             return mean_colour(train), {}
@@ -177,11 +179,11 @@ class Inpainting(Evaluation):
         return draw_masks(self.config.mask, size, random)
 
     def _measure(
-        self, fill: Fill, test: ImageStore, size: int, path: Path, title: str
+        self, fill: HoleFill, test: ImageStore, size: int, path: Path, title: str
     ) -> dict[str, np.ndarray]:
         """Each test image's errors, float32 (N,), and a picture of some."""
         shown = set(np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int).tolist())
-        found: dict[str, list[np.ndarray]] = {name: [] for name in self.shown}
+        found: dict[str, list[np.ndarray]] = {m.name: [] for m in self.metrics}
         rows: dict[str, list[Tensor]] = {"holed": [], "filled": [], "truth": []}
         starts = range(0, len(test), BATCH)
         for start in progress(starts, title, len(starts)):
@@ -200,7 +202,13 @@ class Inpainting(Evaluation):
         return {name: np.concatenate(values) for name, values in found.items()}
 
 
-def filled_by(pretext: Pretext) -> Fill:
+def _means(predictions: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Each metric's mean over the images, and the half-width of its interval."""
+    names = (metric.name for metric in (L1, L2, PSNR, SSIM))
+    return {n: mean_interval(predictions[n].astype(np.float64).tolist()) for n in names}
+
+
+def filled_by(pretext: Pretext) -> HoleFill:
     """The network's own fill, in 32 bit, on the best device."""
     assert isinstance(pretext, Inpaints)
     network: Inpaints = pretext

@@ -15,8 +15,7 @@ below fc6, so all three do, as there with `--random-from pool5`: weights N(0, 0.
     bench finetune --train fc6-8 --steps 2000 --data folder:photos
 """
 
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,21 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eval.finetuning import FineTunedOnWhole, Truth, caffe_groups
 from eval.networks.fc678 import Classifier, Train
-from eval.splits import check_labels, few_labels, some_images
+from eval.splits import check_labels, few_labels
 from ssl_bench.counter import Randomness, derive
-from ssl_bench.data.dataset import Dataset, SplitName
-from ssl_bench.data.store.whole import WholeStore, open_whole
+from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.rescale import rescale_with_head
-from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.compact import with_compact_scores
-from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.harness import EvaluationConfig
+from ssl_bench.evaluation.metrics import TOP1, Metric
 from ssl_bench.evaluation.metrics.precision import mean_average_precision, resampled_precision, top1
-from ssl_bench.evaluation.metrics.resampling import Resampled, resampled_mean
+from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.pictures.plots import precision_recall_curves
-from ssl_bench.progress import progress
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.augment import random_scale_crop
-from ssl_bench.training.loop import train as run_loop
 from ssl_bench.training.pretext import Schedule, Step, TrainConfig
 
 LONGEST = 500 / 227  # long side of VOC's images, of which the windows are cut, in network inputs
@@ -79,39 +76,6 @@ class Krahenbuhl16Config(EvaluationConfig, TrainConfig):
         return {name: value for name, value in given.items() if name != "freeze"}
 
 
-class Learner(nn.Module):
-    """The loop's task: the loss on random windows of whole images.
-
-    `targets` is int64 (N,), or int8 (N, C) of 1, 0 and −1; `sizes` int64 (N, 2).
-    """
-
-    def __init__(
-        self, network: Classifier, spec: EncoderSpec, targets: Tensor, sizes: Tensor, lr: float
-    ) -> None:
-        super().__init__()
-        self.network, self.spec, self.lr = network, spec, lr
-        self.targets, self.sizes = targets, sizes
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD. Biases learn at twice the rate; all weights decay, as in the published code."""
-        learning = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for n, p in learning if not n.endswith("bias")], "lr": self.lr},
-            {"params": [p for n, p in learning if n.endswith("bias")], "lr": 2 * self.lr},
-        ]
-        self.sgd = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-6)
-        return [self.sgd]
-
-    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """One update, on whole images padded to (B, 3, H, W)."""
-        self.targets, self.sizes = self.targets.to(images.device), self.sizes.to(images.device)
-        sizes, targets = self.sizes[step.indices], self.targets[step.indices]
-        windows = random_scale_crop(images, sizes, self.spec.image_size, step.random)
-        loss = cross_entropy(self.network(self.spec.normalization.apply(windows)), targets)
-        step.update(self.sgd, loss, clip=CLIP)
-        return {"loss": loss.detach()}
-
-
 def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     """Mean over the images of scores (B, C): softmax for labels int64 (B,), else sigmoid.
 
@@ -119,12 +83,12 @@ def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     """
     if targets.ndim == 1:
         return F.cross_entropy(scores, targets)
-    judged = (targets != -1).float()
+    judged = (targets != -1).float()  # as weights: 0 where all of a class's objects are difficult
     total = F.binary_cross_entropy_with_logits(scores, targets.float(), judged, reduction="sum")
-    return total / len(scores)
+    return total / len(scores)  # Caffe's SigmoidCrossEntropyLoss: over images, not classes
 
 
-class Krahenbuhl16(Evaluation):
+class Krahenbuhl16(FineTunedOnWhole):
     """Mean average precision, or top-1, after fine-tuning with fresh fc6-fc8.
 
     The headline is the uninterpolated mean average precision, unless images have one label each.
@@ -135,199 +99,137 @@ class Krahenbuhl16(Evaluation):
     source = (
         "Krähenbühl et al., ICLR 2016, arXiv 1511.06856, and its code philkr/voc-classification"
     )
-    metric = "map_uninterpolated"
-    interval = "over the test images, bootstrap"
+    metrics = (Metric("map_uninterpolated"), TOP1)
+    task, clip, scored, rescaled_by = "classification", CLIP, SCORED, RESCALED_BY
+
+    def check(self, train: WholeStore, test: WholeStore) -> None:
+        """Two classes, none that train lacks, as many images as `--labels` asks for."""
+        check_labels(train.annotations, test.annotations, train.index.classes)
+        self.chosen(train)
+
+    def sides(self, spec: EncoderSpec) -> tuple[None, int]:
+        """Reduced where they are larger than VOC's are for a network of 227 px; never enlarged."""
+        return None, round(LONGEST * spec.image_size)
+
+    def chosen(self, train: WholeStore) -> np.ndarray:
+        """UsageError if a class has too few."""
+        config = self.config
+        return few_labels(train.annotations, config.labels, config.seed, train.index.classes)
+
+    @property
+    def frozen(self) -> bool:
+        return self.config.train != "all"
+
+    def network(
+        self, encoder: Encoder, layer: str, spec: EncoderSpec, train: WholeStore
+    ) -> Classifier:
+        """The encoder, fc6, fc7 and fc8, of which those learn that `--train` names."""
+        config, classes = self.config, len(train.index.classes)
+        network = Classifier(encoder, layer, spec.image_size, config.head, classes, config.seed)
+        network.freeze(config.train)
+        return network
+
+    def rescale(
+        self, network: Classifier, train: WholeStore, which: np.ndarray, spec: EncoderSpec
+    ) -> dict[str, float]:
+        """By a window of each of these images."""
+        sizes = torch.as_tensor(train.sizes)[which]
+        draws = Randomness(derive(self.config.seed, "rescale"), 0, torch.arange(len(which)))
+        windows = random_scale_crop(train.images(which), sizes, spec.image_size, draws)
+        images = spec.normalization.apply(windows)
+        return rescale_with_head(network, network.fc67, network.features, images, spec.arch)
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """SGD. Biases learn at twice the rate; all weights decay, as in the published code."""
+        # Unlike in CaffeNet's own network file, biases decay there as weights do.
+        groups = caffe_groups(network, self.config.lr, decay=1e-6, bias_decay=1e-6)
+        return torch.optim.SGD(groups, momentum=0.9)
+
+    def truth(self, train: WholeStore) -> Truth:
+        """Annotations int64 (N,), or int8 (N, C) of 1, 0 and −1, and `sizes` int64 (N, 2)."""
+        return {**super().truth(train), "sizes": torch.as_tensor(train.sizes)}
+
+    def loss(
+        self, network: Classifier, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
+    ) -> Tensor:
+        """Cross-entropy on random windows of whole images padded to (B, 3, H, W)."""
+        windows = random_scale_crop(images, truth["sizes"], spec.image_size, step.random)
+        return cross_entropy(network(spec.normalization.apply(windows)), truth["labels"])
+
+    def predict(
+        self,
+        network: Classifier,
+        images: Tensor,
+        test: WholeStore,
+        which: slice,
+        spec: EncoderSpec,
+    ) -> np.ndarray:
+        """Scores float32 (B, C), each the mean over an image's random windows.
+
+        The windows depend on the seed and on an image's place in the store, not on its labels.
+        """
+        key, device = derive(self.config.seed, "test windows"), images.device
+        places = torch.arange(which.start, which.stop, device=device)
+        sizes = torch.as_tensor(test.sizes[which], device=device)
+        pixels, scores = images.float(), []
+        for crop in range(self.config.crops):  # the crop's number stands in a step's place
+            random = Randomness(key, crop, places)
+            windows = random_scale_crop(pixels, sizes, spec.image_size, random)
+            scores.append(network(spec.normalization.apply(windows)))
+        return torch.stack(scores).mean(0).cpu().numpy()
+
+    def predictions(self, rows: np.ndarray, test: WholeStore) -> dict[str, np.ndarray]:
+        """Labels, or targets int8 (N, C) with the scores."""
+        if test.annotations.ndim == 1:
+            return {"label": test.labels, "predicted": rows.argmax(1)}
+        return {"targets": test.targets, "scores": rows}
+
+    def draw(
+        self,
+        network: Classifier,
+        predictions: Mapping[str, np.ndarray],
+        test: WholeStore,
+        spec: EncoderSpec,
+        folder: Path,
+        title: str,
+    ) -> None:
+        """A picture of each class's precision over recall, if images have several labels."""
+        if "targets" in predictions:
+            draw_curves(predictions, test.index.classes, folder / "precision-recall.png")
+
+    def shown(self, predictions: Mapping[str, np.ndarray]) -> Sequence[Metric]:
+        """Average precision of several labels an image, top-1 of one."""
+        return self.metrics[:1] if "targets" in predictions else self.metrics[1:]
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`map_uninterpolated`, `map11` and `map` of several labels an image, `top1` of one."""
         if "targets" not in predictions:
-            return top1(predictions["label"], predictions["predicted"])
+            return {"top1": top1(predictions["label"], predictions["predicted"])}
         return mean_average_precision(
             predictions["targets"], predictions["scores"], uninterpolated=True
         )
 
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """Wilson's of top-1, else of the resamples; see `bootstrap_intervals`."""
+        if "targets" not in predictions:
+            return super().intervals(predictions)
+        return bootstrap_intervals(self.resampled(predictions))
+
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean average precisions, or top-1, over resamples of the test images."""
         if "targets" not in predictions:
-            return resampled_mean(
-                "top1", 100.0 * (predictions["label"] == predictions["predicted"])
-            )
+            return super().resampled(predictions)
         return resampled_precision(predictions["targets"], predictions["scores"])
 
     def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Scores as ranks among those of the positives; see `compact_scores`."""
         return with_compact_scores(predictions)
 
-    def open(
-        self,
-        dataset: Dataset,
-        split: SplitName,
-        spec: EncoderSpec,
-        *,
-        skip_bad_images: bool = False,
-        workers: int = 2,
-    ) -> WholeStore:
-        """Whole images, reduced where they are larger than VOC's are for a network of 227 px."""
-        longest = round(LONGEST * spec.image_size)
-        return open_whole(
-            dataset, split, "classification", None, longest,
-            skip_bad_images=skip_bad_images, workers=workers,
-        )  # fmt: skip
-
-    def check(self, train: WholeStore, test: WholeStore) -> None:
-        """Two classes, none that train lacks; the labels also say what the headline is."""
-        if train.annotations.ndim == 1:
-            self.metric, self.interval = "top1", Evaluation.interval
-            check_labels(train.labels, test.labels, train.index.classes)
-        else:
-            check_targets(train.targets, test.targets, train.index.classes)
-        self._chosen(train)
-
-    def evaluate(
-        self,
-        subject: Subject,
-        train: WholeStore,
-        test: WholeStore,
-        runtime: Runtime,
-        folders: Mapping[str, Path],
-    ) -> Iterator[tuple[str, Outcome]]:
-        """Each layer is a training of its own, from the subject's weights."""
-        for layer in subject.layers:
-            yield layer, self._tune(subject, layer, train, test, runtime, folders[layer])
-
-    def _tune(
-        self,
-        subject: Subject,
-        layer: str,
-        train: WholeStore,
-        test: WholeStore,
-        runtime: Runtime,
-        folder: Path,
-    ) -> Outcome:
-        config, spec = self.config, subject.spec
-        chosen = self._chosen(train)
-        encoder, classes = deepcopy(subject.encoder), len(train.index.classes)
-        network = Classifier(encoder, layer, spec.image_size, config.head, classes, config.seed)
-        scales = self._rescale(network, spec, train, chosen) if config.rescale else {}
-        network.freeze(config.train)
-        annotations = torch.from_numpy(train.annotations)
-        learner = Learner(network, spec, annotations, torch.as_tensor(train.sizes), config.lr)
-        report = run_loop(
-            learner, train, config, config.seed, runtime, folder, subset=chosen, title="fine-tuning"
-        )
-        scores = predict(network, spec, test, config.crops, config.seed)
-        selection = {
-            "split": "none: nothing is chosen",
-            "training_images": len(chosen),
-            "final_loss": report.last.get("loss"),
-            "images_per_second": round(report.images_per_second, 1),
-            "data_wait": round(report.data_wait, 4),
-        }
-        if scales:
-            selection["rescaled"] = scales
-        predictions = predictions_of(test, scores)
-        draw_curves(predictions, test.index.classes, folder / "precision-recall.png")
-        return Outcome(predictions, selection)
-
-    def _chosen(self, train: WholeStore) -> np.ndarray:
-        """Indices of the training images, ascending. UsageError if a class has too few."""
-        config, classes = self.config, train.index.classes
-        if not config.labels:
-            return np.arange(len(train))
-        if train.annotations.ndim == 1:
-            return few_labels(train.labels, config.labels, config.seed, classes)
-        return few_with_each(train.targets, config.labels, config.seed, classes)
-
-    def _rescale(
-        self, network: Classifier, spec: EncoderSpec, train: WholeStore, chosen: np.ndarray
-    ) -> dict[str, float]:
-        """Set the network's scales by windows of some training images; returns what was done."""
-        seen = chosen[some_images(len(chosen), RESCALED_BY, self.config.seed)]
-        sizes = torch.as_tensor(train.sizes)[seen]
-        draws = Randomness(derive(self.config.seed, "rescale"), 0, torch.arange(len(seen)))
-        windows = random_scale_crop(train.images(seen), sizes, spec.image_size, draws)
-        images = spec.normalization.apply(windows)
-        return rescale_with_head(network, network.fc67, network.features, images, spec.arch)
-
-
-# ---- labels
-
-
-def check_targets(train: np.ndarray, test: np.ndarray, classes: tuple[str, ...]) -> None:
-    """DataError unless int8 (N, C) hold two classes or more, and test none that train lacks."""
-    known, asked = ((targets == 1).any(0) for targets in (train, test))
-    if known.sum() < 2:
-        raise DataError(f"the training images hold {known.sum()} class(es): two are needed")
-    absent = np.flatnonzero(asked & ~known)
-    if len(absent):
-        raise DataError(f"class '{classes[absent[0]]}' is in the test images but not in train")
-    if not asked.any():
-        raise DataError("the test images hold no class: there is nothing to find")
-
-
-def few_with_each(
-    targets: np.ndarray, per_class: int, seed: int, classes: tuple[str, ...]
-) -> np.ndarray:
-    """Indices of `per_class` random images with each class that any image has, ascending.
-
-    Targets are int8 (N, C). An image may be drawn for several of its classes, and all its labels
-    are learnt, so there are at most `per_class`·C. UsageError if a class has fewer.
-    """
-    random = np.random.default_rng(seed)
-    chosen = []
-    for place in np.flatnonzero((targets == 1).any(0)):
-        images = np.flatnonzero(targets[:, place] == 1)
-        if len(images) < per_class:
-            raise UsageError(
-                f"--labels {per_class}: class '{classes[place]}' has only {len(images)} images; "
-                "ask for fewer, or 0 for all of train"
-            )
-        chosen.append(random.choice(images, per_class, replace=False))
-    return np.unique(np.concatenate(chosen))
-
-
-# ---- test images
-
-
-@torch.no_grad()
-def predict(
-    network: Classifier, spec: EncoderSpec, test: WholeStore, crops: int, seed: int
-) -> np.ndarray:
-    """Scores float32 (N, C) of the test images, each the mean over its random windows.
-
-    The windows depend on the seed and on an image's place in the store, not on its labels.
-    """
-    network.eval()
-    device = next(network.parameters()).device
-    sizes, key = torch.as_tensor(test.sizes), derive(seed, "test windows")
-    found = []
-    starts = range(0, len(test), SCORED)
-    for start in progress(starts, "test images", len(starts)):
-        which = np.arange(start, min(start + SCORED, len(test)))
-        images = test.images(which).to(device).float()
-        places, room = torch.from_numpy(which).to(device), sizes[which].to(device)
-        scores = []
-        for crop in range(crops):
-            random = Randomness(key, crop, places)
-            windows = random_scale_crop(images, room, spec.image_size, random)
-            scores.append(network(spec.normalization.apply(windows)))
-        found.append(torch.stack(scores).mean(0).cpu().numpy())
-    return np.concatenate(found)
-
-
-def predictions_of(test: WholeStore, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """What `score` needs, of scores (N, C)."""
-    if test.annotations.ndim == 1:
-        return {"label": test.labels, "predicted": scores.argmax(1)}
-    return {"targets": test.targets, "scores": scores}
-
 
 def draw_curves(
     predictions: Mapping[str, np.ndarray], classes: tuple[str, ...], path: Path
 ) -> None:
-    """A picture of each class's precision over recall, if images have several labels."""
-    if "targets" not in predictions:
-        return
+    """Precision over recall of each class that has a positive, from targets and scores."""
     curves = {}
     for name, targets, scores in zip(
         classes, predictions["targets"].T, predictions["scores"].T, strict=True

@@ -22,6 +22,7 @@ from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say
@@ -44,11 +45,11 @@ class LinearProbe(Probe):
     Config = LinearProbeConfig
     protocol = "linear/logreg@1"
     source = "ours; features pooled as in Zhang et al., arXiv 1603.08511"
-    metric = "top1"
+    metrics = (TOP1,)
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`top1` with Wilson's interval."""
-        return top1(predictions["label"], predictions["predicted"])
+        """`top1`."""
+        return {"top1": top1(predictions["label"], predictions["predicted"])}
 
     def check(self, train: ImageStore, test: ImageStore) -> None:
         """One label each, two classes, none that train lacks, enough images to hold some out."""

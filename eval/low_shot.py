@@ -32,12 +32,14 @@ from eval.solvers.squared_hinge import Basis
 from eval.splits import check_labels
 from ssl_bench.data.dataset import targets_of
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.compact import with_compact_scores
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.intervals import mean_interval
+from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.precision import average_precision, top1
+from ssl_bench.evaluation.metrics.resampling import Intervals
 from ssl_bench.evaluation.rows import Rows
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM
@@ -87,29 +89,37 @@ class LowShot(Probe):
     Config = LowShotConfig
     protocol = "low-shot/goyal19@1"
     source = 'Goyal et al., "Scaling and Benchmarking", arXiv 1905.01235'
-    interval = "over the draws, Student's t"
 
     def __init__(self, config: LowShotConfig) -> None:
         super().__init__(config)
         self.base = "map11" if config.probe == "svm" else "top1"
-        self.metric = f"{self.base}_k{config.shots[-1]}"
+        names = [f"{self.base}_k{k}" for k in reversed(config.shots)]  # most shots: the headline
+        self.metrics = [Metric(name, interval="over the draws, Student's t") for name in names]
 
-    @property
-    def shown(self) -> Sequence[str]:
-        """A column for each number of shots."""
-        return [f"{self.base}_k{k}" for k in self.config.shots]
+    def shown(self, predictions: Mapping[str, np.ndarray]) -> Sequence[Metric]:
+        """A column for each number of shots, rising."""
+        return self.metrics[::-1]
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`NAME_kK`, the mean over the draws, with `_std` over them and their t interval."""
-        metrics: dict[str, float] = {}
-        for i, name in enumerate(self.shown):
-            values = [self._one(predictions, i, draw) for draw in range(self.config.draws)]
-            mean, half = mean_interval(values)
-            metrics[name] = mean
+        """`NAME_kK`, the mean over the draws, with `_std` over them."""
+        found: dict[str, float] = {}
+        for name, values in self._by_draw(predictions).items():
+            found[name] = mean_interval(values)[0]
             if len(values) > 1:
-                metrics[f"{name}_std"] = float(np.std(values, ddof=1))
-                metrics |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
-        return metrics
+                found[f"{name}_std"] = float(np.std(values, ddof=1))
+        return found
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """Student's, over the draws; none of a single draw."""
+        means = {n: mean_interval(values) for n, values in self._by_draw(predictions).items()}
+        return {n: (m - half, m + half) for n, (m, half) in means.items() if half == half}
+
+    def _by_draw(self, predictions: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+        """Each metric's value in each draw, by rising number of shots."""
+        return {
+            metric.name: [self._one(predictions, i, draw) for draw in range(self.config.draws)]
+            for i, metric in enumerate(self.shown(predictions))
+        }
 
     def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Scores as ranks among those of the positives; see `compact_scores`."""
@@ -118,7 +128,7 @@ class LowShot(Probe):
     def _one(self, predictions: Mapping[str, np.ndarray], shot: int, draw: int) -> float:
         """The metric of one draw, percent."""
         if self.base == "top1":
-            return top1(predictions["label"], predictions["predicted"][:, shot, draw])["top1"]
+            return top1(predictions["label"], predictions["predicted"][:, shot, draw])
         targets, scores = predictions["targets"], predictions["scores"][:, :, shot, draw]
         present = np.flatnonzero((targets == 1).any(0))
         found = [average_precision(targets[:, c], scores[:, c]).eleven for c in present]
@@ -126,14 +136,12 @@ class LowShot(Probe):
 
     def check(self, train: ImageStore, test: ImageStore) -> None:
         """As many training images of each class as the largest number of shots."""
-        classes, several = train.index.classes, train.annotations.ndim == 2
-        if self.config.probe != "svm" or not several:
+        classes = train.index.classes
+        if self.config.probe == "svm":
+            check_labels(train.annotations, test.annotations, classes)
+        else:
             check_labels(train.labels, test.labels, classes)  # raises for several labels
         targets = train.targets
-        absent = (test.targets == 1).any(0) & ~(targets == 1).any(0)
-        if absent.any():
-            name = classes[int(np.argmax(absent))]
-            raise DataError(f"class '{name}' is in the test images but not in train")
         largest, counts = self.config.shots[-1], (targets == 1).sum(0)
         known = np.flatnonzero(counts)
         fewest = known[np.argmin(counts[known])]

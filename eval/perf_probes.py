@@ -1,4 +1,4 @@
-"""Probes of frozen features: the pass against a bare forward, the solver against scikit-learn.
+"""Probes of frozen features: the pass against a bare forward, their solvers, and the memory.
 
 Everything is a ratio of times taken in turn within one run on the same machine, so that a busy or
 slow machine does not make the figure. Images are the embedded scenes; the encoder is AlexNet with
@@ -16,13 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
-from torch.nn import functional as F
 
-from eval.solvers.logistic import Standardizer, fit
 from ssl_bench import catalogue
 from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
@@ -50,9 +46,6 @@ class PerfProbesConfig(Config):
     solver_images: int = Field(
         default=2000, ge=1000, description="images that the probes' solvers are timed on"
     )
-    oracle_images: int = Field(
-        default=1000, ge=100, description="images that scikit-learn is fitted to"
-    )
     memory_images: int = Field(
         default=2000, ge=1000, description="images when memory is measured, then ten times that"
     )
@@ -69,12 +62,10 @@ class PerfProbes:
     def lines(self) -> Iterator[str]:
         """The report, line by line as it is known."""
         config = self.config
-        encoder, spec = _alexnet(config.image_size, config.width)
-        train, test = _scenes(config.images, config.image_size)
+        encoder, spec = alexnet(config.image_size, config.width)
+        train, test = scenes(config.images, config.image_size)
         yield f"{config.images} images of {config.image_size} px, {torch.get_num_threads()} threads"
         yield from self._pass(encoder, spec, train, test)
-        yield ""
-        yield from self._oracle(encoder, spec, train)
         yield ""
         yield from self._memory()
 
@@ -89,13 +80,13 @@ class PerfProbes:
         work = partial(extract, encoder, spec, wanted=wanted, title="pass", on_disk=on_disk)
         bare = passed = 0.0
         for part in _parts(train):
-            bare += _timed(partial(_forward, encoder, spec, part))
-            passed += _timed(partial(work, store=part))
+            bare += timed(partial(_forward, encoder, spec, part))
+            passed += timed(partial(work, store=part))
         place = "on disk" if on_disk else "in memory"
         yield f"bare forward, six layers         {bare:8.1f} s"
         yield f"pass for all probes, {place:10}  {passed:8.1f} s"
         yield f"the pass is {passed / bare:.2f} × the bare forward; aim: ≤ 1.5 with the solvers"
-        few = _part(train, self.config.solver_images)
+        few = first_images(train, self.config.solver_images)
         seen = extract(encoder, spec, few, wanted, "train")
         unseen = extract(encoder, spec, test, wanted, "test")
         total = 0.0
@@ -104,35 +95,11 @@ class PerfProbes:
             for layer in encoder.layers:
                 key = layer, self.config.dimensions
                 a, b = Features.of(seen[key], few), Features.of(unseen[key], test)
-                seconds += _timed(partial(probe.probe, layer, a, b))
+                seconds += timed(partial(probe.probe, layer, a, b))
             total += seconds
             yield f"{probe.protocol:22} solver, {len(few)} images {seconds:8.1f} s"
         ratio = (passed + total) / (bare + total)
         yield f"pass and these solvers: {ratio:.2f} × (bare forward + solvers)"
-
-    def _oracle(self, encoder: Encoder, spec: EncoderSpec, train: ImageStore) -> Iterator[str]:
-        """All layers and strengths at once against scikit-learn one by one, same matrices."""
-        few = _part(train, self.config.oracle_images)
-        wanted = {layer: [self.config.dimensions] for layer in encoder.layers}
-        rows = extract(encoder, spec, few, wanted, "features for scikit-learn")
-        labels = torch.from_numpy(few.labels)
-        strengths = torch.logspace(-6, 0, 13)
-        ours = theirs = worst = 0.0
-        for layer in encoder.layers:
-            raw = rows.pop((layer, self.config.dimensions))
-            x = Standardizer.fit(raw)(raw)
-            started = time.perf_counter()
-            found = fit(x, labels, int(labels.max()) + 1, strengths)
-            ours += time.perf_counter() - started
-            seconds, gap = _scikit_learn(x.whole(), labels, strengths, found.objective)
-            theirs, worst = theirs + seconds, max(worst, gap)
-            yield f"{layer}: {x.shape[1]} numbers, so far ours {ours:.1f} s, theirs {theirs:.1f} s"
-        yield (
-            f"logistic regression, {len(few)} images, {len(encoder.layers)} layers × "
-            f"{len(strengths)} strengths: ours {ours:.1f} s, scikit-learn {theirs:.1f} s: "
-            f"{theirs / ours:.1f} × faster; aim: ≥ 10"
-        )
-        yield f"our objective above theirs: at most {worst:.1e}, relative; aim: ≤ 1e-4"
 
     def _memory(self) -> Iterator[str]:
         """Peak memory of two processes of their own, one with ten times the images."""
@@ -143,8 +110,8 @@ class PerfProbes:
         yield f"growth {peaks[1] / peaks[0] - 1:+.1%}; aim: < 10 %"
 
 
-def _alexnet(size: int, width: float) -> tuple[Encoder, EncoderSpec]:
-    train, _ = _scenes(400, size)
+def alexnet(size: int, width: float) -> tuple[Encoder, EncoderSpec]:
+    train, _ = scenes(400, size)
     spec = EncoderSpec(
         arch="alexnet", image_size=size, width=width, normalization=train.normalization
     )
@@ -153,12 +120,12 @@ def _alexnet(size: int, width: float) -> tuple[Encoder, EncoderSpec]:
     return encoder, spec
 
 
-def _scenes(images: int, size: int) -> tuple[ImageStore, ImageStore]:
+def scenes(images: int, size: int) -> tuple[ImageStore, ImageStore]:
     data = catalogue.dataset(f"scenes:train={images},test={min(TEST, images)}")
     return open_store(data, "train", size), open_store(data, "test", size)
 
 
-def _part(store: ImageStore, count: int) -> ImageStore:
+def first_images(store: ImageStore, count: int) -> ImageStore:
     """The first `count` images."""
     index = store.index
     few = {name: getattr(index, name)[:count] for name in ("names", "labels", "digests")}
@@ -167,10 +134,10 @@ def _part(store: ImageStore, count: int) -> ImageStore:
 
 def _parts(store: ImageStore) -> Iterator[ImageStore]:
     for _ in range(PARTS):
-        yield _part(store, len(store) // PARTS)
+        yield first_images(store, len(store) // PARTS)
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -193,22 +160,6 @@ def _probes(dimensions: int) -> Sequence[Probe]:
     return [kind(kind.Config(**settings)) for kind in kinds if issubclass(kind, Probe)]
 
 
-def _scikit_learn(
-    x: torch.Tensor, labels: torch.Tensor, strengths: torch.Tensor, ours: torch.Tensor
-) -> tuple[float, float]:
-    """Seconds of one fit per strength, and how far our objective is above the best of theirs."""
-    given, targets = x.numpy(), labels.numpy()
-    seconds, worst = 0.0, -np.inf
-    for strength, reached in zip(strengths.tolist(), ours.tolist(), strict=True):
-        model = LogisticRegression(C=1 / (len(x) * strength), max_iter=10_000)
-        seconds += _timed(partial(model.fit, given, targets))
-        logits = torch.from_numpy(model.decision_function(given)).double()
-        penalty = strength / 2 * float(np.square(model.coef_).sum())
-        theirs = float(F.cross_entropy(logits, labels)) + penalty
-        worst = max(worst, reached / theirs - 1)
-    return seconds, worst
-
-
 # ---- memory
 
 
@@ -225,8 +176,8 @@ def _peak_of(images: int) -> float:
 
 def _work(images: int) -> float:
     """The pass and every probe on this many images; returns the peak in MiB."""
-    encoder, spec = _alexnet(SMALL["image_size"], SMALL["width"])
-    train, test = _scenes(images, SMALL["image_size"])
+    encoder, spec = alexnet(SMALL["image_size"], SMALL["width"])
+    train, test = scenes(images, SMALL["image_size"])
     dimensions = SMALL["dimensions"]
     wanted = {layer: [dimensions] for layer in encoder.layers}
     sizes = 4 * images * dimensions * len(wanted)

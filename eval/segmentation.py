@@ -12,8 +12,7 @@ The learning rate 1e-4 belongs to the normalised loss, the mean over an image's 
     bench segment --data voc12+sbd
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,27 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eval.finetuning import FineTunedOnWhole, Truth, caffe_groups
 from eval.networks.fcn import FCN
 from eval.networks.frame import Framed, frames, mirror, normalized
-from eval.splits import some_images
-from ssl_bench.data.dataset import VOID, Dataset, SplitName
+from ssl_bench.data.dataset import VOID
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.data.store.whole import WholeStore, open_whole
+from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.rescale import rescale_with_head
-from ssl_bench.encoders.weights import weights_digest
-from ssl_bench.errors import DataError, UsageError
-from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.errors import DataError
+from ssl_bench.evaluation.harness import EvaluationConfig, Subject
+from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.overlap import (
     confusion,
     intersection_over_union,
     mean_iu,
+    mean_iu_interval,
     resampled_iu,
 )
-from ssl_bench.evaluation.metrics.resampling import Resampled
+from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled
 from ssl_bench.pictures.plots import mask_grid
-from ssl_bench.progress import progress
-from ssl_bench.runtime import Runtime, best_device
-from ssl_bench.training.loop import Report
-from ssl_bench.training.loop import train as run_loop
 from ssl_bench.training.pretext import Step, TrainConfig
 
 SCORED = 10  # test images per forward pass
@@ -89,72 +86,22 @@ def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
     Scores (B, K, H, W), masks uint8 (B, H, W). An image without a labelled pixel counts as 0.
     """
     each = F.cross_entropy(scores, masks.long(), ignore_index=VOID, reduction="none")
+    # Not the mean over the batch's pixels: Caffe ran images one by one and averaged gradients.
     labelled = (masks != VOID).sum((1, 2)).clamp(min=1)
     return (each.sum((1, 2)) / labelled).mean()
-
-
-class Learner(nn.Module):
-    """The loop's task: every pixel's class, on mirrored images."""
-
-    def __init__(
-        self, network: FCN, sizes: np.ndarray, normalization: Normalization, lr: float
-    ) -> None:
-        super().__init__()
-        self.network, self.normalization, self.lr = network, normalization, lr
-        self.sizes = torch.from_numpy(sizes)
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD. Only the score's bias learns at twice the rate and does not decay, as published."""
-        named = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        last = [p for name, p in named.items() if name.endswith("score.bias")]
-        others = [p for name, p in named.items() if not name.endswith("score.bias")]
-        groups = [
-            {"params": others, "lr": self.lr, "weight_decay": 5e-4},
-            {"params": last, "lr": 2 * self.lr, "weight_decay": 0.0},
-        ]
-        self.sgd = torch.optim.SGD(groups, momentum=0.9)
-        return [self.sgd]
-
-    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """One update; images are uint8 (B, 4, H, W), the last channel their masks."""
-        self.sizes = self.sizes.to(images.device)
-        sizes = self.sizes[step.indices]
-        turned = mirror(images, sizes, step.random)
-        scores = self.network(normalized(turned[:, :3], sizes, self.normalization))
-        loss = pixel_loss(scores, turned[:, 3])
-        step.update(self.sgd, loss)
-        return {"loss": loss.detach()}
 
 
 # ---- the harness
 
 
-class FCN32s(Evaluation):
+class FCN32s(FineTunedOnWhole):
     """Mean IU of FCN-32s on the test masks, after training on those of train."""
 
     Config = FCN32sConfig
     protocol = "segmentation/fcn32s@1"
     source = 'Long et al., "Fully Convolutional Networks", CVPR 2015, voc-fcn-alexnet'
-    metric = "mean_iu"
-    interval = "over the test images, percentiles of a bootstrap"
-
-    def open(
-        self,
-        dataset: Dataset,
-        split: SplitName,
-        spec: EncoderSpec,
-        *,
-        skip_bad_images: bool = False,
-        workers: int = 2,
-    ) -> WholeStore:
-        """Whole images with their masks."""
-        short, longest = self.config.short, self.config.longest
-        if short > longest:
-            raise UsageError(f"--short {short} is more than --longest {longest}: raise the latter")
-        return open_whole(
-            dataset, split, "segmentation", short or None, longest,
-            skip_bad_images=skip_bad_images, workers=workers,
-        )  # fmt: skip
+    metrics = (Metric("mean_iu", interval="over the test images, percentiles of a bootstrap"),)
+    title, task, scored, rescaled_by = "segmentation", "segmentation", SCORED, RESCALED_BY
 
     def check(self, train: WholeStore, test: WholeStore) -> None:
         """Something to learn, and something to judge."""
@@ -165,94 +112,125 @@ class FCN32s(Evaluation):
         if not _any_pixel(test, lambda masks: masks != VOID):
             raise DataError("the test masks are void throughout: there is no pixel to judge")
 
+    def prepared(
+        self, subject: Subject, train: WholeStore, test: WholeStore
+    ) -> tuple[Framed, Framed]:
+        """In one frame, with the masks as a fourth channel."""
+        learnt, judged = frames(train, test)
+        return learnt, judged
+
+    def network(self, encoder: Encoder, layer: str, spec: EncoderSpec, train: Framed) -> FCN:
+        """An FCN of the classes and the background."""
+        config, classes = self.config, len(names_of(train))
+        return FCN(
+            encoder, layer, classes,
+            kernel=config.kernel, head=config.head, freeze=config.freeze, seed=config.seed,
+        )  # fmt: skip
+
+    def rescale(
+        self, network: FCN, train: Framed, which: np.ndarray, spec: EncoderSpec
+    ) -> dict[str, float]:
+        """By these images, padded as far as the largest of them."""
+        sizes = torch.from_numpy(train.store.sizes[which])
+        images = normalized(train.store.images(which), sizes, spec.normalization)
+        padded = network.padded(images)
+        return rescale_with_head(network, network.fc67, network.features, padded, spec.arch)
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """SGD. Only the score's bias learns at twice the rate and does not decay, as published."""
+        groups = caffe_groups(network, self.config.lr, biases="score.bias")
+        return torch.optim.SGD(groups, momentum=0.9)
+
+    def truth(self, train: Framed) -> Truth:
+        """The `sizes` int64 (N, 2); the masks come with the images."""
+        return {"sizes": torch.from_numpy(train.store.sizes)}
+
+    def loss(
+        self, network: FCN, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
+    ) -> Tensor:
+        """Of every labelled pixel, on mirrored images; uint8 (B, 4, H, W), the last the masks."""
+        turned = mirror(images, truth["sizes"], step.random)
+        scores = network(normalized(turned[:, :3], truth["sizes"], spec.normalization))
+        return pixel_loss(scores, turned[:, 3])
+
+    def predict(
+        self, network: FCN, images: Tensor, test: Framed, which: slice, spec: EncoderSpec
+    ) -> np.ndarray:
+        """Each image's confusion, int32 (B, K, K), at the size of the stored image."""
+        found = predicted_masks(network, images, test.store.sizes[which], spec.normalization)
+        classes = len(names_of(test))
+        pairs = zip(images[:, 3].cpu().numpy(), found, strict=True)
+        # Void outside the image, whatever is found there.
+        return np.stack([confusion(truth, mask, classes) for truth, mask in pairs])
+
+    def predictions(self, rows: np.ndarray, test: Framed) -> dict[str, np.ndarray]:
+        return {"confusion": rows}
+
+    def described(
+        self, network: FCN, predictions: Mapping[str, np.ndarray], train: Framed, test: Framed
+    ) -> dict[str, Any]:
+        """`classes` names the confusions' rows, `iu` gives the value of those in the truth.
+
+        `frame` is the height and width that images are padded to, `padding` what the network adds.
+        """
+        total = predictions["confusion"].sum(0, dtype=np.int64)
+        values = zip(names_of(test), intersection_over_union(total).tolist(), strict=True)
+        return super().described(network, predictions, train, test) | {
+            "classes": list(names_of(test)),
+            "iu": {name: round(value, 2) for name, value in values if value == value},
+            "frame": list(train.size),
+            "padding": network.padding,
+            "stride": network.geometry.stride,
+        }
+
+    def draw(
+        self,
+        network: FCN,
+        predictions: Mapping[str, np.ndarray],
+        test: Framed,
+        spec: EncoderSpec,
+        folder: Path,
+        title: str,
+    ) -> None:
+        """True and predicted masks of some test images, side by side."""
+        shown = np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int)
+        device = next(network.parameters()).device
+        pictures, truths, masks = [], [], []
+        for i in shown.tolist():
+            one, (h, w) = test.images(slice(i, i + 1)), test.store.sizes[i].tolist()
+            (found,) = predicted_masks(
+                network, one.to(device), test.store.sizes[i : i + 1], spec.normalization
+            )
+            pictures.append(one[0, :3, :h, :w].permute(1, 2, 0).numpy())
+            truths.append(one[0, 3, :h, :w].numpy())
+            masks.append(found[:h, :w])
+        mask_grid(pictures, truths, masks, names_of(test), folder / "masks.png", title)
+
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`mean_iu` with its interval, `pixel_accuracy`, and `iu_0` … by class."""
+        """`mean_iu`, `pixel_accuracy`, and `iu_0` … by class."""
         return mean_iu(predictions["confusion"])
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """Of mean IU, over resamples of the test images."""
+        return {"mean_iu": mean_iu_interval(predictions["confusion"])}
 
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean IU over resamples of the test images."""
         return resampled_iu(predictions["confusion"])
 
-    def evaluate(
-        self,
-        subject: Subject,
-        train: WholeStore,
-        test: WholeStore,
-        runtime: Runtime,
-        folders: Mapping[str, Path],
-    ) -> Iterator[tuple[str, Outcome]]:
-        """Each layer is a training of its own, from the subject's weights."""
-        for layer in subject.layers:
-            yield layer, self._segment(subject, layer, train, test, runtime, folders[layer])
 
-    def _segment(
-        self,
-        subject: Subject,
-        layer: str,
-        train: WholeStore,
-        test: WholeStore,
-        runtime: Runtime,
-        folder: Path,
-    ) -> Outcome:
-        config, normalization = self.config, subject.spec.normalization
-        names = (BACKGROUND, *train.index.classes)
-        encoder = deepcopy(subject.encoder)
-        network = FCN(
-            encoder, layer, len(names),
-            kernel=config.kernel, head=config.head, freeze=config.freeze, seed=config.seed,
-        )  # fmt: skip
-        scales = self._rescale(network, subject.spec, train) if config.rescale else {}
-        before = weights_digest(encoder.state_dict())
-        learnt, judged = frames(train, test)
-        learner = Learner(network, train.sizes, normalization, config.lr)
-        report = run_loop(
-            learner, learnt, config, config.seed, runtime, folder, title="segmentation"
-        )
-        if config.freeze and weights_digest(encoder.cpu().state_dict()) != before:
-            raise DataError("the encoder's weights changed during a frozen evaluation")
-        shown = np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int)
-        confusions, masks = judge(network, judged, normalization, len(names), shown)
-        title = f"{' '.join([self.protocol, *config.deviations()])}, {layer}"
-        _draw(test, masks, names, folder / "masks.png", title)
-        selection = _selection(network, learnt, names, confusions, report)
-        if scales:
-            selection["rescaled"] = scales
-        return Outcome({"confusion": confusions}, selection)
-
-    def _rescale(self, network: FCN, spec: EncoderSpec, train: WholeStore) -> dict[str, float]:
-        """Set the network's scales by some training images; returns what was done."""
-        which = some_images(len(train), RESCALED_BY, self.config.seed)
-        sizes = torch.from_numpy(train.sizes[which])
-        images = normalized(train.images(which), sizes, spec.normalization)
-        padded = network.padded(images)
-        return rescale_with_head(network, network.fc67, network.features, padded, spec.arch)
+def names_of(store: Framed) -> tuple[str, ...]:
+    """The classes by number in the masks: the background is 0."""
+    return BACKGROUND, *store.store.index.classes
 
 
 @torch.no_grad()
-def judge(
-    network: FCN, test: Framed, normalization: Normalization, classes: int, kept: np.ndarray
-) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Each test image's confusion, int32 (N, K, K), and the predicted masks of those in `kept`.
-
-    The class with the highest score at every pixel, in 32 bit, at the size of the stored image.
-    """
-    device = best_device()
-    network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    confusions = np.zeros((len(test), classes, classes), np.int32)
-    masks: dict[int, np.ndarray] = {}
-    starts = range(0, len(test), SCORED)
-    for start in progress(starts, "test images", len(starts)):
-        which = np.arange(start, min(start + SCORED, len(test)))
-        framed, sizes = test.images(which), torch.from_numpy(test.store.sizes[which])
-        inputs = normalized(framed[:, :3].to(device), sizes.to(device), normalization)
-        predicted = network(inputs).argmax(1).to(torch.uint8).cpu().numpy()  # (B, H, W)
-        for i, found, truth, (h, w) in zip(
-            which.tolist(), predicted, framed[:, 3].numpy(), sizes.tolist(), strict=True
-        ):
-            confusions[i] = confusion(truth, found, classes)  # void outside the image
-            if i in kept:
-                masks[i] = found[:h, :w]
-    return confusions, masks
+def predicted_masks(
+    network: FCN, images: Tensor, sizes: np.ndarray, normalization: Normalization
+) -> np.ndarray:
+    """The class with the highest score at every pixel, uint8 (B, H, W), of framed images."""
+    inputs = normalized(images[:, :3], torch.from_numpy(sizes).to(images.device), normalization)
+    return network(inputs).argmax(1).to(torch.uint8).cpu().numpy()
 
 
 def _any_pixel(store: WholeStore, wanted: Callable[[np.ndarray], np.ndarray]) -> bool:
@@ -262,42 +240,3 @@ def _any_pixel(store: WholeStore, wanted: Callable[[np.ndarray], np.ndarray]) ->
         if wanted(store.masks(which).numpy()).any():
             return True
     return False
-
-
-def _draw(
-    test: WholeStore,
-    predicted: Mapping[int, np.ndarray],
-    names: Sequence[str],
-    path: Path,
-    title: str,
-) -> None:
-    """True and predicted masks of some test images, side by side."""
-    images, truths = [], []
-    for i, mask in predicted.items():
-        h, w = mask.shape
-        images.append(test.images(np.array([i]))[0, :, :h, :w].permute(1, 2, 0).numpy())
-        truths.append(test.masks(np.array([i]))[0, :h, :w].numpy())
-    mask_grid(images, truths, list(predicted.values()), names, path, title)
-
-
-def _selection(
-    network: FCN, train: Framed, names: Sequence[str], confusions: np.ndarray, report: Report
-) -> dict[str, Any]:
-    """`classes` names the confusions' rows, `iu` gives each class's value, for those in the truth.
-
-    `frame` is the height and width that images are padded to, `padding` what the network adds.
-    """
-    by_class = intersection_over_union(confusions.sum(0, dtype=np.int64))
-    values = zip(names, by_class.tolist(), strict=True)
-    return {
-        "split": "none: nothing is chosen",
-        "classes": list(names),
-        "iu": {name: round(value, 2) for name, value in values if value == value},
-        "final_loss": report.last.get("loss"),
-        "training_images": len(train),
-        "frame": list(train.size),
-        "padding": network.padding,
-        "stride": network.geometry.stride,
-        "images_per_second": round(report.images_per_second, 1),
-        "data_wait": round(report.data_wait, 4),
-    }

@@ -9,13 +9,25 @@ from ssl_bench.errors import DataError, UsageError
 
 
 def check_labels(train: np.ndarray, test: np.ndarray, classes: tuple[str, ...]) -> None:
-    """DataError unless there are two classes or more and train holds all that test asks for."""
-    present = np.unique(train)
-    if len(present) < 2:
-        raise DataError(f"the training images hold {len(present)} class(es): two are needed")
-    absent = np.setdiff1d(np.unique(test), present)
+    """DataError unless train holds two classes or more, and all that test asks for, at least one.
+
+    Both are int64 (N,), or int8 (N, C) of 1, 0 and −1, which is not judged.
+    """
+    known, asked = present(train), present(test)
+    if len(known) < 2:
+        raise DataError(f"the training images hold {len(known)} class(es): two are needed")
+    absent = np.setdiff1d(asked, known)
     if len(absent):
         raise DataError(f"class '{classes[absent[0]]}' is in the test images but not in train")
+    if not len(asked):
+        raise DataError("the test images hold no class: there is nothing to find")
+
+
+def present(annotations: np.ndarray) -> np.ndarray:
+    """The classes that an image has, ascending, by labels (N,) or targets (N, C)."""
+    if annotations.ndim == 1:
+        return np.unique(annotations)
+    return np.flatnonzero((annotations == 1).any(0))
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,20 +48,28 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
 
 
 def few_labels(
-    labels: np.ndarray, per_class: int, seed: int, classes: tuple[str, ...]
+    annotations: np.ndarray, per_class: int, seed: int, classes: tuple[str, ...]
 ) -> np.ndarray:
-    """Indices of `per_class` random images of each class. UsageError if a class has fewer."""
+    """Indices of `per_class` random images with each class, ascending; all images if it is 0.
+
+    Annotations are labels (N,), or targets (N, C): then an image may be drawn for several of its
+    classes, and all its labels are learnt, so there are at most `per_class`·C. UsageError if a
+    class has fewer.
+    """
+    if not per_class:
+        return np.arange(len(annotations))
     random = np.random.default_rng(seed)
     chosen = []
-    for label in np.unique(labels):
-        images = np.flatnonzero(labels == label)
+    for label in present(annotations):
+        has = annotations == label if annotations.ndim == 1 else annotations[:, label] == 1
+        images = np.flatnonzero(has)
         if len(images) < per_class:
             raise UsageError(
                 f"--labels {per_class}: class '{classes[label]}' has only {len(images)} images; "
                 "ask for fewer, or 0 for all of train"
             )
         chosen.append(random.choice(images, per_class, replace=False))
-    return np.sort(np.concatenate(chosen))
+    return np.unique(np.concatenate(chosen))
 
 
 def some_images(count: int, most: int, seed: int) -> np.ndarray:

@@ -21,17 +21,19 @@ from torch import Tensor
 
 from eval.solvers import squared_hinge
 from eval.solvers.squared_hinge import LIMIT, Basis
+from eval.splits import check_labels, present
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.compact import with_compact_scores
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.precision import (
     average_precision,
     mean_average_precision,
     resampled_precision,
 )
-from ssl_bench.evaluation.metrics.resampling import Resampled
+from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say
 
@@ -61,12 +63,15 @@ class SVM(Probe):
     Config = SVMConfig
     protocol = "svm/goyal19-voc07@1"
     source = 'Goyal et al., "Scaling and Benchmarking", arXiv 1905.01235'
-    metric = "map11"
-    interval = "over the test images, bootstrap"
+    metrics = (Metric("map11"),)
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`map11` and `map` with bootstrap intervals; see `mean_average_precision`."""
+        """`map11` and `map`; see `mean_average_precision`."""
         return mean_average_precision(predictions["targets"], predictions["scores"])
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """Of the resamples; see `bootstrap_intervals`."""
+        return bootstrap_intervals(self.resampled(predictions))
 
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean average precisions over resamples of the test images."""
@@ -79,19 +84,14 @@ class SVM(Probe):
     def check(self, train: ImageStore, test: ImageStore) -> None:
         """Two classes in train, enough images of each for the folds, none that train lacks."""
         classes = train.index.classes
-        check_targets(train.targets, classes, self.config.folds)
-        seen, asked = (_present(store.targets) for store in (train, test))
-        absent = np.setdiff1d(asked, seen)
-        if len(absent):
-            raise DataError(f"class '{classes[absent[0]]}' is in the test images but not in train")
-        if not len(asked):
-            raise DataError("the test images hold no class: there is nothing to find")
+        check_labels(train.targets, test.targets, classes)
+        check_folds(train.targets, classes, self.config.folds)
 
     def probe(self, layer: str, train: Features, test: Features) -> Outcome:
         """Choose each class's cost on train, fit on all of it, look at test once."""
         config = self.config
-        check_targets(train.targets, train.classes, config.folds)
-        known = _present(train.targets)  # others are left out, with scores of 0
+        check_folds(train.targets, train.classes, config.folds)
+        known = present(train.targets)  # others are left out, with scores of 0
         targets = train.targets[:, known]
         basis = Basis.of(varied(layer, normalized(train.rows)))
         choice = choose_costs(basis, targets, config.costs, config.folds, config.seed)
@@ -107,14 +107,12 @@ class SVM(Probe):
         return Outcome({"targets": test.targets, "scores": scores}, selection)
 
 
-def check_targets(targets: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
-    """Raises unless int8 (N, C) holds two classes or more, each with and without in every fold.
+def check_folds(targets: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
+    """Raises unless each class of int8 (N, C) is there, and is not, in every fold.
 
     DataError where data are missing, UsageError where fewer folds would do.
     """
-    known = _present(targets)
-    if len(known) < 2:
-        raise DataError(f"the training images hold {len(known)} class(es): two are needed")
+    known = present(targets)
     counts = np.stack([(targets[:, known] == value).sum(0) for value in (1, 0)])
     fewest = int(counts.min())
     if fewest >= folds:
@@ -125,11 +123,6 @@ def check_targets(targets: np.ndarray, classes: tuple[str, ...], folds: int) -> 
     if fewest < 2:
         raise DataError(f"{found}: two are needed to choose a cost; add images")
     raise UsageError(f"--folds {folds}: {found}; ask for --folds {fewest}, or add images")
-
-
-def _present(targets: np.ndarray) -> np.ndarray:
-    """Classes that an image has."""
-    return np.flatnonzero((targets == 1).any(0))
 
 
 def varied(layer: str, rows: Rows) -> Rows:

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eval.finetuning import Learner, Truth, caffe_groups
 from eval.splits import check_labels
 from ssl_bench.counter import derive, generator
 from ssl_bench.data.store.squares import ImageStore
@@ -34,6 +36,7 @@ from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import pooled_side
 from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
+from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.runtime import Precision, Runtime
 from ssl_bench.training.augment import center_crop, random_crop_flip
@@ -123,7 +126,7 @@ class Head(nn.Module):
         return self.linear(self.norm(maps).flatten(1))
 
 
-class Heads(nn.Module):
+class LinearHeads(nn.Module):
     """One head per layer; none knows of the others, so any subset learns the same."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]], classes: int, seed: int) -> None:
@@ -137,46 +140,17 @@ class Heads(nn.Module):
         return [head(found) for head, found in zip(self.each, maps, strict=True)]
 
 
-class Learner(nn.Module):
-    """The loop's task: the sum of the heads' cross-entropies on random crops."""
-
-    def __init__(self, frozen: Frozen, heads: Heads, labels: Tensor, lr: float) -> None:
-        super().__init__()
-        self.frozen, self.heads, self.labels, self.lr = frozen, heads, labels, lr
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD. A bias learns at twice the rate and does not decay, as in Zhang's network file."""
-        weights = [p for name, p in self.heads.named_parameters() if name.endswith("weight")]
-        biases = [p for name, p in self.heads.named_parameters() if name.endswith("bias")]
-        groups = [
-            {"params": weights, "lr": self.lr, "weight_decay": 5e-4},
-            {"params": biases, "lr": 2 * self.lr, "weight_decay": 0.0},
-        ]
-        self.sgd = torch.optim.SGD(groups, momentum=0.9)
-        return [self.sgd]
-
-    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """One update of all heads; each layer's loss under its name."""
-        crops = random_crop_flip(images, self.frozen.spec.image_size, step.random)
-        self.labels = self.labels.to(images.device)
-        targets = self.labels[step.indices]
-        losses = [F.cross_entropy(logits, targets) for logits in self.heads(self.frozen(crops))]
-        step.update(self.sgd, torch.stack(losses).sum())
-        named = zip(self.frozen.layers, losses, strict=True)
-        return {f"loss_{layer}": loss.detach() for layer, loss in named}
-
-
 class Zhang16(Evaluation):
     """Top-1 of a linear classifier on each frozen layer, all trained together by SGD."""
 
     Config = Zhang16Config
     protocol = "linear/zhang16@1"
     source = "Zhang et al., arXiv 1603.08511 and 1611.09842; schedule of Goyal et al., 1905.01235"
-    metric = "top1"
+    metrics = (TOP1,)
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`top1` with Wilson's interval."""
-        return top1(predictions["label"], predictions["predicted"])
+        """`top1`."""
+        return {"top1": top1(predictions["label"], predictions["predicted"])}
 
     def check(self, train: ImageStore, test: ImageStore) -> None:
         """One label each, two classes, none that train lacks."""
@@ -194,13 +168,13 @@ class Zhang16(Evaluation):
         config, labels = self.config, train.labels
         frozen = Frozen(subject, config.dimensions)
         shapes = frozen.shapes()
-        heads = Heads(shapes, int(labels.max()) + 1, config.seed)
-        learner = Learner(frozen, heads, torch.from_numpy(labels), config.lr)
+        heads = LinearHeads(shapes, int(labels.max()) + 1, config.seed)
+        task = learner(frozen, heads, labels, config.lr)
         settings, folder = self._settings(len(train)), _folder(subject, folders)
         steps = settings.steps
         runtime = replace(runtime, devices="1")  # batch norm takes its statistics of whole batches
         report = run_loop(
-            learner, train, settings, config.seed, runtime, folder, title="linear classifiers"
+            task, train, settings, config.seed, runtime, folder, title="linear classifiers"
         )
         predicted = predict(frozen, heads, test)
         frozen.check()
@@ -224,7 +198,7 @@ class Zhang16(Evaluation):
         """`decays` are the updates from which on the learning rate is a tenth of what it was."""
         return {
             "split": "none: nothing is chosen",
-            "final_loss": report.last.get(f"loss_{layer}"),
+            "final_loss": report.last[f"loss_{layer}"],
             "epochs": self.config.epochs,
             "steps": steps,
             "decays": [next(i for i in range(steps + 1) if i / steps >= d) for d in DECAYS],
@@ -233,8 +207,29 @@ class Zhang16(Evaluation):
         }
 
 
+def learner(frozen: Frozen, heads: LinearHeads, labels: np.ndarray, lr: float) -> Learner:
+    """The loop's task, for labels int64 (N,).
+
+    A bias learns at twice the rate and does not decay, as in Zhang's network file.
+    """
+
+    def sgd(heads: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(caffe_groups(heads, lr), momentum=0.9)
+
+    return Learner(heads, sgd, partial(losses, frozen), {"labels": torch.from_numpy(labels)})
+
+
+def losses(
+    frozen: Frozen, heads: nn.Module, images: Tensor, truth: Truth, step: Step
+) -> dict[str, Tensor]:
+    """Each layer's cross-entropy on random crops, by name."""
+    crops = random_crop_flip(images, frozen.spec.image_size, step.random)
+    named = zip(frozen.layers, heads(frozen(crops)), strict=True)
+    return {f"loss_{layer}": F.cross_entropy(logits, truth["labels"]) for layer, logits in named}
+
+
 @torch.no_grad()
-def predict(frozen: Frozen, heads: Heads, test: ImageStore) -> np.ndarray:
+def predict(frozen: Frozen, heads: LinearHeads, test: ImageStore) -> np.ndarray:
     """The class with the highest logit, per layer and test image: int64 (layers, N)."""
     heads.eval()
     device = next(heads.parameters()).device

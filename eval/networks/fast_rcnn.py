@@ -6,8 +6,7 @@ decay, conv1 as it is. With torchvision's region proposal network it is Faster R
 arXiv 1506.01497), trained in one go. How regions are learnt stands in eval/networks/regions.py.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
 
 from eval.networks.geometry import PROBE, Geometry
-from eval.networks.proposals import Proposals
 from eval.networks.regions import (
     DEVIATIONS,
     FOREGROUND,
@@ -27,19 +25,16 @@ from eval.networks.regions import (
     BandMatcher,
     CounterSampler,
     Draw,
-    Heads,
+    FastRCNNHeads,
     RoIPool,
     Target,
 )
 from ssl_bench.counter import generator
-from ssl_bench.data.dataset import Objects
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.encoders.build import learn_up_to, weights_of
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.rescale import rescale_with_head
-from ssl_bench.training.pretext import Step
 
 ANCHORS = (128, 256, 512)  # sides at short side 600, px (Ren et al., arXiv 1506.01497)
 
@@ -60,7 +55,7 @@ class Predictor(nn.Module):
 
 def new_heads(
     geometry: Geometry, width: int, classes: int, regions: int, lowest: float, seed: int
-) -> Heads:
+) -> FastRCNNHeads:
     """Fresh fc6, fc7 and predictor with CaffeNet's fillers: N(0, 0.005²) and bias 1.
 
     Scores start at N(0, 0.01²) and boxes at N(0, 0.001²), without bias. Background overlaps an
@@ -73,12 +68,21 @@ def new_heads(
     predictor = Predictor(width, classes)
     _linear(predictor.scores, 0.01, 0.0, seed, "scores")
     _linear(predictor.boxes, 0.001, 0.0, seed, "boxes")
-    heads = Heads(
-        RoIPool(geometry), nn.Sequential(*layers), predictor,
-        FOREGROUND, FOREGROUND, regions, FOREGROUND_SHARE, DEVIATIONS,
-        0.0, SUPPRESSION, MOST,
-    )  # fmt: skip
+    heads = FastRCNNHeads(
+        box_roi_pool=RoIPool(geometry),
+        box_head=nn.Sequential(*layers),
+        box_predictor=predictor,
+        fg_iou_thresh=FOREGROUND,
+        bg_iou_thresh=FOREGROUND,
+        batch_size_per_image=regions,
+        positive_fraction=FOREGROUND_SHARE,
+        bbox_reg_weights=DEVIATIONS,
+        score_thresh=0.0,  # unused: `postprocess_detections` is ours
+        nms_thresh=SUPPRESSION,
+        detections_per_img=MOST,
+    )
     if lowest:
+        # Girshick's "hard negatives": what overlaps no object at all is too easy to be learnt.
         heads.proposal_matcher = BandMatcher(FOREGROUND, lowest)
     heads.fg_bg_sampler = CounterSampler(regions, FOREGROUND_SHARE, "regions")
     return heads
@@ -97,9 +101,17 @@ def new_rpn(channels: int, short: int, seed: int) -> RegionProposalNetwork:
     head = RPNHead(channels, anchors.num_anchors_per_location()[0])
     initialize(head, "gaussian", seed, "rpn")
     rpn = RegionProposalNetwork(
-        anchors, head, 0.7, 0.3, 256, 0.5,
-        {"training": 12_000, "testing": 6000}, {"training": 2000, "testing": 300}, 0.7,
-    )  # fmt: skip
+        anchor_generator=anchors,
+        head=head,
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 12_000, "testing": 6000},
+        post_nms_top_n={"training": 2000, "testing": 300},
+        nms_thresh=0.7,
+    )
+    # torchvision's sampler draws from the global generator, whose state is history.
     rpn.fg_bg_sampler = CounterSampler(256, 0.5, "anchors")
     return rpn
 
@@ -112,7 +124,7 @@ class Detector(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, layer: str, heads: Heads, rpn: RegionProposalNetwork | None
+        self, encoder: Encoder, layer: str, heads: FastRCNNHeads, rpn: RegionProposalNetwork | None
     ) -> None:
         super().__init__()
         self.encoder, self.layer, self.heads, self.rpn = encoder, layer, heads, rpn
@@ -123,6 +135,7 @@ class Detector(nn.Module):
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
+        # Layers have no mode of their own to keep: `train()` sets all of them, so it is undone.
         for module in self.encoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -193,7 +206,7 @@ def rescale(network: Detector, images: Tensor, arch: str) -> dict[str, float]:
     return rescale_with_head(chain, network.heads.box_head, run, images, arch)
 
 
-# ---- training
+# ---- images
 def framed(
     pixels: Tensor,
     sizes: Sequence[tuple[int, int]],
@@ -218,67 +231,3 @@ def framed(
 def mirrored_boxes(boxes: Tensor, width: int) -> Tensor:
     """Boxes (n, 4) of an image of this width, as they lie in its mirror image."""
     return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
-
-
-class Learner(nn.Module):
-    """The loop's task: classes and boxes of sampled regions, on mirrored images.
-
-    Objects are regions, too, and difficult ones are learnt like the others, as in the published
-    code.
-    """
-
-    def __init__(
-        self,
-        network: Detector,
-        store: WholeStore,
-        proposals: Proposals | None,
-        normalization: Normalization,
-        lr: float,
-    ) -> None:
-        super().__init__()
-        self.network, self.proposals, self.lr = network, proposals, lr
-        self.normalization, self.margin = normalization, network.pooling.margin
-        self.sizes: list[tuple[int, int]] = [(h, w) for h, w in store.sizes.tolist()]
-        self.objects: list[Objects] = [store.objects(i) for i in range(len(store))]
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD. A bias learns at twice the rate and does not decay, as in the network file."""
-        named = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        biases = [p for name, p in named.items() if name.endswith("bias")]
-        others = [p for name, p in named.items() if not name.endswith("bias")]
-        groups = [
-            {"params": others, "lr": self.lr, "weight_decay": 5e-4},
-            {"params": biases, "lr": 2 * self.lr, "weight_decay": 0.0},
-        ]
-        self.sgd = torch.optim.SGD(groups, momentum=0.9)
-        return [self.sgd]
-
-    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """One update; returns the sum of the losses and each."""
-        which, device = step.indices.tolist(), images.device
-        turned = (step.random.uniform("mirror", 1)[:, 0] < 0.5).tolist()
-        sizes = [self.sizes[i] for i in which]
-        targets, regions = [], []
-        for i, (_, width), mirror in zip(which, sizes, turned, strict=True):
-            targets.append(self._target(i, width if mirror else None, device))
-            if self.proposals is not None:
-                found = torch.tensor(self.proposals[i], device=device)
-                regions.append(mirrored_boxes(found, width) if mirror else found)
-
-        def draw(stream: str, image: int, count: int) -> Tensor:
-            one = replace(step.random, positions=step.random.positions[image : image + 1])
-            return one.uniform(stream, count)[0]
-
-        inputs = framed(images, sizes, turned, self.normalization, self.margin)
-        losses = self.network(inputs, sizes, regions or None, targets, draw)
-        loss = torch.stack(list(losses.values())).sum()
-        step.update(self.sgd, loss)
-        return {"loss": loss.detach(), **{name: part.detach() for name, part in losses.items()}}
-
-    def _target(self, image: int, mirror: int | None, device: torch.device) -> Target:
-        """The objects of one image, mirrored in a width if one is given."""
-        objects = self.objects[image] if mirror is None else self.objects[image].flipped(mirror)
-        return {
-            "boxes": torch.from_numpy(objects.boxes).to(device),
-            "labels": torch.from_numpy(objects.labels + 1).to(device),
-        }

@@ -36,6 +36,7 @@ class Classifier(nn.Module):
         learn_up_to(encoder, layer, size)
         with torch.no_grad():
             channels, side = encoder(torch.zeros(1, 3, size, size), [layer])[layer].shape[1:3]
+        # 6 for pool5 at 227 px: fc6 then sees what Caffe's does. Larger maps would make fc6 huge.
         grid = pooled_side(channels, side, DIMENSIONS)
         self.fc67 = nn.Sequential(
             OrderedDict(
@@ -52,6 +53,7 @@ class Classifier(nn.Module):
         self.fc8 = nn.Linear(width, classes)
         for name, part in (("fc67", self.fc67), ("fc8", self.fc8)):
             initialize(part, "gaussian", seed, name)
+            # train_cls.py's filler for biases; CaffeNet's own fc6 and fc7 would have 1.
             for weight in (p for n, p in part.named_parameters() if n.endswith("bias")):
                 nn.init.constant_(weight, 0.1)
 

@@ -49,7 +49,7 @@ class FCN(nn.Module):
         super().__init__()
         self.geometry = Geometry(encoder, layer)
         self.encoder, self.layer, self.kernel = encoder, layer, kernel
-        learn_up_to(encoder, layer, PROBE)
+        learn_up_to(encoder, layer, PROBE)  # DDP refuses parameters that get no gradient
         if freeze:
             encoder.requires_grad_(False)
         fc6, fc7 = nn.Conv2d(self.geometry.channels, head, kernel), nn.Conv2d(head, head, 1)
@@ -62,6 +62,7 @@ class FCN(nn.Module):
             )
         )  # fmt: skip
         self.score = nn.Conv2d(head, classes, 1)
+        # Caffe fills a layer without a filler with zeros, and net.py gives the score none.
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
 
@@ -102,6 +103,7 @@ class FCN(nn.Module):
         AlexNet, whose pooling rounds up, never needs more.
         """
         for after in (self.padding, self.padding + self.geometry.stride):
+            # A valid convolution: kernel − 1 fewer scores than cells.
             scores = self.geometry.side(self.padding + length + after) - self.kernel + 1
             if self.first + self.geometry.stride * scores > length - 1:
                 return after
@@ -137,5 +139,6 @@ def upsample(scores: Tensor, stride: int, first: float, size: Sequence[int]) -> 
         bilinear(cells, stride, first, length, scores.device)
         for cells, length in zip(scores.shape[-2:], size, strict=True)
     )
+    # A pixel's class is an argmax of sums of four: bf16 would tie classes that are not equal.
     with torch.autocast(scores.device.type, enabled=False):
         return rows @ scores.float() @ columns.T

@@ -54,6 +54,7 @@ def mirror(framed: Tensor, sizes: Tensor, random: Randomness) -> Tensor:
     column = torch.arange(framed.shape[-1], device=framed.device)
     last = sizes[:, 1:] - 1  # (B, 1)
     turned = (random.uniform("mirror", 1) < 0.5) & (column <= last)  # (B, W)
+    # Flipping the frame would move the image to the frame's other side.
     source = torch.where(turned, last - column, column)
     return framed.gather(3, source[:, None, None].expand_as(framed))
 
@@ -62,4 +63,5 @@ def normalized(pixels: Tensor, sizes: Tensor, normalization: Normalization) -> T
     """uint8 (B, 3, H, W) -> float32, zero outside each image, like the network's own padding."""
     rows, columns = (torch.arange(n, device=pixels.device) for n in pixels.shape[-2:])
     inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None]  # (B, H, W)
+    # Black pixels are not zero once normalised; the network's own padding is.
     return normalization.apply(pixels) * inside[:, None]

@@ -24,6 +24,7 @@ class Geometry:
         self._encoder, self._layer = encoder, layer
         self.side = cache(self._side)
         self.channels, cells = self._probe(PROBE)
+        # A difference of two sizes: padding and kernels, the same in both, drop out.
         gained = self.side(PROBE + SPAN) - cells
         if gained <= 0 or SPAN % gained:
             raise UsageError(

@@ -24,8 +24,10 @@ from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from ssl_bench.data.store.cache import cache_folder
+from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.errors import DataError
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say
@@ -51,6 +53,24 @@ class Proposals:
 
     def __getitem__(self, image: int) -> np.ndarray:
         return self.boxes[self.ends[image - 1] if image else 0 : self.ends[image]]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A store of whole images with the boxes found on them; None if a network is to propose them.
+
+    So what is known of an image comes from one place, for training images and for test images.
+    """
+
+    store: WholeStore
+    proposals: Proposals | None
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def images(self, which: slice | np.ndarray) -> Tensor:
+        """As the store's."""
+        return self.store.images(which)
 
 
 def selective_search(image: np.ndarray) -> np.ndarray:

@@ -24,7 +24,10 @@ POOLED = 6  # side of what a region is pooled to: AlexNet's pool5
 FOREGROUND, BACKGROUND = 0.5, 0.1  # least overlap with an object; background lies between
 FOREGROUND_SHARE = 0.25  # of the regions that are learnt
 SUPPRESSION = 0.3  # overlap at which the weaker of two detections of a class goes
-MOST = 100  # detections per class before suppression, and per image in the end
+# Detections per class before suppression (the published test.py's max_per_image), and per image in
+# the end, over all classes. The latter is COCO's limit and not published: there, a threshold for
+# each class keeps 40 a test image on average, and classes do not compete for places.
+MOST = 100
 DEVIATIONS = (10.0, 10.0, 5.0, 5.0)  # 1 / deviation of offsets and log sizes, as in torchvision
 Draw = Callable[[str, int, int], Tensor]  # stream, image of the batch, n -> uniform (n,)
 Target = dict[str, Tensor]  # boxes float (M, 4), labels int64 (M,) from 1
@@ -46,6 +49,7 @@ class RoIPool(nn.Module):
 
     def units(self, boxes: Tensor) -> Tensor:
         """Boxes (R, 4) in px of the image -> the units on their outer pixels, not rounded."""
+        # Ours end behind their last pixel; the published boxes, VOC's, name it.
         pixels = boxes - boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
         return (pixels - self.first) / self.stride
 
@@ -68,6 +72,7 @@ class BandMatcher(Matcher):
     def __call__(self, match_quality_matrix: Tensor) -> Tensor:
         """Overlaps (M, R) -> the object of each region, -1 for background, -2 to leave out."""
         found = super().__call__(match_quality_matrix)
+        # torchvision: −1 below both thresholds, −2 between them. −3 − x exchanges the two.
         return torch.where(found < 0, -3 - found, found)
 
 
@@ -84,9 +89,11 @@ class CounterSampler(BalancedPositiveNegativeSampler):
         """int (R,) an image: above 0 an object, 0 background, below to leave out -> masks (R,)."""
         positive, negative = [], []
         for image, labels in enumerate(matched_idxs):
+            # One number even for no region: the counter's stream has no empty draw.
             keys = self.draw(self.stream, image, max(1, len(labels)))[: len(labels)]
             most = int(self.batch_size_per_image * self.positive_fraction)
             positive.append(_lowest(keys, labels >= 1, most))
+            # Background fills up where objects are few, as in the published sampler.
             rest = self.batch_size_per_image - int(positive[-1].sum())
             negative.append(_lowest(keys, labels == 0, rest))
         return positive, negative
@@ -94,13 +101,13 @@ class CounterSampler(BalancedPositiveNegativeSampler):
 
 def _lowest(keys: Tensor, eligible: Tensor, count: int) -> Tensor:
     """uint8 mask of the `count` eligible places with the lowest keys, or of all there are."""
-    order = keys.masked_fill(~eligible, 2.0).argsort(stable=True)
+    order = keys.masked_fill(~eligible, 2.0).argsort(stable=True)  # keys are below 1
     mask = torch.zeros_like(eligible, dtype=torch.uint8)
     mask[order[: min(count, int(eligible.sum()))]] = 1
     return mask
 
 
-class Heads(RoIHeads):
+class FastRCNNHeads(RoIHeads):
     """torchvision's heads with the original's loss and its limits on detections."""
 
     def losses(
@@ -113,6 +120,7 @@ class Heads(RoIHeads):
         regions, _, found, offsets = self.select_training_samples(list(proposals), targets)
         scores, shifts = self.box_predictor(self.box_head(self.box_roi_pool(features, regions, 0)))
         labels, offsets = torch.cat(found), torch.cat(list(offsets))
+        # Caffe divides both losses by all regions, not the box loss by the objects alone.
         count = max(1, len(labels))
         objects = torch.where(labels > 0)[0]
         shifts = shifts.unflatten(1, (-1, 4))[objects, labels[objects]]  # (F, 4)
@@ -139,6 +147,8 @@ class Heads(RoIHeads):
         ]
         return [m[0] for m in made], [m[1] for m in made], [m[2] for m in made]
 
+    # torchvision thresholds scores first; weak detections never lower an average precision, and a
+    # briefly trained detector has no others.
     def _best(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (R, C, 4), scores (R, C): the best of each class, suppressed, then of all."""
         best, rows = scores.topk(min(MOST, len(scores)), 0)  # (<= 100, C)

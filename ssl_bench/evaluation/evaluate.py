@@ -20,7 +20,16 @@ from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.features import Features, extract, feature_bytes
-from ssl_bench.evaluation.harness import Evaluation, Harness, Outcome, Point, Probe, Subject
+from ssl_bench.evaluation.harness import (
+    Evaluation,
+    Harness,
+    Outcome,
+    Point,
+    Probe,
+    Subject,
+    printing,
+    score_with_intervals,
+)
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.progress import is_main_process, progress, say
 from ssl_bench.records.record import Record
@@ -258,18 +267,13 @@ class _Work:
                 )
         write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
         harness, run = job.harness, None if job.point.free else self.encoder.run
-        metrics = harness.score(outcome.predictions)
+        metrics = score_with_intervals(harness, outcome.predictions)
         details = {
             "protocol": " ".join([harness.protocol, *harness.config.deviations()]),
-            "metric": harness.metric,
-            "shown": list(harness.shown),
+            **printing(harness, outcome.predictions),
             "column": job.point.column,
             "encoder": None if job.point.free else self.encoder.name,
             "asked_layer": job.point.layer,
-            "units": dict(harness.units),
-            "digits": dict(harness.digits),
-            "lower": sorted(harness.lower),
-            "interval": harness.interval,
             "selection": dict(outcome.selection),
             "test_images": len(images.test),
             "skipped_images": images.test.index.skipped,
@@ -283,7 +287,7 @@ class _Work:
             **more,
         }
         if job.control:
-            details["control"] = _against_chance(harness, outcome, metrics[harness.metric])
+            details["control"] = _against_chance(harness, outcome, metrics[details["metric"]])
         job.run.finish(
             method=job.point.row,
             data=self.dataset.name,
@@ -308,10 +312,11 @@ def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[st
     ways: list[Callable[[], np.ndarray]] = [
         lambda: _renamed(known, random), lambda: random.permutation(known)
     ]  # fmt: skip
+    headline = printing(harness, outcome.predictions)["metric"]
     means, spreads = [], []
     for permuted in ways:
         scores = [
-            harness.score({**outcome.predictions, truth: permuted()})[harness.metric]
+            harness.score({**outcome.predictions, truth: permuted()})[headline]
             for _ in range(PERMUTATIONS)
         ]
         means.append(float(np.mean(scores)))

@@ -18,7 +18,9 @@ from ssl_bench.data.store.squares import open_store
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.evaluation.features import Features
-from ssl_bench.evaluation.metrics.resampling import Resampled, resampled_mean
+from ssl_bench.evaluation.metrics import TOP1, Metric
+from ssl_bench.evaluation.metrics.precision import top1_interval
+from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, resampled_mean
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.pretext import Config, Pretext
 
@@ -70,26 +72,24 @@ class Harness(ABC):
     """What turns an encoder and labelled images into numbers: an Evaluation or a Probe.
 
     `protocol` is the name and version of the canonical settings, which are the defaults of
-    `Config`; a setting that differs is printed behind the name. `metric` is the headline, and
-    `interval` says what its 95 % interval is over and how it is made.
+    `Config`; a setting that differs is printed behind the name. `metrics` are those that tables
+    may show, the protocol's headline first.
     """
 
     Config: ClassVar[type["EvaluationConfig"]]
     protocol: ClassVar[str]
     source: ClassVar[str] = "not stated"  # of the settings: a publication, its code, or ours
-    metric: str
-    interval: str = "over the test images, Wilson's"
-    units: ClassVar[Mapping[str, str]] = {}  # of metrics that are not percent
-    digits: ClassVar[Mapping[str, int]] = {}  # behind the point, where it is not one
-    lower: ClassVar[frozenset[str]] = frozenset()  # metrics of which less is better
+    metrics: Sequence[Metric]  # of the class, or of the instance where settings name them
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    @property
-    def shown(self) -> Sequence[str]:
-        """The metrics that tables show, a column each."""
-        return [self.metric]
+    def shown(self, predictions: Mapping[str, np.ndarray]) -> Sequence[Metric]:
+        """The metrics that tables show of these predictions, in the order of the columns.
+
+        The headline is the first of `metrics` that is among them.
+        """
+        return self.metrics
 
     def usual_layers(self, encoder: Encoder) -> Sequence[str]:
         """What is measured where no layer is asked for: the last."""
@@ -128,11 +128,19 @@ class Harness(ABC):
 
     @abstractmethod
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The metrics of an Outcome's predictions, in the units their names say.
+        """All metrics of an Outcome's predictions, in their units: point estimates, quickly.
 
-        `NAME_low` and `NAME_high` are the 95 % interval of metric NAME. It is a function of the
-        predictions alone, so a stored number can be computed again.
+        It is a function of the predictions alone, so a stored number can be computed again.
         """
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
+        """95 % intervals of those metrics that have one; computed once, when a run is finished.
+
+        Here Wilson's for `top1` with `label` and `predicted`.
+        """
+        if not {"label", "predicted"} <= predictions.keys():
+            return {}
+        return {TOP1.name: top1_interval(predictions["label"], predictions["predicted"])}
 
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """The shown metrics over the same resamples of the test images, for paired comparisons.
@@ -140,7 +148,7 @@ class Harness(ABC):
         Here for top-1, and for metrics that are the mean of stored values, one a test image.
         """
         found: Resampled = {}
-        for name in self.shown:
+        for name in (metric.name for metric in self.shown(predictions)):
             if name == "top1" and {"label", "predicted"} <= predictions.keys():
                 hits = 100.0 * (predictions["label"] == predictions["predicted"])
                 found |= resampled_mean(name, hits)
@@ -154,6 +162,38 @@ class Harness(ABC):
         In fewer bytes where a harness knows how, else the very same. What is compact stays so.
         """
         return predictions
+
+
+def score_with_intervals(
+    harness: Harness, predictions: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """A record's metrics: each of `score`, and `NAME_low` and `NAME_high` where it has an interval.
+
+    Intervals of what is no metric are left out.
+    """
+    intervals, found = harness.intervals(predictions), {}
+    for name, value in harness.score(predictions).items():
+        found[name] = value
+        if name in intervals:
+            found[f"{name}_low"], found[f"{name}_high"] = intervals[name]
+    return found
+
+
+def printing(harness: Harness, predictions: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What a record's details say of its metrics, for tables.
+
+    Units that are percent and digits that are one are left out.
+    """
+    shown = harness.shown(predictions)
+    headline = next(metric for metric in harness.metrics if metric in shown)
+    return {
+        "metric": headline.name,
+        "shown": [metric.name for metric in shown],
+        "units": {metric.name: metric.unit for metric in shown if metric.unit != Metric.unit},
+        "digits": {m.name: m.digits for m in shown if m.digits != Metric.digits},
+        "lower": sorted(metric.name for metric in shown if metric.lower),
+        "interval": headline.interval,
+    }
 
 
 class Evaluation(Harness):

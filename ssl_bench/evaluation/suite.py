@@ -128,7 +128,7 @@ class Suite(BaseModel):
         return (*floor, *self.pretrain)
 
     @property
-    def plan(self) -> list["Step"]:
+    def plan(self) -> list["Stage"]:
         """All that is to be done, the first seed's before the second's.
 
         Evaluations of fewer seeds are the costly ones, so they come after all others: a suite that
@@ -138,12 +138,12 @@ class Suite(BaseModel):
             (s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)
         ]
         rows += [(self.seeds[0], entry) for entry in self.external]
-        steps = [
-            Step(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is last))
-            for last in (False, True)
+        stages = [
+            Stage(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is end))
+            for end in (False, True)
             for seed, row in rows
         ]
-        return [step for step in steps if step.requests]
+        return [stage for stage in stages if stage.requests]
 
     def _fewer(self, entry: EvaluateEntry) -> bool:
         return bool(entry.seeds) and set(entry.seeds) != set(self.seeds)
@@ -162,7 +162,7 @@ class Suite(BaseModel):
 
 
 @dataclass(frozen=True)
-class Step:
+class Stage:
     """What is done in one go: some evaluations of one row with one seed, and at which layers."""
 
     seed: int
@@ -332,7 +332,7 @@ class _AtWork:
     skip_bad_images: bool
     finished: bool
 
-    def do(self, step: Step, *, wait: bool) -> list[Record]:
+    def do(self, step: Stage, *, wait: bool) -> list[Record]:
         """A step's records. Raises Busy where another process is at it, unless it may `wait`."""
         from ssl_bench.evaluation.reference import Reference
 
@@ -371,7 +371,7 @@ class _AtWork:
         entry = PretrainEntry(method=FLOOR)
         return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
 
-    def measure(self, step: Step, encoder: "Reference") -> list[Record]:
+    def measure(self, step: Stage, encoder: "Reference") -> list[Record]:
         """A step's evaluations of one encoder: those on the same images share a pass over them."""
         from ssl_bench.evaluation.evaluate import evaluate
 

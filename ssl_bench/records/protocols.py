@@ -63,7 +63,7 @@ def protocols() -> Mapping[str, Protocol]:
             version=int(version),
             command=f"bench {command}"
             + (f" --protocol {name.rpartition('/')[2]}" if variant else ""),
-            metric=harness(harness.Config()).metric,
+            metric=harness(harness.Config()).metrics[0].name,
             source=harness.source,
             settings=MappingProxyType(settings),
         )

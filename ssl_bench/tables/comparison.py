@@ -72,7 +72,7 @@ class Measured:
         if "lower" in self.record.details:
             return self.metric in self.record.details["lower"]
         harness = harness_of(self.record)
-        return harness is not None and self.metric in harness.lower
+        return harness is not None and self.metric in {m.name for m in harness.metrics if m.lower}
 
     @cached_property
     def stale(self) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ssl_bench.errors import BenchError, DataError, UsageError
-from ssl_bench.evaluation.harness import Harness
+from ssl_bench.evaluation.harness import printing, score_with_intervals
 from ssl_bench.files import file_digest
 from ssl_bench.records.protocols import harness_of, protocols
 from ssl_bench.records.record import Record
@@ -128,7 +128,8 @@ def _of_metrics(folder: Path, record: Record) -> Iterator[str]:
     try:
         harness = harness_of(record)
         predictions = predictions_of(record, folder.parent.parent)
-        metrics = harness.score(predictions)
+        metrics = score_with_intervals(harness, predictions)
+        printed = printing(harness, predictions)
         deviations = " ".join([harness.protocol, *harness.config.deviations()])
         counts = {name: len(rows) for name, rows in predictions.items()}
     except (BenchError, *MALFORMED) as error:
@@ -137,7 +138,9 @@ def _of_metrics(folder: Path, record: Record) -> Iterator[str]:
     for name, count in counts.items():
         if count != record.details["test_images"]:
             yield f"{name} has {count} rows for {record.details['test_images']} test images"
-    yield from _of_printing(record, harness, metrics)
+    for name, value in printed.items():
+        if name in record.details and record.details[name] != value:
+            yield f"{name} is {record.details[name]}, and {harness.protocol} has {value}"
     if deviations != record.details["protocol"]:
         yield f"its protocol is printed as {record.details['protocol']}, and is {deviations}"
     for metric in sorted(metrics.keys() | record.metrics.keys()):
@@ -146,21 +149,6 @@ def _of_metrics(folder: Path, record: Record) -> Iterator[str]:
             yield f"{metric} is {claimed} in the record, {computed} by its predictions"
         elif not math.isclose(claimed, computed, rel_tol=EQUAL, abs_tol=EQUAL):
             yield f"{metric} is {claimed:g} in the record, {computed:g} by its predictions"
-
-
-def _of_printing(record: Record, harness: Harness, metrics: Mapping[str, float]) -> Iterator[str]:
-    """What tables take from a record, beside what its harness says."""
-    single = ["top1"] if "top1" in metrics else []  # of images with one label each
-    said = {
-        "metric": [harness.metric, *single],
-        "shown": [list(harness.shown), single],
-        "units": [dict(harness.units)],
-        "digits": [dict(harness.digits)],
-        "lower": [sorted(harness.lower)],
-    }
-    for name, allowed in said.items():
-        if name in record.details and record.details[name] not in allowed:
-            yield f"{name} is {record.details[name]}, and {harness.protocol} has {allowed[0]}"
 
 
 def _of_tables(workspace: Path, records: list[Record]) -> Iterator[str]:

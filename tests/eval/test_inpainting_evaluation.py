@@ -18,7 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.fills import Hidden, feature_rows, hog_rows, mean_colour, pasted, places_of_nearest, telea
-from eval.inpainting import HOG, MEAN, NEAREST, NETWORK, TELEA, Inpainting, InpaintingConfig
+from eval.inpainting import (
+    HOG,
+    MEAN,
+    NEAREST,
+    NETWORK,
+    TELEA,
+    Pathak16,
+    Pathak16Config,
+)
 from helpers.bench import Bench
 from helpers.inpainting import inputs_of, small
 from helpers.refusals import SCENES, contents, fails, half_written, only
@@ -28,7 +36,7 @@ from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.evaluation.harness import Point, Subject
+from ssl_bench.evaluation.harness import Point, Subject, score_with_intervals
 from ssl_bench.evaluation.intervals import holm
 from ssl_bench.evaluation.metrics.image_quality import hole_quality
 from ssl_bench.records.record import Record
@@ -159,7 +167,8 @@ def test_only_ssim_looks_out_of_the_hole_and_5_px_far(pairs):
 
 def test_scores_are_means_over_the_images_with_students_interval():
     values = np.random.default_rng(1).normal(20, 3, (4, 7))
-    metrics = Inpainting(InpaintingConfig()).score(dict(zip(METRICS, values, strict=True)))
+    predictions = dict(zip(METRICS, values, strict=True))
+    metrics = score_with_intervals(Pathak16(Pathak16Config()), predictions)
     for name, row in zip(METRICS, values, strict=True):
         low, high = student.interval(0.95, 6, row.mean(), row.std(ddof=1) / 7**0.5)
         assert metrics[name] == pytest.approx(row.mean())
@@ -262,7 +271,7 @@ def measured(tested, train, test, folder: Path, **settings):
     folders = {key: folder / key for key in tested.layers}
     for place in folders.values():
         place.mkdir(parents=True)
-    harness = Inpainting(InpaintingConfig(**settings))
+    harness = Pathak16(Pathak16Config(**settings))
     return dict(harness.evaluate(tested, train, test, Runtime(workers=0), folders))
 
 
@@ -309,7 +318,7 @@ def test_holes_are_filled_from_the_twin_in_train(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mask", ["central", "random-block"])
 def test_the_networks_row_is_its_own_fill(mask, tmp_path, monkeypatch):
     network, images = small(mask=mask).eval(), photos(3)
-    holes = Inpainting(InpaintingConfig(mask=mask)).holes(np.arange(3), 128)
+    holes = Pathak16(Pathak16Config(mask=mask)).holes(np.arange(3), 128)
     expected = network.fill(images[..., 8:136, 8:136], holes).permute(0, 2, 3, 1)
     tested = replace(subject((NETWORK,)), pretext=lambda: network)
     seen = noted(monkeypatch)
@@ -342,17 +351,17 @@ def test_queries_and_training_images_have_one_colour_in_their_holes(tmp_path):
 
 @pytest.mark.parametrize("mask", ["random-block", "random-region"])
 def test_drawn_holes_are_a_function_of_place_and_seed(mask):
-    harness = Inpainting(InpaintingConfig(mask=mask))
+    harness = Pathak16(Pathak16Config(mask=mask))
     whole = harness.holes(np.arange(6), 128)
     assert torch.equal(harness.holes(np.array([4, 5]), 128), whole[4:])
     assert len(whole.flatten(1).unique(dim=0)) == 6
-    other = Inpainting(InpaintingConfig(mask=mask, seed=1)).holes(np.arange(6), 128)
+    other = Pathak16(Pathak16Config(mask=mask, seed=1)).holes(np.arange(6), 128)
     assert not torch.equal(other, whole)
 
 
 @pytest.mark.parametrize(("size", "side"), [(128, 50), (64, 25), (227, 89)])
 def test_the_central_hole_is_50_of_128(size, side):
-    holes = Inpainting(InpaintingConfig()).holes(np.arange(2), size)
+    holes = Pathak16(Pathak16Config()).holes(np.arange(2), size)
     assert holes.shape == (2, 1, size, size)
     assert holes.sum() == 2 * side**2
 
@@ -364,14 +373,17 @@ def test_the_points_of_an_encoder_that_fills_nothing():
     tested = subject(("conv1", "pool5"))
     free = [Point(name, name, free=True) for name in FREE]
     nearest = [Point(f"nearest {la}", f"nearest ({la} of x)", layer=la) for la in tested.layers]
-    assert list(Inpainting(InpaintingConfig()).points(tested, "x")) == [*free, *nearest]
-    drawn = Inpainting(InpaintingConfig(mask="random-block"))
+    assert list(Pathak16(Pathak16Config()).points(tested, "x")) == [
+        *free,
+        *nearest,
+    ]
+    drawn = Pathak16(Pathak16Config(mask="random-block"))
     assert list(drawn.points(tested, "x")) == free[:2]
 
 
 def lets_through(hole, tested):
     try:
-        Inpainting(InpaintingConfig(hole=hole)).points(tested, "x")
+        Pathak16(Pathak16Config(hole=hole)).points(tested, "x")
     except UsageError:
         return False
     return True
@@ -384,7 +396,7 @@ def test_the_largest_hole_that_is_let_through_can_be_filled(size):
     tested = Subject(network.encoder, spec, (), lambda: network)
     largest = max(hole for hole in range(1, 127) if lets_through(hole, tested))
     assert largest < 126
-    holes = Inpainting(InpaintingConfig(hole=largest)).holes(np.arange(1), size)
+    holes = Pathak16(Pathak16Config(hole=largest)).holes(np.arange(1), size)
     assert isinstance(network, Inpaints)
     network.eval()
     assert network.fill(photos(1, size), holes).shape == (1, 3, size, size)
@@ -456,7 +468,7 @@ def test_each_way_to_fill_has_a_row_and_each_row_can_be_scored_again(both, bench
     assert len(read_records(both, "evaluation")) == len(ROWS)
     for name, record in records.items():
         rows = predictions(both, record)
-        assert Inpainting(InpaintingConfig()).score(rows) == record.metrics
+        assert score_with_intervals(Pathak16(Pathak16Config()), rows) == record.metrics
         assert (record.identity["encoder"] is None) == (name in FREE)
         for metric in METRICS:
             half = student.ppf(0.975, 19) * rows[metric].std(ddof=1, dtype=float) / 20**0.5

@@ -17,6 +17,7 @@ from ssl_bench import catalogue
 from ssl_bench.data.store.squares import open_store
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import score_with_intervals
 from ssl_bench.evaluation.rows import Rows
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -219,7 +220,7 @@ def test_the_score_has_the_chosen_k_with_its_interval_and_every_k():
     by_k = np.array([[0, 1], [1, 1], [0, 0], [2, 2]], dtype=np.int16)
     label = np.array([0, 1, 2, 2])
     made = {"label": label, "predicted": by_k[:, 0].astype(np.int64), "predicted_by_k": by_k}
-    found = harness.score(made)
+    found = score_with_intervals(harness, made)
     assert (found["top1"], found["top1_k10"], found["top1_k20"]) == (75, 75, 50)
     assert found["top1_low"] < 75 < found["top1_high"]
 

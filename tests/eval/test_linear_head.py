@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.finetuning import Learner
 from eval.linear_head import LinearHead, LinearHeadConfig
 from eval.splits import few_labels, held_out
 from ssl_bench import catalogue
@@ -13,7 +14,7 @@ from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.weights import weights_digest
-from ssl_bench.errors import UsageError
+from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.harness import Subject
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.loop import Interrupted
@@ -100,9 +101,7 @@ def test_test_labels_do_not_reach_the_predictions(stores, tmp_path):
 
 def test_a_stopped_fine_tuning_continues_to_the_same_predictions(stores, tmp_path, monkeypatch):
     whole = tuned(QUICK, subject(stores[0]), stores[0], stores[1], tmp_path / "whole")
-    from eval import linear_head
-
-    plain, steps = linear_head._Learner.train_step, []
+    plain, steps = Learner.train_step, []
 
     def stopping(self, images, step):
         steps.append(step.index)
@@ -110,13 +109,23 @@ def test_a_stopped_fine_tuning_continues_to_the_same_predictions(stores, tmp_pat
             signal.raise_signal(signal.SIGINT)
         return plain(self, images, step)
 
-    monkeypatch.setattr(linear_head._Learner, "train_step", stopping)
+    monkeypatch.setattr(Learner, "train_step", stopping)
     with pytest.raises(Interrupted):
         tuned(QUICK, subject(stores[0]), stores[0], stores[1], tmp_path / "cut")
     again = tuned(QUICK, subject(stores[0]), stores[0], stores[1], tmp_path / "cut")
     assert steps == [0, 1, 2, 3, 4, 5]
     assert np.array_equal(again.predictions["predicted"], whole.predictions["predicted"])
     assert again.selection["final_loss"] == whole.selection["final_loss"]
+
+
+def test_what_cannot_be_learnt_is_refused_before_anything_is_computed(stores):
+    train, test = stores
+    harness = LinearHead(QUICK.model_copy(update={"labels": 500}))
+    with pytest.raises(UsageError, match="--labels 500: class 'airplane' has only"):
+        harness.check(train, test)
+    one = ImageStore(train.folder, train.index.model_copy(update={"labels": [0] * 60}))
+    with pytest.raises(DataError, match="hold 1 class"):
+        LinearHead(QUICK).check(one, test)
 
 
 def test_deviations_are_named_and_the_arithmetic_is_one_of_them():

@@ -15,6 +15,7 @@ from helpers.refusals import fails
 from ssl_bench.data.store.squares import ImageStore, Index
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import score_with_intervals
 from ssl_bench.evaluation.rows import Rows
 
 NAMES = ("ant", "bee", "cat")
@@ -38,7 +39,7 @@ def clusters(count, seed, several=False, spread=1.0, size=12):
 def measure(config, train, test):
     probe = LowShot(config)
     outcome = probe.probe("conv1", train, test)
-    return outcome, probe.score(outcome.predictions)
+    return outcome, score_with_intervals(probe, outcome.predictions)
 
 
 def test_a_draw_has_k_images_of_each_class():

@@ -13,11 +13,11 @@ from sklearn.metrics import jaccard_score
 from torch import nn
 from torch.nn import functional as F
 
-from eval import segmentation
+from eval.finetuning import Learner
 from eval.networks.fcn import FCN, bilinear, upsample
 from eval.networks.frame import Framed, frames, mirror, normalized
 from eval.networks.geometry import Geometry
-from eval.segmentation import FCN32s, FCN32sConfig, Learner, pixel_loss
+from eval.segmentation import FCN32s, FCN32sConfig, pixel_loss
 from helpers.refusals import SCENES, fails
 from ssl_bench.counter import Randomness
 from ssl_bench.data.dataset import VOID, Dataset, Split
@@ -28,8 +28,8 @@ from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.evaluation.harness import Subject
-from ssl_bench.evaluation.metrics.overlap import confusion, mean_iu
+from ssl_bench.evaluation.harness import Subject, score_with_intervals
+from ssl_bench.evaluation.metrics.overlap import confusion, mean_iu, mean_iu_interval
 from ssl_bench.pictures.plots import voc_palette
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.loop import Interrupted
@@ -127,7 +127,8 @@ def test_mean_iu_by_hand():
     assert "iu_2" not in found
     assert found["mean_iu"] == pytest.approx((200 / 3 + 50) / 2)
     assert found["pixel_accuracy"] == pytest.approx(100 * 4 / 6)
-    assert found["mean_iu_low"] <= found["mean_iu"] <= found["mean_iu_high"]
+    low, high = mean_iu_interval(np.stack([first, second]))
+    assert low <= found["mean_iu"] <= high
 
 
 def test_background_counts_even_where_nothing_is_background():
@@ -164,19 +165,20 @@ def test_mean_iu_is_scikit_learns_mean_over_the_classes_that_are_true(seed):
 def test_intervals_are_repeatable_and_shrink_with_more_images():
     random = np.random.default_rng(0)
     many = random.integers(0, 50, (400, 4, 4)).astype(np.int32)
-    few, all_of_them = mean_iu(many[:20]), mean_iu(many)
-    assert mean_iu(many[:20]) == few
-    widths = [m["mean_iu_high"] - m["mean_iu_low"] for m in (few, all_of_them)]
+    few, all_of_them = mean_iu_interval(many[:20]), mean_iu_interval(many)
+    assert mean_iu_interval(many[:20]) == few
+    widths = [high - low for low, high in (few, all_of_them)]
     assert widths[1] < 0.4 * widths[0]
 
 
 def test_void_images_do_not_spoil_the_interval_and_no_pixel_at_all_is_an_error():
     counts = np.zeros((3, 2, 2), np.int32)
     counts[0] = [[3, 1], [0, 4]]
-    found = mean_iu(counts)  # most resamples lack the only image with pixels, or hold it twice
-    assert found["mean_iu_low"] == found["mean_iu_high"] == pytest.approx(found["mean_iu"])
-    with pytest.raises(DataError, match="void throughout"):
-        mean_iu(counts[1:])
+    low, high = mean_iu_interval(counts)  # most lack the only image with pixels, or hold it twice
+    assert low == high == pytest.approx(mean_iu(counts)["mean_iu"])
+    for metric in (mean_iu, mean_iu_interval):
+        with pytest.raises(DataError, match="void throughout"):
+            metric(counts[1:])
 
 
 # ---- where the scores lie
@@ -331,8 +333,7 @@ def test_mirrors_turn_images_with_their_masks_in_place():
 
 def test_the_optimiser_is_the_published_one():
     network = FCN(subject().encoder, "pool5", 11, **TOY)
-    learner = Learner(network, np.ones((1, 2), np.int64), PLAIN, 1e-4)
-    (sgd,) = learner.optimizers()
+    sgd = FCN32s(FCN32sConfig()).optimizer(network)
     groups = [
         (len(g["params"]), g["lr"], g["weight_decay"], g["momentum"]) for g in sgd.param_groups
     ]
@@ -361,13 +362,13 @@ def test_the_evaluated_encoder_stays_as_it_was_and_a_copy_learns(tmp_path):
 
 def networks_of(monkeypatch):
     """The networks that are trained, as they were after it."""
-    kept, plain = [], segmentation.judge
+    kept, plain = [], FCN32s.rows
 
-    def noting(network, *rest):
+    def noting(self, network, *rest):
         kept.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return plain(network, *rest)
+        return plain(self, network, *rest)
 
-    monkeypatch.setattr(segmentation, "judge", noting)
+    monkeypatch.setattr(FCN32s, "rows", noting)
     return kept
 
 
@@ -491,7 +492,7 @@ def test_the_command_writes_a_record_that_its_predictions_explain(bench, finishe
         (folder,) = finished.glob(f"evaluation/segmentation-fcn32s-{layer}-random-*")
         record = json.loads((folder / "record.json").read_text())
         with np.load(folder / "predictions.npz") as rows:
-            assert FCN32s(QUICK).score(dict(rows)) == record["metrics"]
+            assert score_with_intervals(FCN32s(QUICK), dict(rows)) == record["metrics"]
         assert set(record["files"]) == {"masks.png", "predictions.npz"}
         assert record["details"]["selection"]["classes"][:2] == ["background", "house"]
         assert record["details"]["selection"]["frame"] == [64, 64]

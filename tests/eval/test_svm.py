@@ -14,6 +14,7 @@ from helpers.refusals import SCENES, TOY, fails
 from ssl_bench.data.store.squares import ImageStore, Index
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.features import Features
+from ssl_bench.evaluation.harness import score_with_intervals
 from ssl_bench.evaluation.metrics.precision import average_precision
 from ssl_bench.evaluation.rows import Rows
 
@@ -78,7 +79,7 @@ def test_the_score_is_the_mean_of_the_classes(given):
     outcome = probed(train, test)
     assert outcome.predictions["targets"].dtype == np.int8
     assert outcome.predictions["scores"].dtype == np.float32
-    found = SVM(SVMConfig()).score(outcome.predictions)
+    found = score_with_intervals(SVM(SVMConfig()), outcome.predictions)
     scores = outcome.predictions["scores"]
     each = [average_precision(test[1][:, c], scores[:, c]) for c in range(3)]
     assert found["map11"] == pytest.approx(np.mean([ap.eleven for ap in each]))

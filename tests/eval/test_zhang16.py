@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from eval import zhang16
-from eval.zhang16 import Frozen, Head, Learner, Zhang16, Zhang16Config, resize
+from eval.finetuning import Learner
+from eval.zhang16 import Frozen, Head, LinearHeads, Zhang16, Zhang16Config, resize
 from helpers.refusals import SCENES, TOY, fails
 from ssl_bench import catalogue
 from ssl_bench.counter import generator
@@ -181,9 +182,9 @@ def test_the_learning_rate_falls_three_times(stores, tmp_path, monkeypatch):
     rates, plain = [], Learner.train_step
 
     def noting(self, images, step):
-        rates.append([group["lr"] for group in self.sgd.param_groups])
-        assert [g["weight_decay"] for g in self.sgd.param_groups] == [5e-4, 0]
-        assert [len(g["params"]) for g in self.sgd.param_groups] == [2, 2]
+        rates.append([group["lr"] for group in self.optimizer.param_groups])
+        assert [g["weight_decay"] for g in self.optimizer.param_groups] == [5e-4, 0]
+        assert [len(g["params"]) for g in self.optimizer.param_groups] == [2, 2]
         return plain(self, images, step)
 
     monkeypatch.setattr(Learner, "train_step", noting)
@@ -232,13 +233,13 @@ def test_the_encoder_stays_as_it_was(stores, tmp_path):
 
 def test_the_loop_cannot_wake_the_encoder(stores):
     frozen = Frozen(subject(stores[0]), 9600)
-    heads = zhang16.Heads(frozen.shapes(), 10, 0)
-    learner = Learner(frozen, heads, torch.from_numpy(stores[0].labels), 0.01)
+    heads = LinearHeads(frozen.shapes(), 10, 0)
+    learner = zhang16.learner(frozen, heads, stores[0].labels, 0.01)
     learner.train()
     assert heads.training
     assert not frozen.encoder.training
     assert not any(p.requires_grad for p in frozen.encoder.parameters())
-    assert all(name.startswith("heads.") for name in learner.state_dict())
+    assert all(name.startswith("network.each.") for name in learner.state_dict())
 
 
 def test_an_encoder_that_changes_is_an_error(stores, tmp_path):
@@ -314,7 +315,8 @@ def test_a_stopped_run_continues_to_the_same_numbers(stores, tmp_path, monkeypat
     (checkpoint,) = (tmp_path / "cut").glob(f"{LAYERS[-1]}/*/checkpoint.pt")
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["step"] == 4
-    assert all(name.startswith("heads.") for name in saved["task"])  # the encoder is not in it
+    # The encoder is not in it.
+    assert all(name.startswith("network.each.") for name in saved["task"])
     again = probed(QUICK, subject(stores[0]), stores, tmp_path / "cut")
     for layer in LAYERS:
         assert predicted(again[layer]) == predicted(whole[layer])

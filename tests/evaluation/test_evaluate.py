@@ -11,7 +11,8 @@ from ssl_bench import catalogue
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.evaluate import _against_chance, evaluate
 from ssl_bench.evaluation.features import BATCH
-from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig, score_with_intervals
+from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.records.workspace import folder_of, read_records
@@ -26,10 +27,10 @@ class ClassMeans(Probe):
 
     Config = ProbeConfig
     protocol = "test/means@1"
-    metric = "top1"
+    metrics = (TOP1,)
 
     def score(self, predictions):
-        return top1(predictions["label"], predictions["predicted"])
+        return {"top1": top1(predictions["label"], predictions["predicted"])}
 
     def probe(self, layer, train, test):
         rows = train.rows.whole()
@@ -172,5 +173,5 @@ def test_test_images_that_are_training_images_are_counted(finished, tmp_path):
 def test_the_metrics_are_those_of_the_stored_predictions(finished):
     records, _ = measure([(ClassMeans(ProbeConfig()), ["conv3"])], finished)
     with np.load(folder_of(finished, records[0]) / "predictions.npz") as rows:
-        again = ClassMeans(ProbeConfig()).score(dict(rows))
+        again = score_with_intervals(ClassMeans(ProbeConfig()), dict(rows))
     assert again == records[0].metrics

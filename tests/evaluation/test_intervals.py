@@ -17,7 +17,7 @@ from ssl_bench.evaluation.intervals import (
     paired_values,
     proportion_interval,
 )
-from ssl_bench.evaluation.metrics.precision import resampled_precision, top1
+from ssl_bench.evaluation.metrics.precision import resampled_precision, top1, top1_interval
 from ssl_bench.evaluation.metrics.resampling import resampled_mean
 
 NORMAL = 1.959964  # its 97.5 % quantile, from the tables
@@ -49,9 +49,9 @@ def test_t_intervals_cover_as_often_as_they_say():
 
 
 def test_top1_counts_hits_in_percent():
-    found = top1(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0]))
-    assert found["top1"] == 75
-    assert found["top1_low"] < 75 < found["top1_high"]
+    arrays = np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0])
+    low, high = top1_interval(*arrays)
+    assert low < top1(*arrays) == 75 < high
 
 
 # ---- hits and misses: McNemar

@@ -6,8 +6,12 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.metrics import precision
-from ssl_bench.evaluation.metrics.precision import average_precision, mean_average_precision
-from ssl_bench.evaluation.metrics.resampling import RESAMPLES, resample_counts
+from ssl_bench.evaluation.metrics.precision import (
+    average_precision,
+    mean_average_precision,
+    resampled_precision,
+)
+from ssl_bench.evaluation.metrics.resampling import RESAMPLES, bootstrap_intervals, resample_counts
 
 
 def ap(targets, scores):
@@ -87,6 +91,10 @@ def test_it_is_scikit_learns_curve_whatever_the_order_of_ties(seed):
 # ---- all classes
 
 
+def intervals(targets, scores):
+    return bootstrap_intervals(resampled_precision(targets, scores))
+
+
 def test_the_mean_is_over_classes_that_have_a_positive():
     targets, scores = random_case(0, classes=4)
     targets[:, 2] = 0
@@ -121,19 +129,20 @@ def test_the_interval_covers_the_value_shrinks_with_images_and_is_reproducible()
     widths = []
     for count in (100, 400, 1600):
         case = random_case(2, count, classes=10)
-        found = mean_average_precision(*case)
-        assert found == mean_average_precision(*case)
+        found, around = mean_average_precision(*case), intervals(*case)
+        assert around == intervals(*case)
         for name in ("map11", "map"):
-            assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
-        widths.append(found["map_high"] - found["map_low"])
+            assert around[name][0] < found[name] < around[name][1]
+        widths.append(around["map"][1] - around["map"][0])
     assert widths[0] > 1.4 * widths[1] > 1.4**2 * widths[2]  # 2 per step in the limit
 
 
 def test_the_interval_holds_what_other_images_give():
     """95 of 100 sets of as many images, give or take the error of 100 draws."""
-    draws = [mean_average_precision(*random_case(100 + i, 300, classes=5)) for i in range(100)]
-    typical = np.mean([d["map11"] for d in draws])
-    held = np.mean([d["map11_low"] <= typical <= d["map11_high"] for d in draws])
+    cases = [random_case(100 + i, 300, classes=5) for i in range(100)]
+    typical = np.mean([mean_average_precision(*case)["map11"] for case in cases])
+    ends = [intervals(*case)["map11"] for case in cases]
+    held = np.mean([low <= typical <= high for low, high in ends])
     assert held > 0.88
 
 
@@ -141,8 +150,9 @@ def test_a_class_that_resamples_miss_is_left_out_of_them():
     """One positive image of a class: a third of the resamples do not have it."""
     targets = np.zeros((20, 2), dtype=np.int8)
     targets[0, 0] = targets[:10, 1] = 1
-    found = mean_average_precision(targets, falling(20)[:, None].repeat(2, 1))
-    assert found["map"] == found["map_low"] == found["map_high"] == 100
+    case = targets, falling(20)[:, None].repeat(2, 1)
+    assert mean_average_precision(*case)["map"] == 100
+    assert intervals(*case)["map"] == (100, 100)
 
 
 def test_no_positive_at_all_is_refused():

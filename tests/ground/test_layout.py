@@ -1,8 +1,10 @@
 """The house: packages side by side, quick help, pins that name no place."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -35,6 +37,20 @@ def test_help_names_every_registered_method():
 
 def test_the_three_packages_lie_side_by_side():
     catalogue.check_layout()
+
+
+def test_no_two_classes_share_a_name():
+    """A class is found by its name, wherever one meets it."""
+    files = [
+        f for package in ("ssl_bench", "pretext", "eval") for f in (ROOT / package).rglob("*.py")
+    ]
+    names = Counter(
+        node.name
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_an_intruder_is_named(monkeypatch, tmp_path):

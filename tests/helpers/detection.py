@@ -8,6 +8,7 @@ import torch
 from eval.detection import FastRCNN, FastRCNNConfig
 from eval.networks.fast_rcnn import new_heads
 from eval.networks.geometry import Geometry
+from eval.networks.proposals import Searched
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
@@ -40,15 +41,20 @@ def detected(config, tested, stores, folder: Path, **runtime):
     return dict(FastRCNN(config).evaluate(tested, train, test, settings, {layer: folder}))[layer]
 
 
+def network_of(tested, store, config=QUICK):
+    (layer,) = tested.layers
+    return FastRCNN(config).network(tested.encoder, layer, tested.spec, Searched(store, None))
+
+
 def kept(monkeypatch):
     """The networks that are made from here on."""
-    made, plain = [], FastRCNN._network
+    made, plain = [], FastRCNN.network
 
     def noting(self, *arguments):
         made.append(plain(self, *arguments))
         return made[-1]
 
-    monkeypatch.setattr(FastRCNN, "_network", noting)
+    monkeypatch.setattr(FastRCNN, "network", noting)
     return made
 
 

@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from ssl_bench import catalogue
+from ssl_bench.evaluation.harness import printing, score_with_intervals
 from ssl_bench.records.workspace import Run, write_predictions
 
 
@@ -22,10 +23,7 @@ def stored(workspace, method, predictions, *, protocol="linear/logreg@1", data="
         "data": {"train": data, "test": data},
     }
     details = {
-        "metric": harness.metric,
-        "shown": list(harness.shown),
-        "units": dict(harness.units),
-        "digits": dict(harness.digits),
+        **printing(harness, predictions),
         "protocol": " ".join([protocol, *harness.config.deviations()]),
         "pretraining": {"seed": 0},
         "pretraining_data": "scenes",
@@ -36,7 +34,7 @@ def stored(workspace, method, predictions, *, protocol="linear/logreg@1", data="
     run = Run(workspace, "evaluation", f"{protocol}-{method}", identity)
     with run.working() as folder:
         write_predictions(folder / "predictions.npz", predictions)
-    metrics = harness.score(predictions)
+    metrics = score_with_intervals(harness, predictions)
     return run.finish(
         method=method, data="scenes", metrics=metrics, details=details, started=time.monotonic(),
         device="cpu",

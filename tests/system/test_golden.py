@@ -77,11 +77,10 @@ def test_a_loss_that_is_a_thousandth_off_is_noticed(monkeypatch, tmp_path, facto
 def test_another_rate_of_the_biases_is_noticed(monkeypatch, tmp_path):
     """Only what follows from the update shows it: the loss of later steps."""
 
-    def alike(self):
-        self.sgd = torch.optim.SGD(self.network.parameters(), self.lr, 0.9, weight_decay=1e-6)
-        return [self.sgd]
+    def alike(self, network):
+        return torch.optim.SGD(network.parameters(), self.config.lr, 0.9, weight_decay=1e-6)
 
-    monkeypatch.setattr(eval.krahenbuhl16.Learner, "optimizers", alike)
+    monkeypatch.setattr(eval.krahenbuhl16.Krahenbuhl16, "optimizer", alike)
     found = said("protocols", "finetune/krahenbuhl16", tmp_path)
     assert found is not None
     assert "final_loss" in found

@@ -28,7 +28,7 @@ def test_the_table_comes_from_the_records(folder):
 def score(predictions):
     """Top-1 from its definition, or the means of values, one an image."""
     if "predicted" in predictions:
-        return top1(predictions["label"], predictions["predicted"])
+        return {"top1": top1(predictions["label"], predictions["predicted"])}
     if "psnr" in predictions:
         return {name: float(np.mean(values)) for name, values in predictions.items()}
     return {}  # a curve's metric: `bench verify` computes it

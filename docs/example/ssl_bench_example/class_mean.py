@@ -13,6 +13,7 @@ from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
+from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
 
 
@@ -22,7 +23,7 @@ class ClassMean(Probe):
     Config = ProbeConfig  # seed and dimensions: nothing is chosen, so there is nothing to set
     protocol = "class-mean/mensink13@1"
     source = 'Mensink et al., "Distance-Based Image Classification", PAMI 2013, section 3.3'
-    metric = "top1"
+    metrics = (TOP1,)
 
     def check(self, train: ImageStore, test: ImageStore) -> None:
         """UsageError for a class of the test images that has no mean."""
@@ -44,5 +45,5 @@ class ClassMean(Probe):
         return Outcome({"label": test.labels, "predicted": predicted})
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`top1` in percent with Wilson's interval."""
-        return top1(predictions["label"], predictions["predicted"])
+        """`top1` in percent; its interval, Wilson's, is the contract's."""
+        return {"top1": top1(predictions["label"], predictions["predicted"])}

@@ -10,10 +10,8 @@ from ssl_bench.evaluation.metrics.resampling import (
     Resampled,
     mean_of_known,
     resample_counts,
-    with_intervals,
 )
 
-# ---- detection
 OVERLAP = 0.5  # intersection over union from which on a detection has found an object
 
 
@@ -67,10 +65,11 @@ def judge_detections(detections: np.ndarray, objects: np.ndarray, label: int) ->
         for score, overlaps in zip(
             mine[:, 1], box_overlaps(mine[:, 2:], truth[:, 2:]), strict=True
         ):
+            # VOC's kit looks at the best object only; COCO's would take the next if it is taken.
             best = int(overlaps.argmax()) if len(overlaps) else -1
             right = best >= 0 and overlaps[best] >= OVERLAP
             if right and truth[best, 1]:
-                continue
+                continue  # neither right nor wrong, however often it is found
             found.append((image, float(score), right and best not in taken))
             taken |= {best} if right else set()
     total = ((objects[..., 0] == label) & (objects[..., 1] == 0)).sum(1)
@@ -88,11 +87,12 @@ def detection_precisions(judged: Judged, counts: np.ndarray) -> np.ndarray:
     makes no difference. Precision is 0 at a recall that is never reached.
     """
     total = judged.total @ counts  # (B,)
-    none = np.where(total > 0, 0.0, np.nan)
+    none = np.where(total > 0, 0.0, np.nan)  # added at the end: 0 changes nothing, NaN all
     if not judged.hit.any():
         return np.stack([none, none])
     true, precision = _ranking(judged, counts)
     best = np.maximum.accumulate(precision[::-1])[::-1]
+    # In whole numbers, for 0.1 · 3 is not 0.3: recall ≥ level / 10 is 10 · true ≥ level · total.
     reached = [10 * true >= level * total for level in range(11)]  # (T, B) each
     points = [np.where(r.any(0), best[r.argmax(0), np.arange(r.shape[1])], 0) for r in reached]
     gained = np.diff(true, axis=0, prepend=0)
@@ -102,6 +102,7 @@ def detection_precisions(judged: Judged, counts: np.ndarray) -> np.ndarray:
 
 def _ranking(judged: Judged, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Objects found and precision (T, B) at the score of each detection that is right."""
+    # A stretch ends with the last detection whose score ties with a right one.
     last = -np.unique(judged.score[judged.hit])[::-1]
     ends = np.searchsorted(-judged.score, last, side="right")
     starts = np.concatenate([[0], ends[:-1]])
@@ -131,27 +132,29 @@ def detection_precision(detections: np.ndarray, objects: np.ndarray) -> dict[str
     """VOC's mean average precision at an overlap of 0.5, percent; arrays as `judge_detections`.
 
     `map11`, of 11 points, and `map`, the area, are means over the classes that have an object which
-    is not difficult, with `_low` and `_high`, a 95 % bootstrap interval as in
-    `mean_average_precision`; `ap11_0`, `ap_0` … are the classes' own. Raises DataError if there is
-    nothing to find.
+    is not difficult; `ap11_0`, `ap_0` … are the classes' own. Raises DataError if there is nothing
+    to find.
     """
-    by_class = _detection_by_class(detections, objects)
-    means = mean_of_known(by_class)
-    metrics = with_intervals(dict(zip(("map11", "map"), means, strict=True)))
-    for label, values in zip(classes_to_find(objects), by_class[..., 0], strict=True):
-        metrics |= {f"ap11_{label}": float(values[0]), f"ap_{label}": float(values[1])}
+    once = np.ones((len(objects), 1), dtype=np.int32)
+    by_class = _by_class(detections, objects, once)[..., 0]  # (C, 2)
+    means = mean_of_known(by_class).tolist()
+    metrics: dict[str, float] = dict(zip(("map11", "map"), means, strict=True))
+    for label, values in zip(classes_to_find(objects), by_class.tolist(), strict=True):
+        metrics |= {f"ap11_{label}": values[0], f"ap_{label}": values[1]}
     return metrics
 
 
 def resampled_detection(detections: np.ndarray, objects: np.ndarray) -> Resampled:
     """`map11` and `map`; arguments and errors as `detection_precision`."""
-    means = mean_of_known(_detection_by_class(detections, objects))
+    means = mean_of_known(_by_class(detections, objects, resample_counts(len(objects))))
     return dict(zip(("map11", "map"), means, strict=True))
 
 
-def _detection_by_class(detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Average precisions float64 (C, 2, 1 + B) of the classes to find: 11 points and area."""
-    counts = resample_counts(len(objects))  # (N, 1 + B), the images themselves first
+def _by_class(detections: np.ndarray, objects: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Average precisions float64 (C, 2, B) of the classes to find: 11 points and area.
+
+    Images count int32 (N, B) times.
+    """
     each = [judge_detections(detections, objects, label) for label in classes_to_find(objects)]
     return np.stack([detection_precisions(judged, counts) for judged in each])
 
@@ -167,6 +170,7 @@ def coco_precision(detections: np.ndarray, objects: np.ndarray) -> float:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    # A crowd matches any number of detections and counts none: nearest to VOC's "difficult".
     truth = [_coco(image, row) | {"iscrowd": int(row[1])} for image, row in _rows(objects)]
     found = [_coco(image, row) | {"score": float(row[1])} for image, row in _rows(detections)]
     labels = sorted({item["category_id"] for item in truth})
@@ -177,12 +181,14 @@ def coco_precision(detections: np.ndarray, objects: np.ndarray) -> float:
             index.dataset = {
                 "images": [{"id": image} for image in range(len(objects))],
                 "categories": [{"id": label} for label in labels],
+                # From 1: pycocotools takes a matched id of 0 for no match.
                 "annotations": [item | {"id": 1 + i} for i, item in enumerate(items)],
             }
             index.createIndex()
         judge = COCOeval(known, answers, "bbox")
         judge.evaluate()
         judge.accumulate()
+    # Area 0 is all sizes, limit −1 is 100 detections an image; −1 marks a class without objects.
     precision = judge.eval["precision"][:, :, :, 0, -1]  # (overlaps, recalls, classes)
     return 100 * float(precision[precision > -1].mean())
 

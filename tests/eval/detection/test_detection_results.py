@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from eval import detection
-from eval.detection import FastRCNN, FastRCNNConfig, detect, padded, proposal_recall, truth_of
-from eval.networks.proposals import Proposals, open_proposals
-from helpers.detection import DETECT, QUICK, detected, subject
+from eval.detection import FastRCNN, FastRCNNConfig, padded, proposal_recall, truth_of
+from eval.networks.proposals import Proposals, Searched, open_proposals
+from helpers.detection import DETECT, QUICK, detected, network_of, subject
 from helpers.refusals import SCENES, TOY, fails, only
-from ssl_bench.data.normalization import Normalization
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.evaluation.harness import score_with_intervals
 
 # ---- what comes out
 
@@ -30,7 +30,7 @@ def test_predictions_are_a_row_per_image_best_first(stores, tmp_path):
         assert (np.diff(rows[:, 1]) <= 0).all()
         assert (rows[:, 2:] >= 0).all()
         assert (rows[:, 2:] <= [w, h, w, h]).all()
-    metrics = FastRCNN(QUICK).score(outcome.predictions)
+    metrics = score_with_intervals(FastRCNN(QUICK), outcome.predictions)
     assert {"map11", "map11_low", "map11_high", "map", "coco_map"} <= metrics.keys()
     named = outcome.selection["ap11"]
     assert sum(named.values()) / len(named) == pytest.approx(metrics["map11"], abs=0.01)
@@ -50,16 +50,15 @@ def test_truth_and_its_recall():
 
 
 def test_other_images_are_no_part_of_a_detection(stores):
-    network = FastRCNN(QUICK)._network(subject(stores[0]), "conv5", 10)
-    test = stores[1]
+    tested, test = subject(stores[0]), stores[1]
+    network, harness = network_of(tested, stores[0]), FastRCNN(QUICK)
     boxes = open_proposals(test, "test")
-    every = detect(network, test, boxes, test.normalization)
-    index = test.index
+    every = harness.rows(network, Searched(test, boxes), tested.spec)
     shown = [3, 1]
     part: Any = _Part(test, shown)
     offsets = np.cumsum([len(boxes[i]) for i in shown])
     some = Proposals(np.concatenate([boxes[i] for i in shown]), offsets)
-    assert np.array_equal(detect(network, part, some, index_normalization(index)), every[shown])
+    assert np.array_equal(harness.rows(network, Searched(part, some), tested.spec), every[shown])
 
 
 class _Part:
@@ -74,10 +73,6 @@ class _Part:
 
     def images(self, which):
         return self.store.images(self.which[which])
-
-
-def index_normalization(index):
-    return Normalization(mean=index.mean, std=index.std)
 
 
 # ---- requests
@@ -147,7 +142,7 @@ def test_the_command_and_its_refusals(bench, workspace, tiny_photos):
     assert files <= record["files"].keys()
     assert not (path.parent / "checkpoint.pt").exists()
     with np.load(path.parent / "predictions.npz") as arrays:
-        stored = FastRCNN(QUICK).score(dict(arrays))
+        stored = score_with_intervals(FastRCNN(QUICK), dict(arrays))
     assert stored == pytest.approx(record["metrics"])
     assert bench("detect", "--layer", "conv5", *DETECT, *data, *place).out == result.out
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from eval.detection import FastRCNN, FastRCNNConfig
-from eval.networks.fast_rcnn import Learner
-from helpers.detection import LEARNT, PLAIN, QUICK, detected, kept, subject
+from eval.finetuning import Learner
+from helpers.detection import LEARNT, QUICK, detected, kept, network_of, subject
 from ssl_bench import catalogue
 from ssl_bench.data.store.whole import open_whole
 from ssl_bench.encoders.weights import weights_digest
@@ -62,7 +62,7 @@ def test_an_encoder_that_changes_though_frozen_is_an_error(stores, tmp_path):
 
 def test_batch_statistics_stay_in_any_encoder(stores):
     tested = subject(stores[0], 1.0, "torchvision:resnet18", "layer3")
-    network = FastRCNN(QUICK)._network(tested, "layer3", 10)
+    network = network_of(tested, stores[0])
     network.train()
     norms = [m for m in network.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms
@@ -74,9 +74,7 @@ def test_batch_statistics_stay_in_any_encoder(stores):
 
 
 def test_biases_learn_twice_as_fast_and_do_not_decay(stores):
-    network = FastRCNN(QUICK)._network(subject(stores[0]), "conv5", 10)
-    learner = Learner(network, stores[0], None, PLAIN, 1e-3)
-    (sgd,) = learner.optimizers()
+    sgd = FastRCNN(QUICK).optimizer(network_of(subject(stores[0]), stores[0]))
     weights, biases = sgd.param_groups
     assert (weights["lr"], weights["weight_decay"], weights["momentum"]) == (1e-3, 5e-4, 0.9)
     assert (biases["lr"], biases["weight_decay"], biases["momentum"]) == (2e-3, 0, 0.9)

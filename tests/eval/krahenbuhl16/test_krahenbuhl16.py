@@ -6,18 +6,18 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 
+from eval.finetuning import Learner
 from eval.krahenbuhl16 import (
     CLIP,
     Krahenbuhl16,
     Krahenbuhl16Config,
-    Learner,
     cross_entropy,
-    predict,
 )
 from eval.networks.fc678 import Classifier
 from helpers.krahenbuhl16 import PLAIN, QUICK, image, network, subject, tuned
 from ssl_bench.counter import Randomness, derive
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.evaluation.harness import score_with_intervals
 from ssl_bench.evaluation.metrics.precision import mean_average_precision
 from ssl_bench.training.augment import random_scale_crop
 from ssl_bench.training.pretext import Step
@@ -127,9 +127,7 @@ def test_one_label_each_is_softmax():
 
 
 def learner(pictures) -> Learner:
-    store = pictures(8, several=True)
-    targets = torch.from_numpy(store.annotations)
-    return Learner(network(), subject().spec, targets, torch.from_numpy(store.sizes), 1e-3)
+    return Krahenbuhl16(QUICK).learner(network(), pictures(8, several=True), subject().spec)
 
 
 def step(index=0, backward=torch.Tensor.backward) -> Step:
@@ -160,7 +158,7 @@ def test_the_loop_sets_the_rates(pictures, tmp_path, monkeypatch):
     rates, plain = [], Learner.train_step
 
     def noting(self, images, step):
-        rates.append([group["lr"] for group in self.sgd.param_groups])
+        rates.append([group["lr"] for group in self.optimizer.param_groups])
         return plain(self, images, step)
 
     monkeypatch.setattr(Learner, "train_step", noting)
@@ -205,8 +203,8 @@ def test_what_is_not_trained_stays(pictures, train, moving, tmp_path):
     made.freeze(train)
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     store = pictures(8)
-    sizes, labels = torch.from_numpy(store.sizes), torch.from_numpy(store.labels)
-    task = Learner(made, tested.spec, labels, sizes, 1e-2)
+    config = QUICK.model_copy(update={"train": train, "lr": 1e-2})
+    task = Krahenbuhl16(config).learner(made, store, tested.spec)
     task.optimizers()
     task.train()
     for index in range(3):
@@ -244,10 +242,15 @@ def test_alexnets_pool5_reaches_fc6_whole_and_larger_maps_are_pooled():
 # ---- scores
 
 
+def scores_of(made, store, **settings):
+    harness = Krahenbuhl16(QUICK.model_copy(update=settings))
+    return harness.rows(made, store, subject().spec)
+
+
 def test_scores_are_the_mean_of_ten_windows_by_hand(pictures):
     """Made again image by image and window by window, without dropout."""
     store, made, spec = pictures(40), network(), subject().spec
-    found = predict(made, spec, store, 10, 7)
+    found = scores_of(made, store, crops=10, seed=7)
     assert not made.fc67.training
     with torch.no_grad():
         for i in (0, 31, 32, 39):  # around a batch's end
@@ -258,8 +261,8 @@ def test_scores_are_the_mean_of_ten_windows_by_hand(pictures):
                 window = random_scale_crop(image, room, 64, random)
                 scores.append(made(spec.normalization.apply(window))[0])
             assert np.allclose(found[i], torch.stack(scores).mean(0), atol=1e-5)
-    assert not np.allclose(found, predict(made, spec, store, 1, 7))
-    assert not np.allclose(found, predict(made, spec, store, 10, 8))
+    assert not np.allclose(found, scores_of(made, store, crops=1, seed=7))
+    assert not np.allclose(found, scores_of(made, store, crops=10, seed=8))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -271,7 +274,8 @@ def test_the_headline_is_scikit_learns_average_precision(seed):
         100 * average_precision_score(t[t != -1], s[t != -1])
         for t, s in zip(targets.T, scores.T, strict=True)
     ]
-    found = Krahenbuhl16(QUICK).score({"targets": targets, "scores": scores})
+    predictions = {"targets": targets, "scores": scores}
+    found = score_with_intervals(Krahenbuhl16(QUICK), predictions)
     assert found["map_uninterpolated"] == pytest.approx(np.mean(expected))
     assert found["map_uninterpolated_low"] < np.mean(expected) < found["map_uninterpolated_high"]
     others = mean_average_precision(targets, scores)

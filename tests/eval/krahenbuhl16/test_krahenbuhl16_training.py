@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config, Learner, few_with_each
+from eval.finetuning import Learner
+from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config
 from eval.networks.fc678 import Classifier
+from eval.splits import few_labels
 from helpers.krahenbuhl16 import PLAIN, QUICK, relabelled, subject, tuned
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.evaluation.harness import Subject
+from ssl_bench.evaluation.harness import Subject, printing
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.loop import Interrupted
 
@@ -93,7 +95,7 @@ def test_rescaling_levels_the_rates_and_leaves_the_encoders_function(pictures, t
     before = made.encoder(images, ["pool5"])["pool5"].detach()
     kept = made.fc8.weight.clone()
     harness = Krahenbuhl16(QUICK)
-    found = harness._rescale(made, tested.spec, store, np.arange(20))
+    found = harness.rescale(made, store, np.arange(20), tested.spec)
     rates = [value for name, value in found.items() if name.endswith("rate_after")]
     assert len(rates) == 7  # conv1-5, fc6, fc7
     assert max(rates) / min(rates) < 1.05
@@ -120,15 +122,15 @@ def test_few_labels_are_as_many_with_each_class_and_follow_the_seed(pictures):
     targets = pictures(60, several=True).targets
     targets = np.hstack([targets, np.zeros((60, 1), np.int8)])  # a class that no image has
     names = ("a", "b", "c", "d")
-    chosen = few_with_each(targets, 4, 0, names)
+    chosen = few_labels(targets, 4, 0, names)
     assert ((targets[chosen] == 1).sum(0)[:3] >= 4).all()
     assert 4 <= len(chosen) <= 12
     assert sorted(set(chosen.tolist())) == chosen.tolist()
-    assert chosen.tolist() == few_with_each(targets, 4, 0, names).tolist()
-    assert chosen.tolist() != few_with_each(targets, 4, 1, names).tolist()
+    assert chosen.tolist() == few_labels(targets, 4, 0, names).tolist()
+    assert chosen.tolist() != few_labels(targets, 4, 1, names).tolist()
     fewest = int((targets == 1).sum(0)[:3].min())
     with pytest.raises(UsageError, match=f"has only {fewest} images"):
-        few_with_each(targets, fewest + 1, 0, names)
+        few_labels(targets, fewest + 1, 0, names)
 
 
 def test_training_sees_the_few_only(pictures, tmp_path):
@@ -159,12 +161,19 @@ def test_labels_that_cannot_be_measured_are_refused(pictures):
     with pytest.raises(DataError, match="hold 1 class"):
         check(np.zeros(12, np.int64), np.zeros(12, np.int64))
     harness.check(store, store)
-    assert (harness.metric, harness.interval) == (
-        "map_uninterpolated",
-        "over the test images, bootstrap",
-    )
     harness.check(pictures(6), pictures(6))
-    assert (harness.metric, harness.interval) == ("top1", "over the test images, Wilson's")
+
+
+def test_the_headline_follows_from_the_predictions_and_from_nothing_else():
+    several = {"targets": np.ones((2, 1), np.int8), "scores": np.ones((2, 1))}
+    single = {"label": np.ones(2), "predicted": np.ones(2)}
+    for _ in range(2):  # in any order
+        said = printing(Krahenbuhl16(QUICK), several)
+        assert (said["metric"], said["shown"]) == ("map_uninterpolated", ["map_uninterpolated"])
+        assert said["interval"] == "over the test images, bootstrap"
+        said = printing(Krahenbuhl16(QUICK), single)
+        assert (said["metric"], said["shown"]) == ("top1", ["top1"])
+        assert said["interval"] == "over the test images, Wilson's"
 
 
 def test_deviations_are_named():

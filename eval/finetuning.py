@@ -1,0 +1,286 @@
+"""The base of the protocols that train on the images: an encoder with fresh layers behind it.
+
+A protocol's own file says what is its own, top to bottom as in its paper: settings, `network`,
+`loss`, `predict`, `score`. What they share is here: one training per layer from a copy of the
+encoder, the optimiser's groups, freezing that is checked, rescaling, the pass over the test images,
+and what a record says of how it went. docs/extend.md has the shortest one there can be.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from eval.splits import some_images
+from ssl_bench.data.dataset import Dataset, SplitName, Task
+from ssl_bench.data.store.whole import WholeStore, open_whole
+from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.weights import weights_digest
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.evaluation.harness import Evaluation, Outcome, Subject
+from ssl_bench.progress import progress
+from ssl_bench.runtime import Runtime
+from ssl_bench.training.loop import Report
+from ssl_bench.training.loop import train as run_loop
+from ssl_bench.training.pretext import Step
+
+Truth = Mapping[str, Any]  # by name a tensor or sequence, with a row for each image
+Loss = Tensor | Mapping[str, Tensor]  # a scalar, or its parts by name, which are summed
+
+
+# ---- the loop's task
+class Learner(nn.Module):
+    """One network, one optimiser, and a loss on images and what is true of them.
+
+    `loss(network, images, truth, step)` is handed the rows of `truth` that belong to the batch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[nn.Module], Optimizer],
+        loss: Callable[[nn.Module, Tensor, Truth, Step], Loss],
+        truth: Truth,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.new_optimizer, self.loss = network, optimizer, loss
+        self.truth, self.clip = dict(truth), clip
+
+    def optimizers(self) -> list[Optimizer]:
+        self.optimizer = self.new_optimizer(self.network)
+        return [self.optimizer]
+
+    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
+        """One update; returns the loss, and its parts where it has some."""
+        found = self.loss(self.network, images, self._rows(step.indices), step)
+        parts = found if isinstance(found, Mapping) else {"loss": found}
+        total = torch.stack(list(parts.values())).sum()
+        step.update(self.optimizer, total, clip=self.clip)
+        return {"loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
+
+    def _rows(self, indices: Tensor) -> Truth:
+        """Of these images, tensors on their device."""
+        found: dict[str, Any] = {}
+        for name, rows in self.truth.items():
+            if isinstance(rows, Tensor):
+                # Not a buffer: checkpoints need not hold the labels. So it is moved here, once.
+                self.truth[name] = rows = rows.to(indices.device)
+                found[name] = rows[indices]
+            else:
+                found[name] = [rows[i] for i in indices.tolist()]
+        return found
+
+
+def caffe_groups(
+    network: nn.Module, lr: float, *, decay: float = 5e-4, bias_decay: float = 0.0,
+    biases: str = "bias",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The parameters that learn, in SGD's two groups: weights, and biases at twice the rate.
+
+    Caffe's network files say so layer by layer (`lr_mult: 2`, `decay_mult: 0`), and all published
+    AlexNets follow. `biases` is how the names of the second group end: some files say it of the
+    last layer only.
+    """
+    learning = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    # The first group's order is that of a checkpoint's moments: weights before biases.
+    return [
+        {
+            "params": [p for name, p in learning.items() if not name.endswith(biases)],
+            "lr": lr,
+            "weight_decay": decay,
+        },
+        {
+            "params": [p for name, p in learning.items() if name.endswith(biases)],
+            "lr": 2 * lr,
+            "weight_decay": bias_decay,
+        },
+    ]
+
+
+def course(report: Report) -> dict[str, Any]:
+    """What a record's selection says of a training from which nothing was chosen."""
+    parts = report.last.keys() - {"loss"}
+    losses = {"final_losses": dict(report.last)} if parts else {"final_loss": report.last["loss"]}
+    return {
+        "split": "none: nothing is chosen",
+        **losses,
+        "images_per_second": round(report.images_per_second, 2),
+        "data_wait": round(report.data_wait, 4),
+    }
+
+
+# ---- the base
+class FineTuned(Evaluation):
+    """An evaluation that trains an encoder and fresh layers; the last step counts.
+
+    Its `Config` is an EvaluationConfig and a TrainConfig, which the loop runs by; `freeze` and
+    `rescale` in it are looked after here.
+    """
+
+    title: ClassVar[str] = "fine-tuning"  # of the progress line
+    scored: ClassVar[int] = 128  # test images per forward pass
+    clip: ClassVar[float | None] = None  # length that the gradient is shortened to
+    rescaled_by: ClassVar[int] = 64  # training images, most
+
+    @abstractmethod
+    def network(self, encoder: Encoder, layer: str, spec: EncoderSpec, train: Any) -> nn.Module:
+        """`encoder`, a copy that may change, up to `layer`, and fresh layers drawn by the seed.
+
+        The network has it as `encoder`. What is frozen takes no gradient, and stays in eval mode
+        when the loop calls `train()`.
+        """
+
+    @abstractmethod
+    def loss(
+        self, network: Any, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
+    ) -> Loss:
+        """Of a batch of stored images, uint8 (B, 3, H, W), and its rows of `truth`.
+
+        Call `network` as a whole, so that its gradients are averaged over the devices.
+        """
+
+    @abstractmethod
+    def predict(
+        self, network: Any, images: Tensor, test: Any, which: slice, spec: EncoderSpec
+    ) -> np.ndarray:
+        """A row for each of the test images `which`, whose pixels are on the network's device.
+
+        The network is in eval mode and in 32 bit. Nothing may depend on what is true of them.
+        """
+
+    @abstractmethod
+    def predictions(self, rows: np.ndarray, test: Any) -> Mapping[str, np.ndarray]:
+        """What `score` needs, of the rows of all test images."""
+
+    def prepared(self, subject: Subject, train: Any, test: Any) -> tuple[Any, Any]:
+        """Both stores as `truth`, the loop and `predict` see them; once for all layers."""
+        return train, test
+
+    def chosen(self, train: Any) -> np.ndarray:
+        """Indices of the images that are learnt, ascending: all of them."""
+        return np.arange(len(train))
+
+    def truth(self, train: Any) -> Truth:
+        """What `loss` needs to know of each training image."""
+        return {"labels": torch.from_numpy(train.annotations)}
+
+    def optimizer(self, network: nn.Module) -> Optimizer:
+        """SGD as Caffe's network files have it."""
+        return torch.optim.SGD(caffe_groups(network, self.config.lr), momentum=0.9)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder must be the same afterwards, statistics of its batches included."""
+        return getattr(self.config, "freeze", False)
+
+    def rescale(
+        self, network: Any, train: Any, which: np.ndarray, spec: EncoderSpec
+    ) -> dict[str, float]:
+        """Set the network's scales by these training images; returns what was done."""
+        raise NotImplementedError  # for those whose Config has `rescale`
+
+    def described(
+        self, network: Any, predictions: Mapping[str, np.ndarray], train: Any, test: Any
+    ) -> dict[str, Any]:
+        """More for the record's selection."""
+        return {"training_images": len(self.chosen(train))}
+
+    def draw(
+        self,
+        network: Any,
+        predictions: Mapping[str, np.ndarray],
+        test: Any,
+        spec: EncoderSpec,
+        folder: Path,
+        title: str,
+    ) -> None:
+        """Pictures for the run's folder."""
+
+    def evaluate(
+        self,
+        subject: Subject,
+        train: Any,
+        test: Any,
+        runtime: Runtime,
+        folders: Mapping[str, Path],
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Each layer is a training of its own, from the subject's weights."""
+        stores = self.prepared(subject, train, test)
+        for layer in subject.layers:
+            yield layer, self._tuned(subject, layer, *stores, runtime, folders[layer])
+
+    def _tuned(
+        self, subject: Subject, layer: str, train: Any, test: Any, runtime: Runtime, folder: Path
+    ) -> Outcome:
+        config, spec, chosen = self.config, subject.spec, self.chosen(train)
+        network: Any = self.network(deepcopy(subject.encoder), layer, spec, train)
+        scales = {}
+        if getattr(config, "rescale", False):
+            some = chosen[some_images(len(chosen), self.rescaled_by, config.seed)]
+            scales = self.rescale(network, train, some, spec)
+        before = weights_digest(network.encoder.state_dict())
+        task = self.learner(network, train, spec)
+        report = run_loop(
+            task, train, config, config.seed, runtime, folder, subset=chosen, title=self.title
+        )
+        if self.frozen and weights_digest(network.encoder.state_dict()) != before:
+            raise DataError("the encoder's weights changed during a frozen evaluation")
+        predictions = self.predictions(self.rows(network, test, spec), test)
+        title = f"{' '.join([self.protocol, *config.deviations()])}, {layer}"
+        self.draw(network, predictions, test, spec, folder, title)
+        selection = course(report) | self.described(network, predictions, train, test)
+        return Outcome(predictions, selection | ({"rescaled": scales} if scales else {}))
+
+    def learner(self, network: nn.Module, train: Any, spec: EncoderSpec) -> Learner:
+        """What the loop trains."""
+        loss = partial(self.loss, spec=spec)
+        return Learner(network, self.optimizer, loss, self.truth(train), self.clip)
+
+    @torch.no_grad()
+    def rows(self, network: nn.Module, test: Any, spec: EncoderSpec) -> np.ndarray:
+        """`predict` of all test images, in order."""
+        network.eval()
+        device, rows = next(network.parameters()).device, []
+        starts = range(0, len(test), self.scored)
+        for start in progress(starts, "test images", len(starts)):
+            which = slice(start, min(start + self.scored, len(test)))
+            images = test.images(which).to(device)
+            rows.append(self.predict(network, images, test, which, spec))
+        return np.concatenate(rows)
+
+
+class FineTunedOnWhole(FineTuned):
+    """On images of any size, packed whole, with the truth of a `task` beside them."""
+
+    task: ClassVar[Task]
+
+    def sides(self, spec: EncoderSpec) -> tuple[int | None, int]:
+        """Short side that images are resized to, px, None: as it is, and the longest allowed."""
+        short, longest = self.config.short, self.config.longest
+        if short > longest:
+            raise UsageError(f"--short {short} is more than --longest {longest}: raise the latter")
+        return short or None, longest
+
+    def open(
+        self,
+        dataset: Dataset,
+        split: SplitName,
+        spec: EncoderSpec,
+        *,
+        skip_bad_images: bool = False,
+        workers: int = 2,
+    ) -> WholeStore:
+        """Whole images, reduced to `sides`."""
+        return open_whole(
+            dataset, split, self.task, *self.sides(spec),
+            skip_bad_images=skip_bad_images, workers=workers,
+        )  # fmt: skip
