@@ -24,7 +24,7 @@ from ssl_bench.evaluation.intervals import (
     paired_values,
 )
 from ssl_bench.records.protocols import harness_of, stale
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord, Record
 from ssl_bench.records.workspace import predictions_of
 
 Place = tuple[str, str]  # what is printed of a number's place, and the digest of its test images
@@ -34,7 +34,7 @@ Place = tuple[str, str]  # what is printed of a number's place, and the digest o
 class Measured:
     """One metric of one record, with what the record's predictions say of it."""
 
-    record: Record
+    record: EvaluationRecord
     metric: str
     workspace: Path | None
 
@@ -45,8 +45,8 @@ class Measured:
     @property
     def seeds(self) -> tuple[int, int]:
         """Of pretraining and of the evaluation."""
-        pretraining = self.record.details.get("pretraining") or {}
-        return pretraining.get("seed", 0), self.record.identity["config"]["seed"]
+        pretraining = self.record.details.pretraining or {}
+        return pretraining.get("seed", 0), self.record.identity.config["seed"]
 
     @property
     def half(self) -> float:
@@ -59,18 +59,18 @@ class Measured:
     @property
     def digits(self) -> int:
         """To print behind the point."""
-        return self.record.details.get("digits", {}).get(self.metric, 1)
+        return self.record.details.digits.get(self.metric, 1)
 
     @property
     def units(self) -> dict[str, str]:
         """Of the record's metrics that are not percent."""
-        return self.record.details.get("units", {})
+        return self.record.details.units
 
     @property
     def lower(self) -> bool:
         """Whether less is better; the first records of inpainting did not say it."""
-        if "lower" in self.record.details:
-            return self.metric in self.record.details["lower"]
+        if self.record.details.lower is not None:
+            return self.metric in self.record.details.lower
         harness = harness_of(self.record)
         return harness is not None and self.metric in {m.name for m in harness.metrics if m.lower}
 
@@ -82,7 +82,7 @@ class Measured:
     @property
     def images(self) -> str:
         """Digest of the test images."""
-        return self.record.identity["data"]["test"]
+        return self.record.identity.data["test"]
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:
@@ -160,20 +160,20 @@ def _numbers(
         r
         for r in records
         if r.kind == "evaluation"
-        and "control" not in r.identity
+        and r.identity.control is None
         and r.method == (method if run else name)
-        and (not run or not r.identity["encoder"] or r.identity["encoder"]["run"] == run)
+        and (not run or not r.identity.encoder or r.identity.encoder.run == run)
     ]
     if not own:
         raise unknown("method", name, {r.method for r in records if r.kind == "evaluation"})
     found: dict[Place, list[Measured]] = {}
     for record in own:
-        if protocol and record.identity["protocol"].partition("@")[0] != protocol:
+        if protocol and record.identity.protocol.partition("@")[0] != protocol:
             continue
-        for metric in record.details.get("shown") or [record.details["metric"]]:
-            layer = record.details.get("column", record.identity["layer"])
-            words = (record.details["protocol"], layer, metric, "on", record.data)
-            place = " ".join(filter(None, words)), record.identity["data"]["test"]
+        for metric in record.shown:
+            layer = record.column
+            words = (record.details.protocol, layer, metric, "on", record.data)
+            place = " ".join(filter(None, words)), record.identity.data["test"]
             found.setdefault(place, []).append(Measured(record, metric, workspace))
     if not found:
         raise UsageError(f"{name} has no number of {protocol}")

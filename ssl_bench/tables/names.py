@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssl_bench.files import key_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.training.pretext import EncoderConfig, TrainConfig
 
 BASELINES = ("random", "autoencoder")
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
 
 
-def rank(record: Record) -> int:
+def rank(record: EvaluationRecord) -> int:
     """Baselines first, as in the paper's tables."""
     return BASELINES.index(record.method) if record.method in BASELINES else len(BASELINES)
 
 
-def baseline_of(row: Record, candidates: Mapping[str, Record]) -> str | None:
+def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord]) -> str | None:
     """The name of the baseline that a row is to be compared with, of these with their records.
 
     It has the same network, size and kind of starting weights; if several have, it saw the same
@@ -40,17 +40,12 @@ def baseline_of(row: Record, candidates: Mapping[str, Record]) -> str | None:
     return next(iter(alike)) if len(alike) == 1 else None
 
 
-def _source(record: Record) -> tuple[Any, Any]:
-    return record.details.get("pretraining_data"), record.details.get("pretraining_digest")
+def _source(record: EvaluationRecord) -> tuple[Any, Any]:
+    return record.details.pretraining_data, record.details.pretraining_digest
 
 
-def _pretraining(record: Record) -> Mapping[str, Any]:
-    return record.details.get("pretraining") or {}
-
-
-def shown_metrics(record: Record) -> list[str]:
-    """The metrics that tables show, as the evaluation named them."""
-    return record.details.get("shown") or [record.details["metric"]]
+def _pretraining(record: EvaluationRecord) -> Mapping[str, Any]:
+    return record.details.pretraining or {}
 
 
 def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -63,7 +58,7 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
     return {name for name, values in seen.items() if len(values) > 1} - HIDDEN
 
 
-def row_names(records: Sequence[Record]) -> list[str]:
+def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """The method, with what differs among its runs: the network; of one network, all settings.
 
     A method's own settings come before those of the training, the images last.
@@ -90,44 +85,44 @@ def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
     return name == "on", name in TrainConfig.model_fields, name
 
 
-def _pretraining_data(records: Sequence[Record]) -> list[tuple[str, str | None]]:
+def _pretraining_data(records: Sequence[EvaluationRecord]) -> list[tuple[str, str | None]]:
     """Name and digest of the images that each encoder was pretrained on.
 
     The first records did not hold the digest: what another one says of the same run is taken.
     """
-    runs = [str(r.identity.get("encoder")) for r in records]
+    runs = [str(r.identity.encoder) for r in records]
     known: dict[str, str] = {}
     for run, record in zip(runs, records, strict=True):
-        if record.details.get("pretraining_digest"):
-            known[run] = record.details["pretraining_digest"]
+        if record.details.pretraining_digest:
+            known[run] = record.details.pretraining_digest
     named = zip(runs, records, strict=True)
     return [
-        (str(r.details["pretraining_data"]), r.details.get("pretraining_digest") or known.get(run))
+        (str(r.details.pretraining_data), r.details.pretraining_digest or known.get(run))
         for run, r in named
     ]
 
 
-def column_names(shown: Sequence[tuple[Record, str]]) -> list[str]:
+def column_names(shown: Sequence[tuple[EvaluationRecord, str]]) -> list[str]:
     """Protocol with its deviations, layer, the metric if there are several, the data likewise."""
     data = data_names([record for record, _ in shown])
     several = len(set(data)) > 1
     return [
-        f"{r.details['protocol']} {r.details.get('column', r.identity['layer'])}".rstrip()
-        + (f" {metric}" if len(shown_metrics(r)) > 1 else "")
+        f"{r.details.protocol} {r.column}".rstrip()
+        + (f" {metric}" if len(r.shown) > 1 else "")
         + (f" on {name}" if several else "")
         for (r, metric), name in zip(shown, data, strict=True)
     ]
 
 
-def data_names(records: Sequence[Record]) -> list[str]:
+def data_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """The data set of each record, told apart by content where a name stands for several.
 
     Protocols are looked at one by one: of one set, some see squares, some boxes, some masks.
     """
     names = [""] * len(records)
-    for protocol in {record.identity["protocol"] for record in records}:
-        of = [i for i, r in enumerate(records) if r.identity["protocol"] == protocol]
-        contents = [(records[i].data, "".join(records[i].identity["data"].values())) for i in of]
+    for protocol in {record.identity.protocol for record in records}:
+        of = [i for i, r in enumerate(records) if r.identity.protocol == protocol]
+        contents = [(records[i].data, "".join(records[i].identity.data.values())) for i in of]
         for i, name in zip(of, _told_apart(contents), strict=True):
             names[i] = name
     return names
@@ -144,15 +139,15 @@ def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
     ]
 
 
-def column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
+def column_order(records: Sequence[EvaluationRecord], names: Sequence[str]) -> list[str]:
     """By protocol in order of appearance, then by layer from the image upwards."""
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
-    protocols = list(dict.fromkeys(r.identity["protocol"] for r in records))
+    protocols = list(dict.fromkeys(r.identity.protocol for r in records))
 
     def place(name: str) -> tuple[int, int, int]:
         record = records[names.index(name)]
-        layer = record.identity["layer"]
+        layer = record.identity.layer
         depth = layers.index(layer) if layer in layers else len(layers)
-        return protocols.index(record.identity["protocol"]), depth, names.index(name)
+        return protocols.index(record.identity.protocol), depth, names.index(name)
 
     return sorted(dict.fromkeys(names), key=place)

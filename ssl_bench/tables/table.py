@@ -19,7 +19,7 @@ from ssl_bench.errors import DataError, plain
 from ssl_bench.evaluation.intervals import LEVEL, Paired, holm, mean_interval
 from ssl_bench.files import write_atomically
 from ssl_bench.records.command import command_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.comparison import Measured, difference
 from ssl_bench.tables.footnotes import control_notes, data_notes, interval_of_one, metric_notes
 from ssl_bench.tables.names import (
@@ -29,7 +29,6 @@ from ssl_bench.tables.names import (
     column_order,
     rank,
     row_names,
-    shown_metrics,
 )
 from ssl_bench.tables.published import deviations, published_for
 
@@ -82,21 +81,21 @@ class Table:
     free: Sequence[str] = ()  # rows that need no encoder: baselines too
 
     @classmethod
-    def of(cls, records: Sequence[Record], workspace: Path | None = None) -> "Table":
+    def of(cls, records: Sequence[EvaluationRecord], workspace: Path | None = None) -> "Table":
         """The table of all these evaluations; records of the same cell are its seeds.
 
         With the `workspace` that holds their predictions, single seeds are compared over images.
         """
-        controls = [r for r in records if "control" in r.identity]
-        records = [r for r in records if "control" not in r.identity]
-        shown = [(record, metric) for record in records for metric in shown_metrics(record)]
+        controls = [r for r in records if r.identity.control is not None]
+        records = [r for r in records if r.identity.control is None]
+        shown = [(record, metric) for record in records for metric in record.shown]
         several = [record for record, _ in shown]
         rows, columns = row_names(several), column_names(shown)
         measured: dict[Place, dict[tuple[int, int], Measured]] = defaultdict(dict)
         for (record, metric), row, column in zip(shown, rows, columns, strict=True):
             one = Measured(record, metric, workspace)
             measured[row, column][one.seeds] = one
-        alone = [r.identity.get("encoder", "") is None for r in several]
+        alone = [r.identity.encoder is None for r in several]
         free = {row for row, a in zip(rows, alone, strict=True) if a}
         first = dict(zip(reversed(rows), reversed(several), strict=True))  # each row's first record
         ordered = sorted(first, key=lambda r: (r not in free, rank(first[r]), rows.index(r)))
@@ -153,7 +152,7 @@ class Table:
                 if baseline and rank(one) > place:
                     yield row, baseline
 
-    def _record(self, row: str) -> Record:
+    def _record(self, row: str) -> EvaluationRecord:
         """Any record of a row: its encoder is the same in all but the seed."""
         return next(one.record for c in self.columns for one in self.at(row, c))
 
@@ -238,7 +237,7 @@ class Table:
 
     def _halves(self, column: str) -> tuple[str, str]:
         """Protocol and data of a column, and its layer and metric."""
-        protocol = self.at_any(column).record.details["protocol"]
+        protocol = self.at_any(column).record.details.protocol
         layer, on, data = column.removeprefix(protocol).partition(" on ")
         return protocol + on + data, layer.strip() or protocol
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from scipy import stats
 
-from helpers.predictions import LESS, MORE, answers, fills, stored
+from helpers.predictions import LESS, MORE, answers, changed, fills, stored
 from ssl_bench import catalogue
-from ssl_bench.records.record import Provenance, Record
+from ssl_bench.records.record import EvaluationRecord, Provenance
 from ssl_bench.tables.table import LEADS, STALE, Table
 
 VALUES = {  # method -> top1 of seeds 0, 1, 2
@@ -27,29 +27,33 @@ def record(
         command="bench", finished=datetime.now(UTC), seconds=1, peak_memory_mb=1, device="cpu",
         python="3", packages={}, git_commit=None, git_dirty=None,
     )  # fmt: skip
-    return Record(
-        kind="evaluation",
-        key="0",
-        identity={
-            "protocol": "linear/logreg@1",
-            "layer": layer,
-            "config": {"seed": seed},
-            "data": {"train": digest, "test": digest},
-        },
-        method=method,
-        data=data,
-        metrics={"top1": top1, "top1_low": top1 - 2, "top1_high": top1 + 2},
-        details={
-            "metric": "top1",
-            "protocol": protocol or "linear/logreg@1",
-            "pretraining": {"seed": seed, **(settings or {})},
-            "pretraining_data": "scenes",
-            "pretraining_digest": digest,
-            "test_images": 100,
-            "skipped_images": [],
-        },
-        files={},
-        provenance=made,
+    return EvaluationRecord.model_validate(
+        {
+            "kind": "evaluation",
+            "key": "0",
+            "identity": {
+                "kind": "evaluation",
+                "protocol": "linear/logreg@1",
+                "layer": layer,
+                "config": {"seed": seed},
+                "encoder": {"run": method, "weights": "w", "spec": {}},
+                "data": {"train": digest, "test": digest},
+            },
+            "method": method,
+            "data": data,
+            "metrics": {"top1": top1, "top1_low": top1 - 2, "top1_high": top1 + 2},
+            "details": {
+                "metric": "top1",
+                "protocol": protocol or "linear/logreg@1",
+                "pretraining": {"seed": seed, **(settings or {})},
+                "pretraining_data": "scenes",
+                "pretraining_digest": digest,
+                "test_images": 100,
+                "skipped_images": [],
+            },
+            "files": {},
+            "provenance": made,
+        }
     )
 
 
@@ -95,8 +99,7 @@ def test_baselines_come_first_and_layers_from_the_image_up():
 def trained_on(method, images, seed, top1, **settings):
     """A record of an encoder that was pretrained on these images."""
     made = record(method, seed, top1, settings=settings)
-    details = {**made.details, "pretraining_data": images, "pretraining_digest": images}
-    return made.model_copy(update={"details": details})
+    return changed(made, details={"pretraining_data": images, "pretraining_digest": images})
 
 
 def test_a_baseline_is_the_one_of_the_same_images():
@@ -220,9 +223,9 @@ def test_missing_cells_are_dashes_and_files_are_written(tmp_path):
 
 def seen_by(protocol, digest, images):
     made = record("random", 0, 20.0, digest=digest, protocol=protocol)
-    identity = {**made.identity, "protocol": protocol}
-    details = {**made.details, "test_images": images, "pretraining_digest": "d"}
-    return made.model_copy(update={"identity": identity, "details": details})
+    return changed(
+        made, protocol=protocol, details={"test_images": images, "pretraining_digest": "d"}
+    )
 
 
 def test_protocols_that_see_one_set_in_other_forms_share_its_name():
@@ -291,8 +294,8 @@ def test_the_least_leads_where_less_is_better(tmp_path, said):
         stored(tmp_path, "near", fills(10, 15), protocol=protocol),
         stored(tmp_path, "far", fills(20, 18), protocol=protocol),
     ]
-    for record in made if said else []:
-        record.details["lower"] = ["l1", "l2"]
+    if said:
+        made = [changed(record, details={"lower": ["l1", "l2"]}) for record in made]
     table = Table.of(made, tmp_path)
     by_metric = {}
     for row, column in table.leading:
@@ -344,8 +347,7 @@ def stale_in(table):
 
 
 def test_an_older_protocols_number_is_stale():
-    made = record("random", 0, 20.0)
-    made.identity["protocol"] = made.details["protocol"] = "linear/logreg@0"
+    made = changed(record("random", 0, 20.0), protocol="linear/logreg@0")
     table = Table.of([made, record("random", 0, 21.0)])
     assert f"20.0 ± 2.0*{STALE}" in table.markdown()
     assert f"21.0 ± 2.0*{STALE}" not in table.markdown()
@@ -358,23 +360,19 @@ def test_an_older_protocols_number_is_stale():
 def test_a_number_of_an_older_pretext_is_stale():
     made = record("context-encoder", 0, 20.0)
     version = catalogue.pretext("context-encoder").version
-    made.details["pretext_version"] = version
-    assert not stale_in(Table.of([made]))
-    made.details["pretext_version"] = version - 1
-    (note,) = stale_in(Table.of([made]))
+    assert not stale_in(Table.of([changed(made, details={"pretext_version": version})]))
+    (note,) = stale_in(Table.of([changed(made, details={"pretext_version": version - 1})]))
     assert f"context-encoder version {version - 1}, which is {version} now" in note
 
 
 def test_a_protocol_or_pretext_that_is_not_installed_is_not_judged():
     made = record("somebodys", 0, 20.0)
-    made.identity["protocol"] = made.details["protocol"] = "somebodys/probe@7"
-    made.details["pretext_version"] = 3
+    made = changed(made, protocol="somebodys/probe@7", details={"pretext_version": 3})
     assert not stale_in(Table.of([made]))
 
 
 def test_every_form_marks_stale_numbers():
-    made = record("context-encoder", 0, 20.0)
-    made.details["pretext_version"] = 0
+    made = changed(record("context-encoder", 0, 20.0), details={"pretext_version": 0})
     table = Table.of([made, record("random", 0, 21.0)])
     assert table.markdown().count(STALE) == 1 + 1  # the cell and its note
     assert [line["stale"] for line in lines_of(table).values()] == ["False", "True"]
