@@ -70,7 +70,9 @@ def row_names(records: Sequence[Record]) -> list[str]:
     """
     described = [
         {**_pretraining(record), "on": source}
-        for record, source in zip(records, _told_apart(_pretraining_data(records)), strict=True)
+        for record, source in zip(
+            records, _marked_by_digest(_pretraining_data(records)), strict=True
+        )
     ]
     runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record, settings in zip(records, described, strict=True):
@@ -78,10 +80,10 @@ def row_names(records: Sequence[Record]) -> list[str]:
     names = []
     for record, settings in zip(records, described, strict=True):
         networks = runs[record.method]
-        telling = varying(networks[settings.get("arch")])
-        telling |= {"arch"} if len(networks) > 1 else set()
-        telling = sorted(telling & settings.keys(), key=_rank_of_setting)
-        marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in telling)
+        distinguishing = varying(networks[settings.get("arch")])
+        distinguishing |= {"arch"} if len(networks) > 1 else set()
+        distinguishing = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
+        marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in distinguishing)
         names.append(" ".join([record.method, *marks]))
     return names
 
@@ -128,12 +130,12 @@ def data_names(records: Sequence[Record]) -> list[str]:
     for protocol in {record.identity["protocol"] for record in records}:
         of = [i for i, r in enumerate(records) if r.identity["protocol"] == protocol]
         contents = [(records[i].data, "".join(records[i].identity["data"].values())) for i in of]
-        for i, name in zip(of, _told_apart(contents), strict=True):
+        for i, name in zip(of, _marked_by_digest(contents), strict=True):
             names[i] = name
     return names
 
 
-def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
+def _marked_by_digest(named: Sequence[tuple[str, str | None]]) -> list[str]:
     """Each name, with a mark of its digest where other digests go by the same name."""
     digests: dict[str, set[str | None]] = defaultdict(set)
     for name, digest in named:
