@@ -109,8 +109,8 @@ def evaluation_command(name: str) -> click.Command:
         help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
     )
     @click.option("--weights",
-                  help="Weights of timm:NAME, torchvision:NAME or alexnet from a file, or from an "
-                  "installed package (package:NAME).")  # fmt: skip
+                  help="Weights of timm:NAME, torchvision:NAME or an own network from a file, or "
+                  "from an installed package (package:NAME).")  # fmt: skip
     @click.option("--image-size", type=int,
                   help="Side of the input of timm:NAME and torchvision:NAME. "
                   "[default: their own]")  # fmt: skip
