@@ -25,6 +25,7 @@ class Autoencoder(Pretext):
 
     Config = PretextConfig
     version = 1
+    baseline = 1
 
     def __init__(
         self, config: PretextConfig, encoder: Encoder, normalization: Normalization

@@ -13,3 +13,4 @@ class RandomInit(Pretext):
 
     Config = EncoderConfig
     version = 1
+    baseline = 0

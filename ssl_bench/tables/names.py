@@ -3,21 +3,37 @@
 A name says what tells its row or column apart from the others of the table, and no more.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from ssl_bench import catalogue
 from ssl_bench.files import key_of
 from ssl_bench.records.record import Record
-from ssl_bench.training.pretext import EncoderConfig, TrainConfig
 
-BASELINES = ("random", "autoencoder")
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
 
 
-def rank(record: Record) -> int:
+@cache
+def baseline_place(method: str) -> int | None:
+    """The place of a pretext among the baselines, 0 first; None for what is none.
+
+    A pretext that is not installed, or fails to import, is no baseline here.
+    """
+    if method not in catalogue.names("pretext"):
+        return None
+    try:
+        return catalogue.pretext(method).baseline
+    except Exception:  # whatever another's package raises: its rows are still rows
+        return None
+
+
+def rank(record: Record) -> float:
     """Baselines first, as in the paper's tables."""
-    return BASELINES.index(record.method) if record.method in BASELINES else len(BASELINES)
+    place = baseline_place(record.method)
+    return float("inf") if place is None else place
 
 
 def baseline_of(row: Record, candidates: Mapping[str, Record]) -> str | None:
@@ -26,6 +42,8 @@ def baseline_of(row: Record, candidates: Mapping[str, Record]) -> str | None:
     It has the same network, size and kind of starting weights; if several have, it saw the same
     images. None if that does not leave one.
     """
+    from ssl_bench.training.pretext import EncoderConfig  # imports torch, which tables do not need
+
     settings = _pretraining(row)
     shared = EncoderConfig.model_fields.keys() - HIDDEN
     alike = {
@@ -89,6 +107,8 @@ def row_names(records: Sequence[Record]) -> list[str]:
 
 
 def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
+    from ssl_bench.training.pretext import TrainConfig
+
     return name == "on", name in TrainConfig.model_fields, name
 
 
@@ -147,14 +167,48 @@ def _marked_by_digest(named: Sequence[tuple[str, str | None]]) -> list[str]:
 
 
 def column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
-    """By protocol in order of appearance, then by layer from the image upwards."""
-    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
-    protocols = list(dict.fromkeys(r.identity["protocol"] for r in records))
+    """By protocol in order of appearance, networks apart, then by layer from the image upwards."""
+    protocols: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record, name in zip(records, names, strict=True):
+        protocols[record.identity["protocol"]][name].append(record)
+    return [
+        column
+        for columns in protocols.values()
+        for part in connected({n: {_network(r) for r in found} for n, found in columns.items()})
+        for column in _upwards({name: columns[name] for name in part})
+    ]
 
-    def place(name: str) -> tuple[int, int, int]:
-        record = records[names.index(name)]
-        layer = record.identity["layer"]
-        depth = layers.index(layer) if layer in layers else len(layers)
-        return protocols.index(record.identity["protocol"]), depth, names.index(name)
 
-    return sorted(dict.fromkeys(names), key=place)
+def connected(held: Mapping[str, set[Any]]) -> list[list[str]]:
+    """The names in parts that hold nothing in common, each where its first name stands."""
+    parts: list[tuple[list[str], set[Any]]] = []
+    for name, own in held.items():
+        # A name may join parts that had nothing in common until it came.
+        joined = [part for part in parts if part[1] & own]
+        parts = [part for part in parts if part not in joined]
+        parts.append(
+            ([*(n for names, _ in joined for n in names), name], own.union(*(h for _, h in joined)))
+        )
+    order = list(held)
+    return sorted((names for names, _ in parts), key=lambda names: order.index(names[0]))
+
+
+def _network(record: Record) -> Any:
+    return (record.identity.get("encoder") or {}).get("spec", {}).get("arch")
+
+
+def _upwards(columns: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Columns by the depth of their layers; where a record does not say it, by the layers' names.
+
+    Names with a number come first, in the order of people (block9 before block10), the others as
+    they came.
+    """
+    depths = {n: [r.details.get("depth") for r in found] for n, found in columns.items()}
+    if all(None not in known for known in depths.values()):
+        return sorted(columns, key=lambda name: min(depths[name]))
+    return sorted(columns, key=lambda name: _natural(columns[name][0].identity["layer"]))
+
+
+def _natural(layer: str) -> tuple[bool, list[tuple[str, int]]]:
+    pieces = re.findall(r"(\D*)(\d+)", layer)
+    return not pieces, [(text, int(number)) for text, number in pieces]

@@ -18,8 +18,8 @@ from ssl_bench.evaluation.intervals import LEVEL, Paired, holm, mean_interval
 from ssl_bench.records.record import Record
 from ssl_bench.tables.measured import Measured, paired_difference
 from ssl_bench.tables.names import (
-    BASELINES,
     baseline_of,
+    baseline_place,
     column_names,
     column_order,
     rank,
@@ -137,7 +137,11 @@ class Table:
         encoders = {row: self._record(row) for row in self.rows if row not in self.free}
         for baseline in self.free:
             yield from ((row, baseline) for row in encoders)
-        for place, method in enumerate(BASELINES):
+        # Rows stand in order of their rank, so that these methods come baseline by baseline.
+        for method in dict.fromkeys(one.method for one in encoders.values()):
+            place = baseline_place(method)
+            if place is None:
+                continue
             candidates = {row: one for row, one in encoders.items() if one.method == method}
             for row, one in encoders.items():
                 baseline = baseline_of(one, candidates)

@@ -101,6 +101,7 @@ class Pretext(nn.Module, ABC):
 
     Config: ClassVar[type[EncoderConfig]]
     version: ClassVar[int]  # raised when a change makes other weights of the same settings
+    baseline: ClassVar[int | None] = None  # place among the baselines of tables; 0: the floor
 
     def __init__(self, config: Any, encoder: Encoder, normalization: Normalization) -> None:
         super().__init__()
