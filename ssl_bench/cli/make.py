@@ -22,7 +22,7 @@ from ssl_bench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ssl_bench.records.record import Record
+    from ssl_bench.records.record import EvaluationRecord, PretrainRecord
 
 
 # ---- pretext → encoder
@@ -64,17 +64,17 @@ def pretrain() -> None:
     """Train an encoder without labels; a killed run continues."""
 
 
-def _show_run(record: Any, workspace: Path) -> None:
+def _show_run(record: "PretrainRecord", workspace: Path) -> None:
     from ssl_bench.progress import is_main_process
     from ssl_bench.records.workspace import folder_of
 
     if not is_main_process():
         return
     loss = "".join(f", {name} {value:.4g}" for name, value in record.metrics.items())
-    training = record.details.get("training")
+    training = record.details.training
     speed = f", {training['images_per_second']:.0f} images/s" if training else ""
     wait = f", {training['data_wait']:.1%} waiting for data" if training else ""
-    skipped = record.details["skipped_images"]
+    skipped = record.details.skipped_images
     plural = "s" if len(skipped) != 1 else ""
     left = f", {len(skipped)} bad image{plural} skipped" if skipped else ""
     click.echo(f"{record.method}@{record.key[:12]} on {record.data}{loss}{speed}{wait}{left}")
@@ -189,7 +189,9 @@ def export(suite: str, out: Path, workspace: Path, **options: Any) -> None:
         click.echo(f"wrote {path}", err=True)
 
 
-def _suite_records(suite: str, workspace: Path, finished: bool, **options: Any) -> "list[Record]":
+def _suite_records(
+    suite: str, workspace: Path, finished: bool, **options: Any
+) -> "list[EvaluationRecord]":
     """The evaluations of a suite; the missing ones are made, unless `finished`."""
     from ssl_bench.evaluation.suite import read_suite, suite_records
 

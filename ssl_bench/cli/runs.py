@@ -20,7 +20,7 @@ def run_lines(workspace: Path) -> list[str]:
         if record.kind == "pretrain":
             name = f"{record.method}@{record.key[:12]} on {record.data}"
         else:
-            name = f"{record.identity['protocol']} {record.identity['layer']} of {record.method}"
+            name = f"{record.identity.protocol} {record.identity.layer} of {record.method}"
         first = next(iter(record.metrics.items()), None)
         result = f"{first[0]} {first[1]:.4g}" if first else ""
         when = f"{record.provenance.finished:%Y-%m-%d %H:%M}"

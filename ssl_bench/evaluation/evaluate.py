@@ -23,7 +23,12 @@ from ssl_bench.evaluation.features import Features, extract, feature_bytes
 from ssl_bench.evaluation.harness import Evaluation, Harness, Outcome, Point, Probe, Subject
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.progress import is_main_process, progress, say
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import (
+    Control,
+    EvaluationDetails,
+    EvaluationIdentity,
+    EvaluationRecord,
+)
 from ssl_bench.records.workspace import Run, write_predictions
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
 from ssl_bench.training.pretext import TrainConfig
@@ -58,7 +63,7 @@ class _Job:
     harness: Harness
     images: _Images
     point: Point
-    run: Run
+    run: Run[EvaluationRecord]
     control: bool = False
 
     @property
@@ -77,7 +82,7 @@ def evaluate(
     skip_bad_images: bool = False,
     controls: bool = False,
     finished: bool = False,
-) -> list[Record]:
+) -> list[EvaluationRecord]:
     """One record per harness and layer; the missing ones are made in one go, unless `finished`.
 
     With `controls`, each probe also runs once with shuffled training labels, at the last of its
@@ -169,24 +174,29 @@ class _Work:
         reference = self.encoder
         return Subject(reference.encoder, reference.spec, layers, reference.pretext)
 
-    def _run(self, harness: Harness, images: _Images, point: Point, control: bool = False) -> Run:
-        identity = {
-            "kind": "evaluation",
-            "protocol": harness.protocol,
-            "config": harness.config.model_dump(mode="json"),
-            "layer": point.key,
-            "encoder": None if point.free else self.encoder.identity,
-            "data": {"train": images.train.index.digest, "test": images.test.index.digest},
-        }
+    def _run(
+        self, harness: Harness, images: _Images, point: Point, control: bool = False
+    ) -> Run[EvaluationRecord]:
+        # What does not apply is not set at all: the key is of what is set.
+        optional: dict[str, Any] = {}
         name = f"{harness.protocol.partition('@')[0]}-{point.key}"
         if point.free:  # of the encoder it takes the size of the images
-            identity["image_size"] = self.encoder.spec.image_size
+            optional["image_size"] = self.encoder.spec.image_size
         else:
             name += f"-{self.encoder.name}"
         if control:
-            identity["control"] = SHUFFLED
+            optional["control"] = SHUFFLED
             name = f"control-{name}"
-        return Run(self.workspace, "evaluation", name, identity)
+        identity = EvaluationIdentity(
+            kind="evaluation",
+            protocol=harness.protocol,
+            config=harness.config.model_dump(mode="json"),
+            layer=point.key,
+            encoder=None if point.free else self.encoder.identity,
+            data={"train": images.train.index.digest, "test": images.test.index.digest},
+            **optional,
+        )
+        return Run(self.workspace, EvaluationRecord, name, identity)
 
     def do(self, jobs: Sequence[_Job]) -> None:
         """Carry out all jobs; the first error is raised when the others are recorded."""
@@ -257,44 +267,51 @@ class _Work:
                     f"{name}: {len(rows)} predictions for {len(images.test)} test images"
                 )
         write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
-        harness, run = job.harness, None if job.point.free else self.encoder.run
-        metrics = harness.score(outcome.predictions)
-        details = {
-            "protocol": " ".join([harness.protocol, *harness.config.deviations()]),
-            "metric": harness.metric,
-            "shown": list(harness.shown),
-            "column": job.point.column,
-            "encoder": None if job.point.free else self.encoder.name,
-            "asked_layer": job.point.layer,
-            "units": dict(harness.units),
-            "digits": dict(harness.digits),
-            "lower": sorted(harness.lower),
-            "interval": harness.interval,
-            "selection": dict(outcome.selection),
-            "test_images": len(images.test),
-            "skipped_images": images.test.index.skipped,
-            "skipped_training_images": images.train.index.skipped,
-            "duplicates": images.duplicates,
-            "pretraining": run.identity["config"] if run else None,
-            "pretext_version": run.identity["version"] if run else None,
-            "pretraining_data": run.data if run else None,
-            "pretraining_digest": run.identity["data"] if run else None,
-            "train_images": len(images.train),
-            **more,
-        }
+        metrics = job.harness.score(outcome.predictions)
         if job.control:
-            details["control"] = _against_chance(harness, outcome, metrics[harness.metric])
+            value = metrics[job.harness.metric]
+            more = {**more, "control": _against_chance(job.harness, outcome, value)}
         job.run.finish(
             method=job.point.row,
             data=self.dataset.name,
             metrics=metrics,
-            details=details,
+            details=self._details(job, outcome, more),
             started=started,
             device=device_name(),
         )
 
+    def _details(self, job: _Job, outcome: Outcome, more: Mapping[str, Any]) -> EvaluationDetails:
+        """What the record says beside the numbers; `more` is set only where there is some."""
+        harness, images, layers = job.harness, job.images, self.encoder.encoder.layers
+        encoder = None if job.point.free else self.encoder
+        run = encoder.run if encoder else None
+        return EvaluationDetails(
+            protocol=" ".join([harness.protocol, *harness.config.deviations()]),
+            metric=harness.metric,
+            shown=list(harness.shown),
+            column=job.point.column,
+            encoder=encoder.name if encoder else None,
+            asked_layer=job.point.layer,
+            depth=layers.index(job.layer) if job.layer in layers else None,
+            units=dict(harness.units),
+            digits=dict(harness.digits),
+            lower=sorted(harness.lower),
+            interval=harness.interval,
+            selection=dict(outcome.selection),
+            test_images=len(images.test),
+            skipped_images=images.test.index.skipped,
+            skipped_training_images=images.train.index.skipped,
+            duplicates=images.duplicates,
+            pretraining=run.identity.config if run else None,
+            pretext_version=run.identity.version if run else None,
+            pretraining_data=run.data if run else None,
+            pretraining_digest=run.identity.data if run else None,
+            train_images=len(images.train),
+            **more,
+        )
 
-def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[str, Any]:
+
+def _against_chance(harness: Harness, outcome: Outcome, value: float) -> Control:
     """What the same predictions score when they know nothing; `z` is how far the control is above.
 
     With shuffled training labels the classes are interchangeable, so the test labels are permuted
@@ -317,12 +334,12 @@ def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[st
         means.append(float(np.mean(scores)))
         spreads.append(float(np.std(scores, ddof=1)))
     chance, spread = max(means), max(spreads)
-    return {
-        "kind": SHUFFLED,
-        "chance": round(chance, 3),
-        "spread": round(spread, 3),
-        "z": round((value - chance) / max(spread, 1e-9), 2),
-    }
+    return Control(
+        kind=SHUFFLED,
+        chance=round(chance, 3),
+        spread=round(spread, 3),
+        z=round((value - chance) / max(spread, 1e-9), 2),
+    )
 
 
 def _renamed(known: np.ndarray, random: np.random.Generator) -> np.ndarray:

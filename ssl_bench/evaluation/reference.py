@@ -12,7 +12,6 @@ Images are normalised as the weights' own configuration says.
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.encoders.build import LIBRARIES, SIZES, EncoderSpec, build_encoder, own_spec
@@ -20,7 +19,7 @@ from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.weights import load_encoder, load_foreign, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EncoderIdentity, PretrainRecord
 from ssl_bench.records.workspace import find_run, folder_of, read_records
 from ssl_bench.training.build import open_pretext
 from ssl_bench.training.pretext import Pretext
@@ -39,7 +38,7 @@ class Reference:
         weights: str | None = None,
         image_size: int | None = None,
     ) -> None:
-        self.run: Record | None = None
+        self.run: PretrainRecord | None = None
         self.missing: Path | None = None  # the weights of a run that came without them
         self._workspace = workspace
         self._pretext: Pretext | None = None
@@ -61,7 +60,7 @@ class Reference:
         else:
             self._open_run(text, workspace)
         if self.run and self.missing:
-            self.digest = self.run.details["encoder"]["digest"]
+            self.digest = self.run.details.encoder.digest
             return
         self.digest = weights_digest(self.encoder.state_dict())
         if self.run:
@@ -87,13 +86,13 @@ class Reference:
         return self._pretext
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> EncoderIdentity:
         """What of the encoder determines a number."""
-        return {
-            "run": self.run.key if self.run else self.name,
-            "weights": self.digest,
-            "spec": self.spec.plain(),
-        }
+        return EncoderIdentity(
+            run=self.run.key if self.run else self.name,
+            weights=self.digest,
+            spec=self.spec.plain(),
+        )
 
     def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:
         own = own_spec(text)
@@ -132,20 +131,19 @@ class Reference:
             return
         self.missing = weights  # an imported run: its numbers are read, and no more are made
         try:
-            self.spec = EncoderSpec.model_validate(self.run.details["encoder"]["spec"])
+            self.spec = EncoderSpec.model_validate(self.run.details.encoder.spec)
         except ValueError as error:
             raise DataError(f"{weights.parent}: its record describes no encoder") from error
         self.encoder = build_encoder(self.spec)
 
     def _check_run(self, text: str, workspace: Path) -> None:
         assert self.run is not None
-        if self.digest != self.run.details["encoder"]["digest"]:
+        if self.digest != self.run.details.encoder.digest:
             raise DataError(
                 f"the weights of {text} are not those that its record names: "
                 f"remove {folder_of(workspace, self.run)} and pretrain again"
             )
-        trained = "training" in self.run.details
-        if trained and self.digest == self.run.details["encoder"]["start"]:
+        if self.run.details.training and self.digest == self.run.details.encoder.start:
             say(f"warning: {text} equals its random initialisation")
 
 
@@ -186,7 +184,7 @@ def newest_that_inpaints(workspace: Path) -> str:
     return f"{runs[-1].method}@{runs[-1].key[:12]}"
 
 
-def _class_of(record: Record) -> type[Pretext] | None:
+def _class_of(record: PretrainRecord) -> type[Pretext] | None:
     """The pretext that made a run, if it is still installed."""
     known = record.method in catalogue.names("pretext")
     return catalogue.pretext(record.method) if known else None

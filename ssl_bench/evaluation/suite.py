@@ -43,7 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ssl_bench import catalogue
 from ssl_bench.errors import Busy, DataError, UsageError, unknown
 from ssl_bench.progress import say
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -292,14 +292,14 @@ def suite_records(
     *,
     skip_bad_images: bool = False,
     finished: bool = False,
-) -> list[Record]:
+) -> list[EvaluationRecord]:
     """All evaluations of a suite; those that are missing are made now, unless `finished`.
 
     What another process is at is left for later, so that several processes on one workspace share
     a suite. Raises DataError if there is no number.
     """
     at_work = _AtWork(suite, workspace, runtime, skip_bad_images, finished)
-    found = dict[int, list[Record]]()
+    found = dict[int, list[EvaluationRecord]]()
     left = dict(enumerate(suite.plan, start=1))
     total = len(left)
     wait = False
@@ -332,7 +332,7 @@ class _AtWork:
     skip_bad_images: bool
     finished: bool
 
-    def do(self, step: Step, *, wait: bool) -> list[Record]:
+    def do(self, step: Step, *, wait: bool) -> list[EvaluationRecord]:
         """A step's records. Raises Busy where another process is at it, unless it may `wait`."""
         from ssl_bench.evaluation.reference import Reference
 
@@ -371,7 +371,7 @@ class _AtWork:
         entry = PretrainEntry(method=FLOOR)
         return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
 
-    def measure(self, step: Step, encoder: "Reference") -> list[Record]:
+    def measure(self, step: Step, encoder: "Reference") -> list[EvaluationRecord]:
         """A step's evaluations of one encoder: those on the same images share a pass over them."""
         from ssl_bench.evaluation.evaluate import evaluate
 

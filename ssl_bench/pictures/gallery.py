@@ -145,7 +145,7 @@ class Gallery:
     @cached_property
     def labels(self) -> list[str]:
         """Each encoder's name, and the settings that tell runs of one method apart."""
-        configs = [dict(r.run.identity["config"]) if r.run else {} for r in self.encoders]
+        configs = [dict(r.run.identity.config) if r.run else {} for r in self.encoders]
         labels = []
         for reference, config in zip(self.encoders, configs, strict=True):
             same = [

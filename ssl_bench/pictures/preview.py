@@ -9,7 +9,7 @@ from ssl_bench.counter import Randomness
 from ssl_bench.data.store.squares import open_store
 from ssl_bench.pictures.plots import picture_grid
 from ssl_bench.progress import say
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import PretrainRecord
 from ssl_bench.records.workspace import folder_of
 from ssl_bench.training.build import open_pretext
 from ssl_bench.training.pretext import Previewable
@@ -18,7 +18,7 @@ SHOWN = 8  # images in a preview
 
 
 def draw_preview(
-    record: Record, workspace: Path, data: str, *, skip_bad_images: bool = False
+    record: PretrainRecord, workspace: Path, data: str, *, skip_bad_images: bool = False
 ) -> None:
     """Draw `preview.png` in the run's folder, from its weights and images of `data`."""
     folder = folder_of(workspace, record)
@@ -33,6 +33,6 @@ def draw_preview(
     # The run's seed at step 0: what is drawn here is what the first step drew.
     rows = pretext.preview(images, Randomness(pretext.config.seed, 0, torch.arange(len(chosen))))
     path = folder / "preview.png"
-    steps = record.identity["config"]["steps"]
+    steps = record.identity.config["steps"]
     picture_grid(rows, path, f"{record.method}, {record.data}, {steps} steps")
     say(f"preview: {path}")

@@ -13,7 +13,7 @@ from typing import Any
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records.protocols import harness_class, protocol, settings_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord, Record
 from ssl_bench.records.workspace import read_records
 
 
@@ -36,58 +36,61 @@ def command_of(record: Record) -> str:
             catalogue.pretext(record.method).Config,
         )
     else:
-        harness = harness_class(record.identity["protocol"])
+        harness = harness_class(record.identity.protocol)
         if harness is None:
-            raise DataError(f"{record.identity['protocol']} is not installed")
+            raise DataError(f"{record.identity.protocol} is not installed")
         words, config = protocol(harness.protocol).command.split(), harness.Config
-        encoder = record.identity.get("encoder")  # none: it is made beside whatever is there
-        words += [*(["--encoder", _encoder(record)] if encoder else []), *_layer(record)]
+        if record.identity.encoder:  # a number without one is made beside whatever is there
+            words += ["--encoder", encoder_reference(record)]
+        words += ["--layer", record.asked_layer] if record.asked_layer else []
     settings_of(config, record)
     words += ["--data", record.data]
-    for name, value in settings_to_say(config, record.identity["config"]).items():
+    for name, value in settings_to_state(config, record.identity.config).items():
         flag = f"--{name.replace('_', '-')}"
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words += [flag] if value is True else [flag, text]
     return shlex.join(words)
 
 
-def settings_to_say(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that must be said for `config` to have these values; a default may follow."""
+def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must be stated for `config` to have these values.
+
+    One default may follow from another setting, so a setting is stated only if it comes out wrong
+    with those stated so far.
+    """
     known = {k: v for k, v in values.items() if k in config.model_fields}
-    said: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     for _ in known:
-        made = config(**said).model_dump(mode="json")
+        made = config(**stated).model_dump(mode="json")
         if made.get("precision") == "auto" and known.get("precision") == "32":
             made["precision"] = "32"
-        wrong = [k for k, v in known.items() if made[k] != v and k not in said]
+        wrong = [k for k, v in known.items() if made[k] != v and k not in stated]
         if not wrong:
             break
-        said |= {k: known[k] for k in wrong}
-    return said
+        stated |= {k: known[k] for k in wrong}
+    return stated
 
 
-def _encoder(record: Record) -> str:
-    """A reference to the encoder."""
-    encoder = record.identity["encoder"]
-    if record.details.get("pretraining"):
-        return f"{record.details.get('encoder') or record.method}@{encoder['run'][:12]}"
-    return str(encoder["run"])
-
-
-def _layer(record: Record) -> list[str]:
-    layer = record.details.get("asked_layer", record.identity["layer"])
-    return ["--layer", layer] if layer else []
+def encoder_reference(record: EvaluationRecord) -> str:
+    """What `--encoder` takes to have the record's encoder. ValueError for a record without one."""
+    encoder = record.identity.encoder
+    if encoder is None:
+        raise ValueError(f"run {record.key[:12]} has no encoder")
+    if record.details.pretraining:
+        return f"{record.details.encoder or record.method}@{encoder.run[:12]}"
+    return encoder.run
 
 
 def lines_of(record: Record) -> Iterator[str]:
     """All that a record says, for a person."""
     yield f"{record.kind} {record.key}"
-    made = "made by a suite's controls; without them" if "control" in record.identity else "made"
+    control = record.kind == "evaluation" and record.identity.control
+    made = "made by a suite's controls; without them" if control else "made"
     yield f"{made} again by: {command_of(record)}"
     for title, content in (
         ("metrics", record.metrics),
-        ("identity", record.identity),
-        ("details", record.details),
+        ("identity", record.identity.plain()),
+        ("details", record.details.plain()),
         ("provenance", record.provenance.model_dump(mode="json")),
         ("files", record.files),
     ):

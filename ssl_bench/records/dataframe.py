@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ssl_bench.errors import UsageError
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import read_records, workspaces_below
 
 SIDES = ("_low", "_high")
@@ -25,21 +25,21 @@ def frame_of(path: Path) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _lines(record: Record, workspace: Path) -> list[dict[str, Any]]:
-    metrics, encoder = record.metrics, record.identity.get("encoder") or {}
+def _lines(record: EvaluationRecord, workspace: Path) -> list[dict[str, Any]]:
+    metrics, encoder = record.metrics, record.identity.encoder
     shared = {
         "key": record.key,
         "method": record.method,
-        "protocol": record.details["protocol"],
-        "layer": record.identity["layer"],
+        "protocol": record.details.protocol,
+        "layer": record.identity.layer,
         "data": record.data,
     }
     rest = {
-        "pretraining_seed": (record.details.get("pretraining") or {}).get("seed"),
-        "seed": record.identity["config"]["seed"],
-        "encoder": encoder.get("run"),
-        "control": record.identity.get("control"),
-        "test_images": record.details["test_images"],
+        "pretraining_seed": (record.details.pretraining or {}).get("seed"),
+        "seed": record.identity.config["seed"],
+        "encoder": encoder.run if encoder else None,
+        "control": record.identity.control,
+        "test_images": record.details.test_images,
         "finished": record.provenance.finished,
         "workspace": str(workspace),
     }

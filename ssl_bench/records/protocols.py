@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError, unknown
 from ssl_bench.files import key_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord, Record
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ def protocol(name: str) -> Protocol:
     return known[base]
 
 
-def stale(record: Record) -> str | None:
+def stale(record: EvaluationRecord) -> str | None:
     """Why an evaluation's number would come out otherwise today; None if it would not.
 
     A protocol that is not installed is not judged.
     """
-    name, _, version = str(record.identity.get("protocol", "")).partition("@")
+    name, _, version = record.identity.protocol.partition("@")
     current = protocols().get(name)
     if current is not None and str(current.version) != version:
         return f"made by {name}@{version}, which is {current.printed} now"
-    method, made_by = record.method, record.details.get("pretext_version")
+    method, made_by = record.method, record.details.pretext_version
     if made_by is not None and method in catalogue.names("pretext"):
         now = catalogue.pretext(method).version
         if now != made_by:
@@ -98,10 +98,10 @@ def stale(record: Record) -> str | None:
     return None
 
 
-def harness_of(record: Record) -> Any:
+def harness_of(record: EvaluationRecord) -> Any:
     """The harness that made a record, with its settings; None where it is not installed."""
-    harness = harness_class(record.identity["protocol"])
-    if harness is None or harness.protocol != record.identity["protocol"]:
+    harness = harness_class(record.identity.protocol)
+    if harness is None or harness.protocol != record.identity.protocol:
         return None
     return harness(settings_of(harness.Config, record))
 
@@ -109,7 +109,7 @@ def harness_of(record: Record) -> Any:
 def settings_of(config: Any, record: Record) -> Any:
     """The settings in a record's identity; DataError for those that `config` does not take."""
     try:
-        return config(**record.identity["config"])
+        return config(**record.identity.config)
     except ValidationError as error:
         raise DataError(
             f"run {record.key[:12]}: its settings are not those of {config.__name__}"

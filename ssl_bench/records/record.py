@@ -1,59 +1,138 @@
-"""The record: one finished run with all that made it."""
+"""The record: one finished run with all that made it, as its `record.json` holds it.
 
-import platform
-import re
-import resource
-import shlex
-import subprocess
-import sys
-import time
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Literal
+The models are the record's own fields: what a file lacks, or has in another type, is refused as it
+is read, and nothing is converted, so that what is written again is what was read. A default stands
+for what the records of an earlier version did not say. Unknown names are kept (`extra="allow"`): a
+later version's identity has the key that its record says, and its details can be shown.
+"""
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, field_validator
+import unicodedata
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
+
+from ssl_bench.records.provenance import Provenance
 
 Kind = Literal["pretrain", "evaluation"]
-PACKAGES = (
-    "ssl-bench",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning-fabric",
-    "numpy",
-    "scikit-learn",
-)
+Digits = Annotated[int, Field(ge=0, le=9)]
 
 
-class Provenance(BaseModel):
-    """How, when and on what a run was made; none of it is part of the key.
+class Part(BaseModel):
+    """A part of a record. Strict: `5` is no text, and a text is no number."""
 
-    `seconds` and `peak_memory_mb` are those of the process that finished it.
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    def plain(self) -> dict[str, Any]:
+        """What is set, and nothing else, as JSON has it: of an identity, what its key is of."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class PretrainIdentity(Part):
+    """All that determines an encoder's weights.
+
+    `config` are the settings of the pretext `method`, which may not be installed here; `version` is
+    the pretext's, `data` the digest of the images.
     """
 
-    command: str  # as typed, but for the folders of the machine it was typed on
-    finished: datetime
-    seconds: float
-    peak_memory_mb: int
-    device: str
-    python: str
-    packages: dict[str, str]
-    git_commit: str | None
-    git_dirty: bool | None
-
-    @field_validator("command")
-    @classmethod
-    def _without_folders(cls, typed: str) -> str:
-        """`folder:/home/me/photos` becomes `folder:…/photos`: records are made to be shared."""
-        return _FOLDERS.sub(r"\1…/", typed)
+    kind: Literal["pretrain"]
+    method: str
+    version: int
+    config: dict[str, Any]
+    data: str
 
 
-_FOLDERS = re.compile(r"""(^|[\s:=,'"])(?:~|\.{1,2})?/(?:[^/\s:=,'"]+/)*""")
+class SavedEncoder(Part):
+    """The encoder of a pretraining: `spec` is an EncoderSpec, `digest` that of its weights.
+
+    `start` is the digest of the weights before training: the `random` row of a table.
+    """
+
+    spec: dict[str, Any]
+    digest: str
+    start: str
 
 
-class Record(BaseModel):
+class PretrainDetails(Part):
+    """What explains a pretraining.
+
+    `training` (speed, waiting, devices) is of a pretext that the loop trained, `fit` whatever one
+    that is fitted says of it.
+    """
+
+    skipped_images: list[str]
+    images: int | None = None
+    training: dict[str, Any] | None = None
+    fit: dict[str, Any] | None = None
+    encoder: SavedEncoder
+
+
+class EncoderIdentity(Part):
+    """The encoder under evaluation: `weights` is their digest, `spec` an EncoderSpec.
+
+    `run` is the key of a pretraining, or the reference of an encoder from elsewhere.
+    """
+
+    run: str
+    weights: str
+    spec: dict[str, Any]
+
+
+class EvaluationIdentity(Part):
+    """All that determines an evaluation's numbers.
+
+    `config` are the harness's settings. `layer` is the key of a harness's Point: a layer, or what
+    the harness calls a point of its own. Without an encoder (a fill by the mean colour, say) there
+    is the `image_size` instead. `control` says which one, if it is any.
+    """
+
+    kind: Literal["evaluation"]
+    protocol: str
+    config: dict[str, Any]
+    layer: str
+    encoder: EncoderIdentity | None
+    data: dict[str, str]  # digests of the images, by split
+    image_size: int | None = None
+    control: str | None = None
+
+
+class Control(Part):
+    """How a run with shuffled training labels stands to chance: `z` in standard deviations."""
+
+    kind: str = ""
+    chance: float
+    spread: float
+    z: float
+
+
+class EvaluationDetails(Part):
+    """What explains an evaluation's numbers, and what tables take from it without asking."""
+
+    protocol: str  # as printed: with the settings that deviate from it
+    metric: str  # the headline
+    shown: list[str] = []  # metrics that tables show; none: the headline
+    column: str | None = None  # behind the protocol's name; None: the layer
+    encoder: str | None = None  # as it was referred to; None without one
+    asked_layer: str | None = None  # the layer to ask for to have it, "" for none; None: the layer
+    depth: int | None = None  # place of the layer among the encoder's; None where it is none
+    units: dict[str, str] = {}  # of metrics that are not percent
+    digits: dict[str, Digits] = {}  # behind the point, of metrics where it is not one
+    lower: list[str] | None = None  # metrics of which less is better; None: not said
+    interval: str = "over the test images, Wilson's"  # what the 95 % intervals are
+    selection: dict[str, Any] = {}  # what was chosen, on which split, and all that lost
+    test_images: int
+    skipped_images: list[str]
+    skipped_training_images: list[str] = []
+    duplicates: list[str] = []  # test images that are training images too
+    pretraining: dict[str, Any] | None = None  # settings of the encoder's pretext
+    pretext_version: int | None = None
+    pretraining_data: str | None = None  # name and digest of the pretext's images
+    pretraining_digest: str | None = None
+    train_images: int | None = None
+    control: Control | None = None
+
+
+class _Record(BaseModel, extra="forbid", frozen=True):
     """One finished run. `key` is the digest of `identity`.
 
     identity    all that determines the result: configuration, versions, digests of data and weights
@@ -64,59 +143,87 @@ class Record(BaseModel):
     files       SHA-256 of each file beside the record
     """
 
-    model_config = ConfigDict(extra="forbid")
     schema_version: Literal[1] = 1
     kind: Kind
     key: str
-    identity: dict[str, Any]
+    identity: Part
     method: str
     data: str
     metrics: dict[str, FiniteFloat]
-    details: dict[str, Any]
+    details: Part
     files: dict[str, str]
     provenance: Provenance
 
     @property
     def text(self) -> str:
         """The content of record.json."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=2, exclude_unset=True) + "\n"
 
 
-def provenance_of(started: float, device: str) -> Provenance:
-    commit, dirty = _git()
-    return Provenance(
-        command=shlex.join(["bench", *sys.argv[1:]]),
-        finished=datetime.now(UTC),
-        seconds=round(time.monotonic() - started, 2),
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        device=device,
-        python=platform.python_version(),
-        packages=_packages(),
-        git_commit=commit,
-        git_dirty=dirty,
-    )
+class PretrainRecord(_Record, frozen=True):
+    """A finished pretraining."""
+
+    kind: Literal["pretrain"]
+    identity: PretrainIdentity
+    details: PretrainDetails
 
 
-@cache
-def _packages() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+class EvaluationRecord(_Record, frozen=True):
+    """A finished evaluation of one encoder at one layer."""
+
+    kind: Literal["evaluation"]
+    identity: EvaluationIdentity
+    details: EvaluationDetails
+
+    @property
+    def column(self) -> str:
+        """What stands behind the protocol's name in a table."""
+        return self.identity.layer if self.details.column is None else self.details.column
+
+    @property
+    def asked_layer(self) -> str:
+        """The layer to ask for to have this number; empty for a point that takes none."""
+        asked = self.details.asked_layer
+        return self.identity.layer if asked is None else asked
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that tables show, a column each."""
+        return self.details.shown or [self.details.metric]
+
+    @model_validator(mode="after")
+    def _what_tables_take(self) -> "EvaluationRecord":
+        for name in {self.details.metric, *self.details.shown}:
+            ends = [f"{name}{side}" in self.metrics for side in ("_low", "_high")]
+            if name not in self.metrics or any(ends) != all(ends):
+                raise ValueError(f"no {name}, or half of its interval")
+        if "test" not in self.identity.data:
+            raise ValueError("no digest of the test images")
+        if self.identity.control is not None and self.details.control is None:
+            raise ValueError("a control that says nothing of chance")
+        return self
 
 
-@cache
-def _git() -> tuple[str | None, bool | None]:
-    """Commit of ssl-bench's own checkout, and whether tracked files differ from it."""
+Record = PretrainRecord | EvaluationRecord
+_ANY = TypeAdapter[Record](Annotated[Record, Field(discriminator="kind")])
 
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "-uno"))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
+def parse_record(text: bytes) -> Record:
+    """A record from the content of its file. ValueError for one that no command could use."""
+    record = _ANY.validate_json(text)
+    # A record may come from anybody: what steers a terminal is in none of ours.
+    if any(unicodedata.category(c) == "Cc" for t in _texts(record.model_dump()) for c in t):
+        raise ValueError("a text with control characters")
+    return record
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All names and texts in a JSON value."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, str):
+        yield value

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
 from zipfile import ZipFile
 
 import numpy as np
@@ -20,27 +20,49 @@ from pydantic import ValidationError
 from ssl_bench.errors import Busy, DataError, UsageError, unknown
 from ssl_bench.files import UMASK, file_digest, key_of, write_atomically, written_at_once
 from ssl_bench.progress import say
-from ssl_bench.records.form import check_form
-from ssl_bench.records.record import Kind, Record, provenance_of
+from ssl_bench.records.provenance import provenance_of
+from ssl_bench.records.record import (
+    EvaluationDetails,
+    EvaluationIdentity,
+    EvaluationRecord,
+    Kind,
+    PretrainDetails,
+    PretrainIdentity,
+    PretrainRecord,
+    Record,
+    parse_record,
+)
 
 os.umask(UMASK)
+R = TypeVar("R", bound=Record)
 
 
-class Run:
-    """A run's folder, finished or not."""
+class Run(Generic[R]):
+    """A run's folder, finished or not, with a record of type `form`."""
 
-    def __init__(self, workspace: Path, kind: Kind, name: str, identity: Mapping[str, Any]) -> None:
-        self.kind: Kind = kind
-        self.identity = dict(identity)
-        self.key = key_of(identity)
+    def __init__(
+        self,
+        workspace: Path,
+        form: type[R],
+        name: str,
+        identity: PretrainIdentity | EvaluationIdentity,
+    ) -> None:
+        self.form = form
+        self.identity = identity
+        self.key = key_of(identity.plain())
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in name)
-        self.folder = workspace / kind / f"{slug}-{self.key[:12]}"
+        self.folder = workspace / identity.kind / f"{slug}-{self.key[:12]}"
 
     @property
-    def record(self) -> Record | None:
-        """The record if the run is finished; DataError if it is damaged."""
+    def record(self) -> R | None:
+        """The record if the run is finished; DataError if it is damaged or another's."""
         path = self.folder / "record.json"
-        return read_record(path) if path.exists() else None
+        if not path.exists():
+            return None
+        record = read_record(path)
+        if not isinstance(record, self.form):
+            raise DataError(f"{path} is of another kind of run: remove the folder {path.parent}")
+        return record
 
     @contextmanager
     def working(self, *, wait: bool = True) -> Iterator[Path]:
@@ -88,26 +110,29 @@ class Run:
         method: str,
         data: str,
         metrics: Mapping[str, float],
-        details: Mapping[str, Any],
+        details: PretrainDetails | EvaluationDetails,
         started: float,
         device: str,
-    ) -> Record:
+    ) -> R:
         """Write the record, last and at once. `started` is of time.monotonic()."""
         files = {
             path.relative_to(self.folder).as_posix(): file_digest(path)
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.suffix in (".safetensors", ".npz", ".png")
         }
-        record = Record(
-            kind=self.kind,
-            key=self.key,
-            identity=self.identity,
-            method=method,
-            data=data,
-            metrics=dict(metrics),
-            details=dict(details),
-            files=files,
-            provenance=provenance_of(started, device),
+        record = self.form.model_validate(
+            {
+                "schema_version": 1,
+                "kind": self.identity.kind,
+                "key": self.key,
+                "identity": self.identity,
+                "method": method,
+                "data": data,
+                "metrics": dict(metrics),
+                "details": details,
+                "files": files,
+                "provenance": provenance_of(started, device),
+            }
         )
         write_atomically(self.folder / "record.json", record.text)
         self.sweep()
@@ -133,27 +158,32 @@ def read_record(path: Path) -> Record:
     try:
         if not path.is_file():
             raise OSError(errno.EINVAL, "not a regular file")
-        record = Record.model_validate_json(path.read_bytes())
-        check_form(record.model_dump(mode="json"))
+        record = parse_record(path.read_bytes())
     except ValidationError as error:
         raise DataError(f"{path} is damaged ({error.error_count()} errors): {remedy}") from error
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}): {remedy}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    if record.key != key_of(record.identity):
+    if record.key != key_of(record.identity.plain()):
         raise DataError(f"{path}: its key does not fit its identity: {remedy}")
     return record
 
 
-def read_records(workspace: Path, kind: Kind | None = None) -> list[Record]:
+@overload
+def read_records(workspace: Path, kind: Literal["pretrain"]) -> list[PretrainRecord]: ...
+@overload
+def read_records(workspace: Path, kind: Literal["evaluation"]) -> list[EvaluationRecord]: ...
+@overload
+def read_records(workspace: Path, kind: None = None) -> list[Record]: ...
+def read_records(workspace: Path, kind: Kind | None = None) -> list[Any]:
     """All finished runs, oldest first. DataError at the first damaged one."""
     kinds = [kind] if kind else ["pretrain", "evaluation"]
     paths = [path for k in kinds for path in sorted((workspace / k).glob("*/record.json"))]
     return in_order(read_record(path) for path in paths)
 
 
-def in_order(records: Iterable[Record]) -> list[Record]:
+def in_order(records: Iterable[R]) -> list[R]:
     """Oldest first; of one moment by key, so that all commands agree."""
     return sorted(records, key=lambda r: (r.provenance.finished, r.key))
 
@@ -177,7 +207,7 @@ def folder_of(workspace: Path, record: Record) -> Path:
     return found[0]
 
 
-def find_run(workspace: Path, reference: str) -> Record:
+def find_run(workspace: Path, reference: str) -> PretrainRecord:
     """The pretraining run that `method` (the newest) or `method@key` names."""
     method, _, key = reference.partition("@")
     runs = read_records(workspace, "pretrain")
@@ -196,7 +226,7 @@ def find_run(workspace: Path, reference: str) -> Record:
 LARGEST = 256 << 20  # bytes of unpacked predictions
 
 
-def predictions_of(record: Record, workspace: Path) -> dict[str, np.ndarray]:
+def predictions_of(record: EvaluationRecord, workspace: Path) -> dict[str, np.ndarray]:
     """The arrays beside a record. Raises DataError for a file that cannot be read."""
     path = folder_of(workspace, record) / "predictions.npz"
     try:
@@ -205,7 +235,7 @@ def predictions_of(record: Record, workspace: Path) -> dict[str, np.ndarray]:
                 raise ValueError("too large")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as rows:
             found = dict(rows)
-        count = record.details["test_images"]
+        count = record.details.test_images
         arrays = [array for array in found.values() if isinstance(array, np.ndarray)]
         if not arrays or len(arrays) < len(found) or {len(array) for array in arrays} != {count}:
             raise ValueError("not a row for each test image")

@@ -39,6 +39,6 @@ def blocks(table: Table, wide: int = WIDE) -> list[Block]:
 
 def _title_and_rest(table: Table, column: str) -> tuple[str, str]:
     """Protocol and data of a column, and its layer and metric."""
-    protocol = table.first_in(column).record.details["protocol"]
+    protocol = table.first_in(column).record.details.protocol
     layer, on, data = column.removeprefix(protocol).partition(" on ")
     return protocol + on + data, layer.strip() or protocol

@@ -10,7 +10,6 @@ from ssl_bench.errors import UsageError, unknown
 from ssl_bench.evaluation.intervals import Paired, holm
 from ssl_bench.records.record import Record
 from ssl_bench.tables.measured import Measured, paired_difference
-from ssl_bench.tables.names import shown_metrics
 
 Column = tuple[str, str]  # its printed name, and the digest of its test images
 
@@ -73,20 +72,19 @@ def _numbers(
         r
         for r in records
         if r.kind == "evaluation"
-        and "control" not in r.identity
+        and r.identity.control is None
         and r.method == (method if run else name)
-        and (not run or not r.identity["encoder"] or r.identity["encoder"]["run"] == run)
+        and (not run or not r.identity.encoder or r.identity.encoder.run == run)
     ]
     if not own:
         raise unknown("method", name, {r.method for r in records if r.kind == "evaluation"})
     found: dict[Column, list[Measured]] = {}
     for record in own:
-        if protocol and record.identity["protocol"].partition("@")[0] != protocol:
+        if protocol and record.identity.protocol.partition("@")[0] != protocol:
             continue
-        for metric in shown_metrics(record):
-            layer = record.details.get("column", record.identity["layer"])
-            words = (record.details["protocol"], layer, metric, "on", record.data)
-            column = " ".join(filter(None, words)), record.identity["data"]["test"]
+        for metric in record.shown:
+            words = (record.details.protocol, record.column, metric, "on", record.data)
+            column = " ".join(filter(None, words)), record.identity.data["test"]
             found.setdefault(column, []).append(Measured(record, metric, workspace))
     if not found:
         raise UsageError(f"{name} has no number of {protocol}")

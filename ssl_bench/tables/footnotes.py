@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ssl_bench.records.command import command_of
-from ssl_bench.records.record import Record
-from ssl_bench.tables.names import data_names, shown_metrics
+from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.tables.names import data_names
 from ssl_bench.tables.published import Published
 from ssl_bench.tables.table import Table
 
@@ -66,10 +66,9 @@ def _stale_notes(table: Table) -> Iterator[str]:
                 yield f"{STALE} {row}, {column}: {one.stale}; {again}."
 
 
-def single_seed_interval(records: Sequence[Record]) -> str:
+def single_seed_interval(records: Sequence[EvaluationRecord]) -> str:
     """What the interval of a single seed is, by protocol where they differ."""
-    usual = "over the test images, Wilson's"
-    kinds = {r.identity["protocol"]: r.details.get("interval", usual) for r in records}
+    kinds = {r.identity.protocol: r.details.interval for r in records}
     if len(set(kinds.values())) == 1:
         return next(iter(kinds.values()))
     by_kind: dict[str, list[str]] = defaultdict(list)
@@ -78,28 +77,29 @@ def single_seed_interval(records: Sequence[Record]) -> str:
     return "; ".join(f"{', '.join(names)} {kind}" for kind, names in by_kind.items())
 
 
-def metric_notes(records: Sequence[Record]) -> list[str]:
+def metric_notes(records: Sequence[EvaluationRecord]) -> list[str]:
     """What each protocol's number is, unless all are top-1 accuracies."""
     named: dict[str, dict[str, None]] = defaultdict(dict)  # a dict keeps the order, a set does not
     for record in records:
-        named[record.identity["protocol"]] |= dict.fromkeys(shown_metrics(record))
+        named[record.identity.protocol] |= dict.fromkeys(record.shown)
     if {metric for metrics in named.values() for metric in metrics} <= {"top1"}:
         return []
     listed = (f"{protocol}: {', '.join(metrics)}" for protocol, metrics in named.items())
     return ["Metrics: " + "; ".join(listed) + "."]
 
 
-def control_notes(controls: Sequence[Record]) -> list[str]:
+def control_notes(controls: Sequence[EvaluationRecord]) -> list[str]:
     """How each protocol's runs with shuffled training labels stand to chance."""
-    by_protocol: dict[str, list[Record]] = defaultdict(list)
+    by_protocol: dict[str, list[EvaluationRecord]] = defaultdict(list)
     for record in controls:
-        by_protocol[record.identity["protocol"]].append(record)
+        by_protocol[record.identity.protocol].append(record)
     notes = []
     for protocol, records in by_protocol.items():
-        values = [r.metrics[r.details["metric"]] for r in records]
-        found = [r.details["control"] for r in records]
-        chance, spread = (float(np.mean([c[k] for c in found])) for k in ("chance", "spread"))
-        worst = max(c["z"] for c in found)
+        values = [r.metrics[r.details.metric] for r in records]
+        found = [r.details.control for r in records if r.details.control]
+        chance = float(np.mean([control.chance for control in found]))
+        spread = float(np.mean([control.spread for control in found]))
+        worst = max(control.z for control in found)
         verdict = "at chance" if worst < ABOVE_CHANCE else "**ABOVE CHANCE: do not trust the rest**"
         notes.append(
             f"Control, shuffled training labels, {protocol}: {min(values):.1f} to "
@@ -109,14 +109,14 @@ def control_notes(controls: Sequence[Record]) -> list[str]:
     return notes
 
 
-def data_notes(records: Sequence[Record]) -> list[str]:
+def data_notes(records: Sequence[EvaluationRecord]) -> list[str]:
     """What every row has in common: data, number of test images, skipped ones.
 
     Where protocols see other images of one set, each count is followed by those that it is for.
     """
     notes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for record, data in zip(records, data_names(records), strict=True):
-        notes[data, _image_counts(record)][record.identity["protocol"]] = None
+        notes[data, _image_counts(record)][record.identity.protocol] = None
     sets = Counter(data for data, _ in notes)
     return [
         f"Data: {data}, {count}" + (f" ({', '.join(protocols)})." if sets[data] > 1 else ".")
@@ -124,9 +124,9 @@ def data_notes(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _image_counts(record: Record) -> str:
-    skipped = len(record.details["skipped_images"])
-    in_train = len(record.details.get("duplicates", []))
-    count = f"{record.details['test_images']} test images"
+def _image_counts(record: EvaluationRecord) -> str:
+    skipped = len(record.details.skipped_images)
+    in_train = len(record.details.duplicates)
+    count = f"{record.details.test_images} test images"
     count += f", {skipped} bad images skipped" if skipped else ""
     return count + (f", **{in_train} of them also in train**" if in_train else "")

@@ -22,7 +22,7 @@ from ssl_bench.evaluation.intervals import (
     paired_values,
 )
 from ssl_bench.records.protocols import harness_of, stale
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import predictions_of
 
 
@@ -30,7 +30,7 @@ from ssl_bench.records.workspace import predictions_of
 class Measured:
     """One metric of one record, with what the record's predictions say of it."""
 
-    record: Record
+    record: EvaluationRecord
     metric: str
     workspace: Path | None
 
@@ -41,9 +41,9 @@ class Measured:
     @property
     def seeds(self) -> tuple[int, int]:
         """Of pretraining and of the evaluation."""
-        pretraining = self.record.details.get("pretraining") or {}
+        pretraining = self.record.details.pretraining or {}
         # An encoder that was not pretrained here is the same whatever the seed: 0 stands for all.
-        return pretraining.get("seed", 0), self.record.identity["config"]["seed"]
+        return pretraining.get("seed", 0), self.record.identity.config["seed"]
 
     @property
     def half(self) -> float:
@@ -56,18 +56,18 @@ class Measured:
     @property
     def digits(self) -> int:
         """To print behind the point."""
-        return self.record.details.get("digits", {}).get(self.metric, 1)
+        return self.record.details.digits.get(self.metric, 1)
 
     @property
     def units(self) -> dict[str, str]:
         """Of the record's metrics that are not percent."""
-        return self.record.details.get("units", {})
+        return self.record.details.units
 
     @property
     def lower(self) -> bool:
         """Whether less is better; the first records of inpainting did not say it."""
-        if "lower" in self.record.details:
-            return self.metric in self.record.details["lower"]
+        if self.record.details.lower is not None:
+            return self.metric in self.record.details.lower
         harness = harness_of(self.record)
         return harness is not None and self.metric in harness.lower
 
@@ -79,7 +79,7 @@ class Measured:
     @property
     def images(self) -> str:
         """Digest of the test images."""
-        return self.record.identity["data"]["test"]
+        return self.record.identity.data["test"]
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:

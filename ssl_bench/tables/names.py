@@ -11,7 +11,7 @@ from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.files import key_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
 
@@ -30,13 +30,13 @@ def baseline_place(method: str) -> int | None:
         return None
 
 
-def rank(record: Record) -> float:
+def rank(record: EvaluationRecord) -> float:
     """Baselines first, as in the paper's tables."""
     place = baseline_place(record.method)
     return float("inf") if place is None else place
 
 
-def baseline_of(row: Record, candidates: Mapping[str, Record]) -> str | None:
+def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord]) -> str | None:
     """The name of the baseline that a row is to be compared with, of these with their records.
 
     It has the same network, size and kind of starting weights; if several have, it saw the same
@@ -58,17 +58,12 @@ def baseline_of(row: Record, candidates: Mapping[str, Record]) -> str | None:
     return next(iter(alike)) if len(alike) == 1 else None
 
 
-def _source(record: Record) -> tuple[Any, Any]:
-    return record.details.get("pretraining_data"), record.details.get("pretraining_digest")
+def _source(record: EvaluationRecord) -> tuple[Any, Any]:
+    return record.details.pretraining_data, record.details.pretraining_digest
 
 
-def _pretraining(record: Record) -> Mapping[str, Any]:
-    return record.details.get("pretraining") or {}
-
-
-def shown_metrics(record: Record) -> list[str]:
-    """The metrics that tables show, as the evaluation named them."""
-    return record.details.get("shown") or [record.details["metric"]]
+def _pretraining(record: EvaluationRecord) -> Mapping[str, Any]:
+    return record.details.pretraining or {}
 
 
 def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -81,7 +76,7 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
     return {name for name, values in seen.items() if len(values) > 1} - HIDDEN
 
 
-def row_names(records: Sequence[Record]) -> list[str]:
+def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """The method, with what differs among its runs: the network; of one network, all settings.
 
     A method's own settings come before those of the training, the images last.
@@ -112,44 +107,44 @@ def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
     return name == "on", name in TrainConfig.model_fields, name
 
 
-def _pretraining_data(records: Sequence[Record]) -> list[tuple[str, str | None]]:
+def _pretraining_data(records: Sequence[EvaluationRecord]) -> list[tuple[str, str | None]]:
     """Name and digest of the images that each encoder was pretrained on.
 
     The first records did not hold the digest: what another one says of the same run is taken.
     """
-    runs = [str(r.identity.get("encoder")) for r in records]
+    runs = [str(r.identity.encoder) for r in records]
     known: dict[str, str] = {}
     for run, record in zip(runs, records, strict=True):
-        if record.details.get("pretraining_digest"):
-            known[run] = record.details["pretraining_digest"]
+        if record.details.pretraining_digest:
+            known[run] = record.details.pretraining_digest
     named = zip(runs, records, strict=True)
     return [
-        (str(r.details["pretraining_data"]), r.details.get("pretraining_digest") or known.get(run))
+        (str(r.details.pretraining_data), r.details.pretraining_digest or known.get(run))
         for run, r in named
     ]
 
 
-def column_names(shown: Sequence[tuple[Record, str]]) -> list[str]:
+def column_names(shown: Sequence[tuple[EvaluationRecord, str]]) -> list[str]:
     """Protocol with its deviations, layer, the metric if there are several, the data likewise."""
     data = data_names([record for record, _ in shown])
     several = len(set(data)) > 1
     return [
-        f"{r.details['protocol']} {r.details.get('column', r.identity['layer'])}".rstrip()
-        + (f" {metric}" if len(shown_metrics(r)) > 1 else "")
+        f"{r.details.protocol} {r.column}".rstrip()
+        + (f" {metric}" if len(r.shown) > 1 else "")
         + (f" on {name}" if several else "")
         for (r, metric), name in zip(shown, data, strict=True)
     ]
 
 
-def data_names(records: Sequence[Record]) -> list[str]:
+def data_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """The data set of each record, told apart by content where a name stands for several.
 
     Protocols are looked at one by one: of one set, some see squares, some boxes, some masks.
     """
     names = [""] * len(records)
-    for protocol in {record.identity["protocol"] for record in records}:
-        of = [i for i, r in enumerate(records) if r.identity["protocol"] == protocol]
-        contents = [(records[i].data, "".join(records[i].identity["data"].values())) for i in of]
+    for protocol in {record.identity.protocol for record in records}:
+        of = [i for i, r in enumerate(records) if r.identity.protocol == protocol]
+        contents = [(records[i].data, "".join(records[i].identity.data.values())) for i in of]
         for i, name in zip(of, _marked_by_digest(contents), strict=True):
             names[i] = name
     return names
@@ -166,11 +161,11 @@ def _marked_by_digest(named: Sequence[tuple[str, str | None]]) -> list[str]:
     ]
 
 
-def column_order(records: Sequence[Record], names: Sequence[str]) -> list[str]:
+def column_order(records: Sequence[EvaluationRecord], names: Sequence[str]) -> list[str]:
     """By protocol in order of appearance, networks apart, then by layer from the image upwards."""
-    protocols: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    protocols: dict[str, dict[str, list[EvaluationRecord]]] = defaultdict(lambda: defaultdict(list))
     for record, name in zip(records, names, strict=True):
-        protocols[record.identity["protocol"]][name].append(record)
+        protocols[record.identity.protocol][name].append(record)
     return [
         column
         for columns in protocols.values()
@@ -193,20 +188,20 @@ def connected(held: Mapping[str, set[Any]]) -> list[list[str]]:
     return sorted((names for names, _ in parts), key=lambda names: order.index(names[0]))
 
 
-def _network(record: Record) -> Any:
-    return (record.identity.get("encoder") or {}).get("spec", {}).get("arch")
+def _network(record: EvaluationRecord) -> Any:
+    return record.identity.encoder.spec.get("arch") if record.identity.encoder else None
 
 
-def _upwards(columns: Mapping[str, Sequence[Record]]) -> list[str]:
+def _upwards(columns: Mapping[str, Sequence[EvaluationRecord]]) -> list[str]:
     """Columns by the depth of their layers; where a record does not say it, by the layers' names.
 
     Names with a number come first, in the order of people (block9 before block10), the others as
     they came.
     """
-    depths = {n: [r.details.get("depth") for r in found] for n, found in columns.items()}
+    depths = {n: [r.details.depth for r in found] for n, found in columns.items()}
     if all(None not in known for known in depths.values()):
         return sorted(columns, key=lambda name: min(depths[name]))
-    return sorted(columns, key=lambda name: _natural(columns[name][0].identity["layer"]))
+    return sorted(columns, key=lambda name: _natural(columns[name][0].identity.layer))
 
 
 def _natural(layer: str) -> tuple[bool, list[tuple[str, int]]]:

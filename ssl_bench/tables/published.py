@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ssl_bench import catalogue
-from ssl_bench.records.command import settings_to_say
-from ssl_bench.records.record import Record
+from ssl_bench.records.command import settings_to_state
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.measured import Measured
 from ssl_bench.tables.table import Place, Table
 
@@ -82,8 +82,8 @@ def published_for(one: Measured) -> tuple[float, Source, Number] | None:
     """
     if _other_network(one.record):
         return None
-    name = one.record.identity["protocol"].partition("@")[0]
-    layer = one.record.details.get("column", one.record.identity["layer"])
+    name = one.record.identity.protocol.partition("@")[0]
+    layer = one.record.column
     for source in sources():
         for number in source.number:
             wanted = (number.protocol, number.metric, number.layer)
@@ -92,35 +92,35 @@ def published_for(one: Measured) -> tuple[float, Source, Number] | None:
     return None
 
 
-def _other_network(record: Record) -> bool:
+def _other_network(record: EvaluationRecord) -> bool:
     if record.method not in catalogue.names("pretext"):
         return False
     usual = catalogue.pretext(record.method).Config.model_fields["arch"].default
-    return (record.details.get("pretraining") or {}).get("arch", usual) != usual
+    return (record.details.pretraining or {}).get("arch", usual) != usual
 
 
 def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:
     """How the measured number was made otherwise than the published one: `here, not there`."""
     record = one.record
-    printed = record.details["protocol"].split(" ")[1:]
+    printed = record.details.protocol.split(" ")[1:]
     yield from printed
     if record.data != number.data:
         yield f"on {record.data}, not {number.data}"
-    pretraining: dict[str, Any] = record.details.get("pretraining") or {}
-    encoder = record.identity.get("encoder") or {}
-    size = encoder.get("spec", {}).get("image_size", record.identity.get("image_size"))
+    pretraining: dict[str, Any] = record.details.pretraining or {}
+    encoder = record.identity.encoder
+    size = encoder.spec.get("image_size") if encoder else record.identity.image_size
     if size != source.size:
         yield f"{size} px, not {source.size}"
     if pretraining.get("width", 1.0) != 1.0:
         yield f"width {pretraining['width']}, not 1"
-    method = str(record.details.get("encoder") or record.method)
+    method = str(record.details.encoder or record.method)
     settings = list(_settings(method, pretraining))
     if settings:
         yield f"pretrained with {', '.join(settings)}"
     if "steps" not in pretraining and not _is_fitted(method):  # it saw no image
         return
-    if record.details.get("pretraining_data") != source.pretraining:
-        yield f"pretrained on {record.details.get('pretraining_data')}, not {source.pretraining}"
+    if record.details.pretraining_data != source.pretraining:
+        yield f"pretrained on {record.details.pretraining_data}, not {source.pretraining}"
     if source.steps and pretraining.get("steps", source.steps) != source.steps:
         yield f"{pretraining['steps']:,} pretraining steps, not {source.steps:,}"
 
@@ -133,7 +133,7 @@ def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
     """The settings of a pretext that are not its defaults, which are the papers' or unstated."""
     if method not in catalogue.names("pretext"):
         return
-    for name, value in settings_to_say(catalogue.pretext(method).Config, pretraining).items():
+    for name, value in settings_to_state(catalogue.pretext(method).Config, pretraining).items():
         if name not in NOT_LISTED:
             yield f"{name}={value}"
 

@@ -20,7 +20,7 @@ from ssl_bench.errors import BenchError
 from ssl_bench.evaluation.intervals import LEVEL, Paired
 from ssl_bench.files import write_atomically
 from ssl_bench.records.command import command_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import folder_of
 from ssl_bench.tables.blocks import blocks
 from ssl_bench.tables.footnotes import LEADS, STALE, legend
@@ -42,7 +42,9 @@ class PageCell:
     keys: Sequence[str]
 
 
-def write_report(records: Sequence[Record], workspace: Path, path: Path, title: str) -> None:
+def write_report(
+    records: Sequence[EvaluationRecord], workspace: Path, path: Path, title: str
+) -> None:
     """Write the page to `path`. Raises DataError where it cannot be."""
     table = Table.of(records, workspace)
     published = published_beside(table)
@@ -112,7 +114,7 @@ def _difference(
     return text, cell.mean, title, cell.p <= LEVEL
 
 
-def _record_section(record: Record, workspace: Path) -> dict[str, Any]:
+def _record_section(record: EvaluationRecord, workspace: Path) -> dict[str, Any]:
     """A record as the page shows it, with the pictures beside it."""
     folder = folder_of(workspace, record)
     try:
@@ -121,15 +123,15 @@ def _record_section(record: Record, workspace: Path) -> dict[str, Any]:
         command = f"not to be had: {error}"
     return {
         "key": record.key,
-        "name": f"{record.details['protocol']} {record.identity['layer']} of {record.method}",
+        "name": f"{record.details.protocol} {record.identity.layer} of {record.method}",
         "command": command,
         "metrics": record.metrics,
         "parts": [
             (name, json.dumps(part, indent=2, ensure_ascii=False, default=str))
             for name, part in (
-                ("configuration", record.identity),
-                ("selection and sweep", record.details.get("selection", {})),
-                ("details", {k: v for k, v in record.details.items() if k != "selection"}),
+                ("configuration", record.identity.plain()),
+                ("selection and sweep", record.details.selection),
+                ("details", {k: v for k, v in record.details.plain().items() if k != "selection"}),
                 ("environment", record.provenance.model_dump(mode="json")),
                 ("files", record.files),
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.evaluation.intervals import LEVEL, Paired, holm, mean_interval
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.measured import Measured, paired_difference
 from ssl_bench.tables.names import (
     baseline_of,
@@ -24,7 +24,6 @@ from ssl_bench.tables.names import (
     column_order,
     rank,
     row_names,
-    shown_metrics,
 )
 
 Place = tuple[str, str]  # row and column
@@ -57,18 +56,18 @@ class Table:
     columns: Sequence[str]
     measured: Mapping[Place, Mapping[tuple[int, int], Measured]]
     free: Sequence[str]
-    evaluations: Sequence[Record]
-    controls: Sequence[Record]
+    evaluations: Sequence[EvaluationRecord]
+    controls: Sequence[EvaluationRecord]
 
     @classmethod
-    def of(cls, records: Sequence[Record], workspace: Path | None = None) -> "Table":
+    def of(cls, records: Sequence[EvaluationRecord], workspace: Path | None = None) -> "Table":
         """The table of all these evaluations; records of the same cell are its seeds.
 
         With the `workspace` that holds their predictions, single seeds are compared over images.
         """
-        controls = [r for r in records if "control" in r.identity]
-        evaluations = [r for r in records if "control" not in r.identity]
-        shown = [(record, metric) for record in evaluations for metric in shown_metrics(record)]
+        controls = [r for r in records if r.identity.control is not None]
+        evaluations = [r for r in records if r.identity.control is None]
+        shown = [(record, metric) for record in evaluations for metric in record.shown]
         by_metric = [record for record, _ in shown]  # a record for each of its metrics
         rows, columns = row_names(by_metric), column_names(shown)
         measured: dict[Place, dict[tuple[int, int], Measured]] = defaultdict(dict)
@@ -77,9 +76,7 @@ class Table:
             measured[row, column][one.seeds] = one  # of one seed the newest, which comes last
         # Reversed, so that the first record of a row is the one that stays.
         first = dict(zip(reversed(rows), reversed(by_metric), strict=True))
-        # A record that does not speak of an encoder has one; None says that it needs none.
-        alone = [r.identity.get("encoder", "") is None for r in by_metric]
-        free = {row for row, needs_none in zip(rows, alone, strict=True) if needs_none}
+        free = {row for row, r in zip(rows, by_metric, strict=True) if r.identity.encoder is None}
         ordered = sorted(first, key=lambda r: (r not in free, rank(first[r]), rows.index(r)))
         return cls(
             rows=ordered,
@@ -148,7 +145,7 @@ class Table:
                 if baseline and rank(one) > place:
                     yield row, baseline
 
-    def _record(self, row: str) -> Record:
+    def _record(self, row: str) -> EvaluationRecord:
         """Any record of a row: its encoder is the same in all but the seed."""
         return next(one.record for c in self.columns for one in self.at(row, c))
 

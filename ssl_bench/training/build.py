@@ -11,7 +11,7 @@ from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.weights import build_shapes, load_strictly
 from ssl_bench.errors import DataError
 from ssl_bench.files import file_digest
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import PretrainRecord
 from ssl_bench.training.pretext import EncoderConfig, Pretext
 
 PLAIN = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
@@ -31,7 +31,7 @@ def build_pretext(
     return catalogue.pretext(method)(config, encoder, normalization), spec
 
 
-def open_pretext(record: Record, folder: Path) -> Pretext:
+def open_pretext(record: PretrainRecord, folder: Path) -> Pretext:
     """The pretext of a finished run with its weights, on the CPU, in evaluation mode.
 
     Raises DataError for weights that are not those of the record.
@@ -40,8 +40,8 @@ def open_pretext(record: Record, folder: Path) -> Pretext:
     from safetensors.torch import load_file
 
     try:
-        spec = EncoderSpec.model_validate(record.details["encoder"]["spec"])
-        config = catalogue.pretext(record.method).Config(**record.identity["config"])
+        spec = EncoderSpec.model_validate(record.details.encoder.spec)
+        config = catalogue.pretext(record.method).Config(**record.identity.config)
         build_shapes(config.spec(spec.normalization))
     except (ValueError, RuntimeError, TypeError) as error:
         raise DataError(f"{folder}: its record describes no pretext: remove it") from error

@@ -14,7 +14,7 @@ from ssl_bench.encoders.build import check_spec
 from ssl_bench.encoders.weights import save_encoder, weights_digest
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import PretrainDetails, PretrainIdentity, PretrainRecord, SavedEncoder
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
 from ssl_bench.training.build import PLAIN, build_pretext
@@ -35,7 +35,7 @@ class Pretraining:
     config: EncoderConfig
     dataset: Dataset
     store: ImageStore
-    run: Run
+    run: Run[PretrainRecord]
 
     @classmethod
     def of(
@@ -51,14 +51,14 @@ class Pretraining:
             dataset, "train", config.image_size,
             skip_bad_images=skip_bad_images, workers=runtime.workers,
         )  # fmt: skip
-        identity = {
-            "kind": "pretrain",
-            "method": method,
-            "version": catalogue.pretext(method).version,
-            "config": config.model_dump(mode="json"),
-            "data": store.index.digest,
-        }
-        return cls(method, config, dataset, store, Run(workspace, "pretrain", method, identity))
+        identity = PretrainIdentity(
+            kind="pretrain",
+            method=method,
+            version=catalogue.pretext(method).version,
+            config=config.model_dump(mode="json"),
+            data=store.index.digest,
+        )
+        return cls(method, config, dataset, store, Run(workspace, PretrainRecord, method, identity))
 
 
 def pretrain(
@@ -69,7 +69,7 @@ def pretrain(
     runtime: Runtime,
     *,
     skip_bad_images: bool = False,
-) -> Record:
+) -> PretrainRecord:
     """The record of `method` with these settings: read if it exists, else made or continued."""
     it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
     config, run = it.config, it.run
@@ -91,7 +91,7 @@ def pretrain(
 
 
 def _make(
-    run: Run,
+    run: Run[PretrainRecord],
     folder: Path,
     method: str,
     config: EncoderConfig,
@@ -102,7 +102,7 @@ def _make(
     started = time.monotonic()
     pretext, spec = build_pretext(method, config, store.normalization)
     start = weights_digest(pretext.encoder.state_dict())
-    details: dict[str, Any] = {"skipped_images": store.index.skipped, "images": len(store)}
+    course: dict[str, Any] = {}  # how the weights came about: nothing to say of random ones
     metrics: dict[str, float] = {}
     if isinstance(pretext, Trainable) and isinstance(config, TrainConfig):
         report = train(
@@ -118,7 +118,7 @@ def _make(
         if not fabric.is_global_zero:
             return
         metrics = dict(report.last)
-        details["training"] = {
+        course["training"] = {
             "images_per_second": round(report.images_per_second, 1),
             "data_wait": round(report.data_wait, 4),
             "resumed_at": report.resumed_at,
@@ -128,15 +128,20 @@ def _make(
         fabric = runtime.fabric("32")
         if not fabric.is_global_zero:
             return
-        details["fit"] = dict(pretext.fit(store, fabric.device))
+        course["fit"] = dict(pretext.fit(store, fabric.device))
     pretext.cpu()
     digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
     if isinstance(pretext, Trainable) and digest == start:
         say(f"warning: training {method} left the encoder at its starting weights")
-    details["encoder"] = {"spec": spec.plain(), "digest": digest, "start": start}
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}
     if others:
         _save_rest(others, folder)
+    details = PretrainDetails(
+        skipped_images=store.index.skipped,
+        images=len(store),
+        **course,
+        encoder=SavedEncoder(spec=spec.plain(), digest=digest, start=start),
+    )
     run.finish(
         method=method, data=data_name, metrics=metrics, details=details,
         started=started, device=device_name(),

@@ -9,9 +9,9 @@ from safetensors.numpy import load_file
 
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.records.command import _encoder, _layer
+from ssl_bench.records.command import encoder_reference
 from ssl_bench.records.protocols import harness_of, settings_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import folder_of, predictions_of, read_records
 from ssl_bench.runtime import Runtime
 
@@ -26,17 +26,20 @@ def rerun(
     """
     with tempfile.TemporaryDirectory(prefix=".rerun-", dir=workspace) as folder:
         apart = Path(folder)
-        again = _pretrained if record.kind == "pretrain" else _evaluated
-        found = again(record, workspace, apart, data, runtime, skip_bad_images)
+        if record.kind == "pretrain":
+            found = _pretrained(record, apart, data, runtime, skip_bad_images)
+        else:
+            found = _evaluated(record, workspace, apart, data, runtime, skip_bad_images)
         if found.key != record.key:
-            parts = [k for k, v in record.identity.items() if found.identity.get(k) != v]
+            before, now = record.identity.plain(), found.identity.plain()
+            parts = [name for name, value in before.items() if now.get(name) != value]
             return [f"{part} differs: this is another run" for part in parts]
         return list(_differences(record, found, workspace, apart))
 
 
 def _pretrained(
-    record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime, skip: bool
-) -> Record:
+    record: PretrainRecord, apart: Path, data: str, runtime: Runtime, skip: bool
+) -> PretrainRecord:
     from ssl_bench.training.pretrain import pretrain
 
     config = settings_of(catalogue.pretext(record.method).Config, record)
@@ -44,32 +47,32 @@ def _pretrained(
 
 
 def _evaluated(
-    record: Record, workspace: Path, apart: Path, data: str, runtime: Runtime, skip: bool
-) -> Record:
+    record: EvaluationRecord, workspace: Path, apart: Path, data: str, runtime: Runtime, skip: bool
+) -> EvaluationRecord:
     from ssl_bench.evaluation.evaluate import evaluate
     from ssl_bench.evaluation.reference import Reference
 
     harness = harness_of(record)
     if harness is None:
-        raise DataError(f"{record.identity['protocol']} is not installed")
+        raise DataError(f"{record.identity.protocol} is not installed")
     reference = Reference(_some_encoder(record, workspace), workspace)
-    control = record.identity.get("control")
+    control, layer = record.identity.control, record.asked_layer
     made = evaluate(
-        [(harness, _layer(record)[1:])], reference, data, apart, runtime,
+        [(harness, [layer] if layer else [])], reference, data, apart, runtime,
         skip_bad_images=skip, controls=bool(control),
     )  # fmt: skip
-    alike = [r for r in made if r.identity.get("control") == control]
-    same = [r for r in alike if r.identity["layer"] == record.identity["layer"]]
+    alike = [r for r in made if r.identity.control == control]
+    same = [r for r in alike if r.identity.layer == record.identity.layer]
     return (same or made)[0]
 
 
-def _some_encoder(record: Record, workspace: Path) -> str:
+def _some_encoder(record: EvaluationRecord, workspace: Path) -> str:
     """The record's encoder, or for a row without one any of the same size of images."""
-    if record.identity.get("encoder"):
-        return _encoder(record)
-    size = record.identity["image_size"]
+    if record.identity.encoder:
+        return encoder_reference(record)
+    size = record.identity.image_size
     for run in read_records(workspace, "pretrain"):
-        if run.details["encoder"]["spec"]["image_size"] == size:
+        if run.details.encoder.spec.get("image_size") == size:
             return f"{run.method}@{run.key[:12]}"
     raise UsageError(
         f"{record.method} needs no encoder, but is made beside one: `bench pretrain random "
@@ -81,17 +84,17 @@ def _differences(record: Record, found: Record, workspace: Path, apart: Path) ->
     for name, value in record.metrics.items():
         if found.metrics.get(name) != value:
             yield f"{name} was {value:g} and is {found.metrics.get(name)}"
-    if record.kind == "pretrain":
-        before, now = (r.details["encoder"]["digest"] for r in (record, found))
+    if record.kind == "pretrain" and found.kind == "pretrain":
+        before, now = record.details.encoder.digest, found.details.encoder.digest
         if before != now:
             yield f"the encoder's weights were {before[:12]} and are {now[:12]}"
         yield from _differing_weights(folder_of(workspace, record), folder_of(apart, found))
-        return
-    before, now = predictions_of(record, workspace), predictions_of(found, apart)
-    if different := _unlike(before, now):
-        harness = harness_of(found)  # what was imported may be compact
-        different = _unlike(before, harness.compact(now)) if harness else different
-    yield from (f"the predictions' {name} differ" for name in different)
+    elif record.kind == "evaluation" and found.kind == "evaluation":
+        before, now = predictions_of(record, workspace), predictions_of(found, apart)
+        if different := _unlike(before, now):
+            harness = harness_of(found)  # what was imported may be compact
+            different = _unlike(before, harness.compact(now)) if harness else different
+        yield from (f"the predictions' {name} differ" for name in different)
 
 
 def _unlike(before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> list[str]:

@@ -18,7 +18,7 @@ from ssl_bench.data.images import own_picture
 from ssl_bench.errors import DataError
 from ssl_bench.files import written_at_once
 from ssl_bench.records.protocols import harness_of
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord, Record
 from ssl_bench.records.workspace import (
     Run,
     folder_of,
@@ -37,7 +37,7 @@ COLOURS = 128
 KEPT = (".json", ".npz", ".png")  # what of a run is taken along
 
 
-def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
+def export(records: Sequence[EvaluationRecord], workspace: Path, out: Path) -> list[Path]:
     """Write these evaluations, and the runs of their encoders, to `out`; returns the tables.
 
     The pictures in the workspace's folder `figures` go along; all pictures are shrunk. Raises
@@ -47,8 +47,8 @@ def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
     if strange:
         raise DataError(f"{out} holds {strange[0]}, which no export writes: choose another --out")
     pretrained = {r.key: r for r in read_records(workspace, "pretrain")}
-    encoders = {(r.identity["encoder"] or {}).get("run") for r in records}
-    runs = [*records, *(pretrained[key] for key in sorted(map(str, encoders)) if key in pretrained)]
+    encoders = {r.identity.encoder.run for r in records if r.identity.encoder}
+    runs = [*records, *(pretrained[key] for key in sorted(encoders) if key in pretrained)]
     folders = {f"{run.kind}/{folder_of(workspace, run).name}": run for run in runs}
     written = {folder: _compact(workspace, run) for folder, run in folders.items()}
     pictures = sorted((workspace / "figures").glob("*.png"))
@@ -66,7 +66,7 @@ def export(records: Sequence[Record], workspace: Path, out: Path) -> list[Path]:
 
 
 def _write(
-    written: Mapping[str, Mapping[str, bytes]], records: list[Record], out: Path
+    written: Mapping[str, Mapping[str, bytes]], records: list[EvaluationRecord], out: Path
 ) -> list[Path]:
     """Write all beside what `out` holds, then put it in its place."""
     out.mkdir(parents=True, exist_ok=True)
@@ -93,8 +93,8 @@ def _compact(workspace: Path, run: Record) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in _files(workspace, run)[:-1]}
     folder = folder_of(workspace, run)
     files |= {name: _shrunk(folder / name) for name in files if name.endswith(".png")}
-    harness = harness_of(run) if "predictions.npz" in files else None
-    if harness:
+    named = "predictions.npz" in files
+    if named and run.kind == "evaluation" and (harness := harness_of(run)):
         predictions = predictions_of(run, workspace)
         if (compact := harness.compact(predictions)) is not predictions:
             files["predictions.npz"] = _packed(compact)
@@ -142,7 +142,7 @@ def import_runs(path: Path, workspace: Path) -> int:
         for file in sorted(source.glob("*/*/record.json")):
             record = read_record(file)
             name = file.parent.name.removesuffix(f"-{record.key[:12]}")
-            run = Run(workspace, record.kind, name, record.identity)
+            run = Run(workspace, type(record), name, record.identity)
             if run.record is None:
                 with run.working() as folder:
                     count += run.record is None  # unless another process brought it in

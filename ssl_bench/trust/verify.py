@@ -14,7 +14,7 @@ from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.evaluation.harness import Harness
 from ssl_bench.files import file_digest
 from ssl_bench.records.protocols import harness_of, protocols
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import in_order, predictions_of, read_record, workspaces_below
 from ssl_bench.tables.forms import FORMS
 from ssl_bench.tables.table import Table
@@ -66,44 +66,48 @@ def _line(error: Exception) -> str:
     return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
 
 
-def _of_record(folder: Path, record: Record, pretrained: Mapping[str, Record]) -> Iterator[str]:
+def _of_record(
+    folder: Path, record: Record, pretrained: Mapping[str, PretrainRecord]
+) -> Iterator[str]:
     if folder.parent.name != record.kind or not folder.name.endswith(f"-{record.key[:12]}"):
         yield f"the record is of {record.kind} {record.key[:12]}, which belongs in another folder"
     yield from _of_files(folder, record)
     if record.kind == "pretrain":
         return
-    if not isinstance(record.identity["data"]["test"], str):
-        yield "its test images have no digest"
     if "predictions.npz" not in record.files:
         yield "predictions.npz is not among the files that it names"
     yield from _of_encoder(record, pretrained)
     yield from _of_metrics(folder, record)
 
 
-def _of_encoder(record: Record, pretrained: Mapping[str, Record]) -> Iterator[str]:
+def _of_encoder(
+    record: EvaluationRecord, pretrained: Mapping[str, PretrainRecord]
+) -> Iterator[str]:
     """What the record says of its encoder, beside what the encoder's own record says."""
-    encoder = record.identity.get("encoder")
-    made = pretrained.get(str(encoder.get("run"))) if encoder else None
-    if encoder and made is None and record.details.get("pretraining"):
-        yield f"its encoder, run {str(encoder.get('run'))[:12]}, has no record here"
+    encoder, details = record.identity.encoder, record.details
+    made = pretrained.get(encoder.run) if encoder else None
+    if encoder and made is None and details.pretraining:
+        yield f"its encoder, run {encoder.run[:12]}, has no record here"
     if not encoder or made is None:
-        if record.details.get("pretraining") and not encoder:
+        if details.pretraining and not encoder:
             yield "it has no encoder, but says how one was pretrained"
         return
-    if made.details["encoder"]["digest"] != encoder["weights"]:
+    if made.details.encoder.digest != encoder.weights:
         yield f"its encoder's weights are not those of run {made.key[:12]}"
-    own = record.details.get("column", record.identity["layer"]) == record.identity["layer"]
-    own = own or record.identity["layer"] == "network"
+    # Another point of the harness (a search by a layer's features, say) has a row of its own: but
+    # one with the name of a pretext is that pretext's.
+    own = record.column == record.identity.layer or not record.asked_layer
+    own = own or record.method in {run.method for run in pretrained.values()}
     if own and record.method != made.method:
         yield f"its method is {record.method}, its encoder is of {made.method}"
     said = {
-        "pretraining": made.identity["config"],
+        "pretraining": made.identity.config,
         "pretraining_data": made.data,
-        "pretraining_digest": made.identity["data"],
-        "pretext_version": made.identity["version"],
+        "pretraining_digest": made.identity.data,
+        "pretext_version": made.identity.version,
     }
     for name, value in said.items():
-        if name in record.details and record.details[name] != value:
+        if name in details.model_fields_set and getattr(details, name) != value:
             yield f"{name} is not that of run {made.key[:12]}"
 
 
@@ -119,8 +123,8 @@ def _of_files(folder: Path, record: Record) -> Iterator[str]:
             yield f"{name} is not the file that the record names"
 
 
-def _of_metrics(folder: Path, record: Record) -> Iterator[str]:
-    name, _, version = str(record.identity["protocol"]).partition("@")
+def _of_metrics(folder: Path, record: EvaluationRecord) -> Iterator[str]:
+    name, _, version = record.identity.protocol.partition("@")
     current = protocols().get(name)
     if current is None or str(current.version) != version:
         now = current.printed if current else "not installed"
@@ -136,11 +140,11 @@ def _of_metrics(folder: Path, record: Record) -> Iterator[str]:
         yield f"its metrics cannot be computed again: {_line(error)}"
         return
     for name, count in counts.items():
-        if count != record.details["test_images"]:
-            yield f"{name} has {count} rows for {record.details['test_images']} test images"
+        if count != record.details.test_images:
+            yield f"{name} has {count} rows for {record.details.test_images} test images"
     yield from _of_printing(record, harness, metrics)
-    if deviations != record.details["protocol"]:
-        yield f"its protocol is printed as {record.details['protocol']}, and is {deviations}"
+    if deviations != record.details.protocol:
+        yield f"its protocol is printed as {record.details.protocol}, and is {deviations}"
     for metric in sorted(metrics.keys() | record.metrics.keys()):
         claimed, computed = record.metrics.get(metric), metrics.get(metric)
         if claimed is None or computed is None:
@@ -149,7 +153,9 @@ def _of_metrics(folder: Path, record: Record) -> Iterator[str]:
             yield f"{metric} is {claimed:g} in the record, {computed:g} by its predictions"
 
 
-def _of_printing(record: Record, harness: Harness, metrics: Mapping[str, float]) -> Iterator[str]:
+def _of_printing(
+    record: EvaluationRecord, harness: Harness, metrics: Mapping[str, float]
+) -> Iterator[str]:
     """What tables take from a record, beside what its harness says."""
     single = ["top1"] if "top1" in metrics else []  # of images with one label each
     said = {
@@ -160,8 +166,10 @@ def _of_printing(record: Record, harness: Harness, metrics: Mapping[str, float])
         "lower": [sorted(harness.lower)],
     }
     for name, allowed in said.items():
-        if name in record.details and record.details[name] not in allowed:
-            yield f"{name} is {record.details[name]}, and {harness.protocol} has {allowed[0]}"
+        # What an earlier version did not say cannot be wrong.
+        found = getattr(record.details, name)
+        if name in record.details.model_fields_set and found not in allowed:
+            yield f"{name} is {found}, and {harness.protocol} has {allowed[0]}"
 
 
 def _of_tables(workspace: Path, records: list[Record]) -> Iterator[str]:

@@ -457,7 +457,7 @@ def test_each_way_to_fill_has_a_row_and_each_row_can_be_scored_again(both, bench
     for name, record in records.items():
         rows = predictions(both, record)
         assert Inpainting(InpaintingConfig()).score(rows) == record.metrics
-        assert (record.identity["encoder"] is None) == (name in FREE)
+        assert (record.identity.encoder is None) == (name in FREE)
         for metric in METRICS:
             half = student.ppf(0.975, 19) * rows[metric].std(ddof=1, dtype=float) / 20**0.5
             digits, mean = 3 if metric == "ssim" else 2, rows[metric].mean(dtype=float)

@@ -82,9 +82,9 @@ def test_a_harness_that_opens_another_store_sees_it_and_is_keyed_by_it(finished)
     asked = [(kind(ProbeConfig()), ["conv2"]) for kind in (ClassMeans, Fewer, Other)]
     (means, fewer, other), calls = measure(asked, finished)
     assert sum(calls) == 60 + 20 + 40 + 10  # those that share the squares share a pass
-    assert means.identity["data"] == other.identity["data"] != fewer.identity["data"]
-    assert [r.details["train_images"] for r in (means, fewer, other)] == [60, 40, 60]
-    assert [r.details["test_images"] for r in (means, fewer, other)] == [20, 10, 20]
+    assert means.identity.data == other.identity.data != fewer.identity.data
+    assert [r.details.train_images for r in (means, fewer, other)] == [60, 40, 60]
+    assert [r.details.test_images for r in (means, fewer, other)] == [20, 10, 20]
 
 
 def test_only_what_is_missing_is_measured(finished):
@@ -103,7 +103,7 @@ def test_features_on_disk_give_the_same_numbers(finished, tmp_path):
     for record in held:
         (folder_of(finished, record) / "record.json").unlink()
     filed, _ = measure(asked, finished, runtime={"feature_memory_mb": 0})
-    assert [r.details["pass"]["on_disk"] for r in held + filed] == [False] * 2 + [True] * 2
+    assert [r.details.plain()["pass"]["on_disk"] for r in held + filed] == [False] * 2 + [True] * 2
     assert [r.key for r in filed] == keys
     assert [r.metrics for r in filed] == [r.metrics for r in held]
 
@@ -113,7 +113,7 @@ def test_a_probe_that_fails_loses_none_of_the_others(finished):
     with pytest.raises(DataError, match="layer conv3"):
         measure(asked, finished)
     kept = read_records(finished, "evaluation")
-    assert {(r.identity["protocol"], r.identity["layer"]) for r in kept} == {
+    assert {(r.identity.protocol, r.identity.layer) for r in kept} == {
         ("test/fussy@1", "conv2"), ("test/fussy@1", "conv4"), ("test/other@1", "conv3"),
     }  # fmt: skip
 
@@ -122,11 +122,11 @@ def test_the_control_learns_from_shuffled_labels_and_is_no_cell_of_the_table(fin
     data = "scenes:train=300,test=200"
     asked = [(ClassMeans(ProbeConfig()), ["conv2", "conv3"])]
     records, _ = measure(asked, finished, data=data, controls=True)
-    (control,) = [r for r in records if "control" in r.identity]
-    assert control.identity["layer"] == "conv3"
-    found = control.details["control"]
-    assert abs(found["chance"] - 10) < 3
-    assert abs(found["z"]) < 4
+    (control,) = [r for r in records if r.identity.control is not None]
+    assert control.identity.layer == "conv3"
+    found = control.details.control
+    assert abs(found.chance - 10) < 3
+    assert abs(found.z) < 4
     table = markdown(Table.of(records, finished))
     assert "Control, shuffled training labels, test/means@1" in table
     assert "at chance" in table
@@ -141,7 +141,7 @@ def test_chance_keeps_images_that_look_alike_together():
     found = _against_chance(ClassMeans(ProbeConfig()), outcome, 100.0)
     by_image = 100 * (0.25 * 0.75 / 800) ** 0.5
     assert found["spread"] > 10 * by_image
-    assert 10 < found["chance"] < 45
+    assert 10 < found.chance < 45
 
 
 def test_a_probe_that_sees_the_test_labels_fails_the_control(finished):
@@ -152,8 +152,8 @@ def test_a_probe_that_sees_the_test_labels_fails_the_control(finished):
             return Outcome({"label": test.labels, "predicted": test.labels})
 
     records, _ = measure([(Leaking(ProbeConfig()), ["conv3"])], finished, controls=True)
-    control = next(r for r in records if "control" in r.identity)
-    assert control.details["control"]["z"] > 4
+    control = next(r for r in records if r.identity.control is not None)
+    assert control.details.control.z > 4
     assert "ABOVE CHANCE" in markdown(Table.of(records, finished))
 
 
@@ -166,7 +166,7 @@ def test_test_images_that_are_training_images_are_counted(finished, tmp_path):
             for seed in seeds:
                 draw_photo(seed + 100 * (label == "bee")).save(folder / f"{split}{seed}.png")
     records, _ = measure([(ClassMeans(ProbeConfig()), [])], finished, data=f"folder:{root}")
-    assert records[0].details["duplicates"] == ["ant/val3.png", "bee/val3.png"]
+    assert records[0].details.duplicates == ["ant/val3.png", "bee/val3.png"]
     assert "**2 of them also in train**" in markdown(Table.of(records, finished))
 
 

@@ -65,7 +65,7 @@ def test_controls_are_on_by_default(suite, bench, workspace):
     assert len([r for r in records if r.method == "random"]) == (3 + 2) + (
         2 + 2
     )  # numbers and controls
-    controls = [r for r in records if "control" in r.identity]
+    controls = [r for r in records if r.identity.control is not None]
     assert len(controls) == 4 * 2  # four encoders, two probes
     assert "Control, shuffled training labels, knn/dinov2@1" in made.out
     assert "over 4 runs" in made.out
@@ -81,7 +81,7 @@ def test_controls_can_be_turned_off(suite, bench, workspace):
     made = bench("run", suite, "--workspace", workspace, "--workers", 0)
     assert made.code == 0, made.err
     records = read_records(workspace, "evaluation")
-    assert not [r for r in records if "control" in r.identity or r.method == "random"]
+    assert not [r for r in records if r.identity.control is not None or r.method == "random"]
     assert "Control" not in made.out
 
 
@@ -161,9 +161,9 @@ def test_rows_have_layers_evaluations_and_seeds_of_their_own(bench, workspace, t
     made = bench("run", path, "--workspace", workspace, "--workers", 0)
     assert made.code == 0, made.err
     done = [
-        (r.details["pretraining"]["arch"], r.identity["protocol"].split("/")[0], seed, layer)
+        (r.details.pretraining["arch"], r.identity.protocol.split("/")[0], seed, layer)
         for r in read_records(workspace, "evaluation")
-        for seed, layer in [(r.identity["config"]["seed"], r.identity["layer"])]
+        for seed, layer in [(r.identity.config["seed"], r.identity.layer)]
     ]
     assert sorted(done) == [
         ("alexnet", "knn", 3, "conv1"),
@@ -247,9 +247,7 @@ def test_what_another_process_is_at_is_done_last(shared, bench, workspace):
         else:
             pytest.fail("it did not wait: " + "".join(said))
         made = read_records(workspace, "evaluation")
-        assert [(r.details["pretraining"]["seed"], r.identity["layer"]) for r in made] == [
-            (1, "conv4")
-        ]
+        assert [(r.details.pretraining["seed"], r.identity.layer) for r in made] == [(1, "conv4")]
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert len(read_records(workspace, "evaluation")) == 3

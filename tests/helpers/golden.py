@@ -80,7 +80,7 @@ def pretext_entry(method: str, workspace: Path) -> Entry:
     folder = folder_of(workspace, record)
     for path in sorted(folder.glob("*.safetensors")):
         numbers[path.stem] = _length(load_file(path).values())
-    spec = EncoderSpec.model_validate(record.details["encoder"]["spec"])
+    spec = EncoderSpec.model_validate(record.details.encoder.spec)
     config = catalogue.pretext(method).Config.model_validate(PRETEXTS[method])
     start = build_pretext(method, config, spec.normalization)[0].encoder
     weights = load_file(folder / "encoder.safetensors")
@@ -103,10 +103,10 @@ def protocol_entry(name: str, workspace: Path) -> Entry:
     encoder = Reference(f"{method}@{run.key}", workspace)
     numbers: dict[str, float] = {}
     for record in evaluate([request], encoder, data, workspace, RUNTIME):
-        prefix = f"{record.identity['layer']} "
+        prefix = f"{record.identity.layer} "
         for array, rows in predictions_of(record, workspace).items():
             numbers[f"{prefix}{array}"] = size_of(rows)
-        chosen = record.details["selection"]
+        chosen = record.details.selection
         numbers |= {f"{prefix}{path}": number for path, number in _numbers(chosen)}
     return {"version": known.version, "digest": known.digest, "numbers": numbers}
 

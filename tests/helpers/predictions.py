@@ -5,6 +5,12 @@ import time
 import numpy as np
 
 from ssl_bench import catalogue
+from ssl_bench.records.record import (
+    EncoderIdentity,
+    EvaluationDetails,
+    EvaluationIdentity,
+    EvaluationRecord,
+)
 from ssl_bench.records.workspace import Run, write_predictions
 
 
@@ -14,26 +20,27 @@ def stored(workspace, method, predictions, *, protocol="linear/logreg@1", data="
     harness = catalogue.evaluation(entry)
     harness = harness(harness.Config(**settings))
     images = len(next(iter(predictions.values())))
-    identity = {
-        "protocol": protocol,
-        "layer": "pool5",
-        "config": harness.config.model_dump(mode="json"),
-        "encoder": {"run": method},
-        "data": {"train": data, "test": data},
-    }
-    details = {
-        "metric": harness.metric,
-        "shown": list(harness.shown),
-        "units": dict(harness.units),
-        "digits": dict(harness.digits),
-        "protocol": " ".join([protocol, *harness.config.deviations()]),
-        "pretraining": {"seed": 0},
-        "pretraining_data": "scenes",
-        "pretraining_digest": "p",
-        "test_images": images,
-        "skipped_images": [],
-    }
-    run = Run(workspace, "evaluation", f"{protocol}-{method}", identity)
+    identity = EvaluationIdentity(
+        kind="evaluation",
+        protocol=protocol,
+        layer="pool5",
+        config=harness.config.model_dump(mode="json"),
+        encoder=EncoderIdentity(run=method, weights="w", spec={}),
+        data={"train": data, "test": data},
+    )
+    details = EvaluationDetails(
+        metric=harness.metric,
+        shown=list(harness.shown),
+        units=dict(harness.units),
+        digits=dict(harness.digits),
+        protocol=" ".join([protocol, *harness.config.deviations()]),
+        pretraining={"seed": 0},
+        pretraining_data="scenes",
+        pretraining_digest="p",
+        test_images=images,
+        skipped_images=[],
+    )
+    run = Run(workspace, EvaluationRecord, f"{protocol}-{method}", identity)
     with run.working() as folder:
         write_predictions(folder / "predictions.npz", predictions)
     metrics = harness.score(predictions)
@@ -41,6 +48,20 @@ def stored(workspace, method, predictions, *, protocol="linear/logreg@1", data="
         method=method, data="scenes", metrics=metrics, details=details, started=time.monotonic(),
         device="cpu",
     )  # fmt: skip
+
+
+def changed(record, *, protocol=None, layer=None, details=None, **own):
+    """The same record with another protocol, layer, details or fields of its own."""
+    renamed = {"protocol": protocol, "layer": layer}
+    identity = {name: value for name, value in renamed.items() if value is not None}
+    more = {**({"protocol": protocol} if protocol else {}), **(details or {})}
+    return record.model_copy(
+        update={
+            "identity": record.identity.model_copy(update=identity),
+            "details": record.details.model_copy(update=more),
+            **own,
+        }
+    )
 
 
 def answers(*stretches):

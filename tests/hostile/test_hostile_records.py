@@ -24,7 +24,7 @@ from helpers.photos import draw_photo
 from helpers.refusals import SCENES, only
 from helpers.spoilt import edit, named, rekeyed
 from ssl_bench.errors import DataError
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord
 
 
 def read_by_all(bench: Bench, folder: Path) -> None:
@@ -48,7 +48,7 @@ WRONG = {
 
 @pytest.mark.parametrize("field", WRONG)
 def test_every_field_of_a_record_has_its_type(bench: Bench, work: Path, field: str) -> None:
-    assert set(WRONG) == set(Record.model_fields)
+    assert set(WRONG) == set(EvaluationRecord.model_fields)
     folder = evaluation()
     for value in WRONG[field]:
         edit(folder, lambda record, value=value: record.update({field: value}))

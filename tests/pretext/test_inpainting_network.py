@@ -118,9 +118,9 @@ def test_random_is_where_inpainting_began(bench: Bench, workspace):
     assert bench(*COMMAND, "--steps", 1, *more).code == 0
     same = ("--arch=dcgan", "--init=dcgan", "--image-size=128", "--width=0.05", "--workers=0")
     assert bench("pretrain", "random", *same, *SCENES, *more).code == 0
-    trained, random = (r.details["encoder"] for r in read_records(workspace))
-    assert trained["start"] == random["digest"]
-    assert trained["digest"] != random["digest"]
+    trained, random = (r.details.encoder for r in read_records(workspace))
+    assert trained.start == random.digest
+    assert trained.digest != random.digest
 
 
 # ---- the hole
@@ -306,7 +306,7 @@ def test_two_processes_learn_what_the_halves_of_a_batch_teach(tmp_path):
     launched([*map(str, COMMAND), "--batch-size=16", "--steps=1", "--devices=2",
               f"--workspace={tmp_path}"])  # fmt: skip
     (record,) = read_records(tmp_path)
-    assert record.details["training"]["devices"] == 2
+    assert record.details.training["devices"] == 2
     assert all(math.isfinite(value) for value in record.metrics.values())
     folder = folder_of(tmp_path, record)
     ended = load_file(folder / "rest.safetensors")

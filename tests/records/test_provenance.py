@@ -72,9 +72,13 @@ def made(tmp_path_factory) -> Path:
 
 def runs_of(folder: Path, name: str) -> list[Record]:
     """The runs of a pretext or of a protocol."""
-    found = [r for r in read_records(folder) if name in (r.identity.get("protocol"), pretext_of(r))]
+    found = [r for r in read_records(folder) if name in (protocol_of(r), pretext_of(r))]
     assert found, name
     return found
+
+
+def protocol_of(record: Record) -> str | None:
+    return record.identity.protocol if record.kind == "evaluation" else None
 
 
 def pretext_of(record: Record) -> str | None:
@@ -230,7 +234,7 @@ def test_a_control_is_made_again(bench, spoilt):
     requests = [(harness(harness.Config.model_validate({"k": (5,)})), ["conv3"])]
     encoder = Reference("random", spoilt)
     evaluate(requests, encoder, PROBED, spoilt, Runtime(workers=0), controls=True)
-    (control,) = (r for r in read_records(spoilt, "evaluation") if "control" in r.identity)
+    (control,) = (r for r in read_records(spoilt, "evaluation") if r.identity.control is not None)
     is_the_same(bench, spoilt, control)
     shown = bench("show", control.key[:12], "--workspace", spoilt).out
     assert "made by a suite's controls; without them again by: bench knn" in shown
@@ -347,7 +351,7 @@ def test_a_stale_number_is_shown(bench, stale):
     folder, record = stale
     result = bench("show", record.key, "--workspace", folder)
     assert result.code == 0, result.err
-    assert record.identity["encoder"]["weights"] in result.out
+    assert record.identity.encoder.weights in result.out
 
 
 def test_the_tables_command_renews_a_stale_number(bench, stale):
@@ -357,7 +361,7 @@ def test_the_tables_command_renews_a_stale_number(bench, stale):
     (words,) = re.findall(r"`bench ([^`]+)`", note)
     made = again(bench, shlex.split(words), folder)
     (renewed,) = (r for r in read_records(folder) if r.key in made)
-    assert renewed.identity == {**record.identity, "protocol": "knn/vissl@1"}
+    assert renewed.identity.plain() == {**record.identity.plain(), "protocol": "knn/vissl@1"}
 
 
 # ---- records as a data frame
@@ -385,10 +389,10 @@ def test_a_frames_values_and_intervals_are_the_records(made):
         assert line.value == record.metrics[line.metric]
         np.testing.assert_array_equal([line.low, line.high], ends)
         assert (line.method, line.data, line.layer, line.protocol) == (
-            record.method, record.data, record.identity["layer"], record.details["protocol"],
+            record.method, record.data, record.identity.layer, record.details.protocol,
         )  # fmt: skip
         assert (line.test_images, line.finished, line.workspace) == (
-            record.details["test_images"], record.provenance.finished, str(made),
+            record.details.test_images, record.provenance.finished, str(made),
         )  # fmt: skip
 
 

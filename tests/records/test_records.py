@@ -9,19 +9,28 @@ import pytest
 
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.files import key_of
-from ssl_bench.records.record import Provenance
+from ssl_bench.records.record import (
+    PretrainDetails,
+    PretrainIdentity,
+    PretrainRecord,
+    Provenance,
+    SavedEncoder,
+)
 from ssl_bench.records.workspace import Run, find_run, read_record, read_records, write_predictions
+
+DETAILS = PretrainDetails(encoder=SavedEncoder(spec={}, digest="d", start="s"), skipped_images=[])
 
 
 def finished(workspace, method="random", seed=0, started=0.0, **identity):
-    identity = {"method": method, "config": {"seed": seed}, **identity}
-    encoder = {"spec": {}, "digest": "d", "start": "s"}
-    run = Run(workspace, "pretrain", method, identity)
+    identity = PretrainIdentity(
+        kind="pretrain", method=method, version=1, config={"seed": seed}, data="d", **identity
+    )
+    run = Run(workspace, PretrainRecord, method, identity)
     with run.working() as folder:
         (folder / "encoder.safetensors").write_bytes(b"weights")
         return run, run.finish(
             method=method, data="scenes", metrics={"loss": 0.5}, started=started, device="cpu",
-            details={"encoder": encoder, "skipped_images": []},
+            details=DETAILS,
         )  # fmt: skip
 
 
@@ -54,14 +63,15 @@ def test_a_record_says_what_made_it(tmp_path):
 
 
 def test_a_torn_write_leaves_no_record(tmp_path, monkeypatch):
-    run = Run(tmp_path, "pretrain", "random", {"seed": 0})
+    run, _ = finished(tmp_path)
+    (run.folder / "record.json").unlink()
 
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with run.working(), pytest.raises(DataError, match="No space left"):
-        run.finish(method="random", data="d", metrics={}, details={}, started=0, device="cpu")
+        run.finish(method="random", data="d", metrics={}, details=DETAILS, started=0, device="cpu")
     assert run.record is None
 
 

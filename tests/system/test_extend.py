@@ -103,7 +103,7 @@ def test_their_numbers_are_verified(workspace, bench):
     assert bench("verify", workspace).code == 0
     record = next(
         r for r in read_records(workspace, "evaluation")
-        if r.method == "rotation" and r.identity["protocol"].startswith("class-mean")
+        if r.method == "rotation" and r.identity.protocol.startswith("class-mean")
     )  # fmt: skip
     (path,) = workspace.glob(f"evaluation/*-{record.key[:12]}/record.json")
     claimed = f'"top1": {record.metrics["top1"]}'

@@ -199,9 +199,9 @@ def arrays(folder, protocol, method):
     """Stored predictions of a method's records of a protocol, by seed."""
     found = {}
     for record in read_records(folder, "evaluation"):
-        if record.identity["protocol"] == protocol and record.method == method:
+        if record.identity.protocol == protocol and record.method == method:
             with np.load(folder_of(folder, record) / "predictions.npz") as rows:
-                found[record.identity["config"]["seed"]] = dict(rows)
+                found[record.identity.config["seed"]] = dict(rows)
     return [found[seed] for seed in sorted(found)]
 
 

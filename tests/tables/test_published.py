@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from helpers.places import RESULTS
+from helpers.predictions import changed
 from ssl_bench import catalogue
 from ssl_bench.records.protocols import protocols
 from ssl_bench.records.workspace import read_records
@@ -14,18 +15,11 @@ from ssl_bench.tables.published import deviations, published_for, sources
 
 def measured(records: list[Any], layer: str, metric: str = "top1", **changes: Any) -> Measured:
     """A committed record made to look like another one."""
-    record = records[0].model_copy(deep=True)
-    record.identity["layer"] = layer
-    record.details.pop("column", None)
-    record.details.pop("encoder", None)
-    for name, value in changes.items():
-        place = record.identity if name == "protocol" else record.details
-        if name in ("method", "data"):
-            record = record.model_copy(update={name: value})
-        else:
-            place[name] = value
-    record.details["protocol"] = changes.get("printed", record.identity["protocol"])
-    return Measured(record, metric, None)
+    own = {name: changes.pop(name) for name in ("method", "data", "protocol") if name in changes}
+    if "printed" in changes:
+        changes["protocol"] = changes.pop("printed")
+    details = {"column": None, "encoder": None, **changes}
+    return Measured(changed(records[0], layer=layer, details=details, **own), metric, None)
 
 
 @pytest.fixture(scope="module")

@@ -50,11 +50,11 @@ def test_every_number_leads_to_its_record(page: Path):
     text = page.read_text(encoding="utf-8")
     found = Page(text)
     records = read_records(QUICKSTART, "evaluation")
-    shown = {f"#r-{r.key[:12]}" for r in records if "control" not in r.identity}
+    shown = {f"#r-{r.key[:12]}" for r in records if r.identity.control is None}
     assert shown <= set(found.links)
     assert {link.removeprefix("#") for link in found.links} <= found.ids
     for record in records:
-        assert record.identity["data"]["test"] in text
+        assert record.identity.data["test"] in text
     assert all(source == "" or source.startswith("data:") for source in found.sources)
     assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", text)
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.predictions import LESS, MORE, answers, fills, stored
+from helpers.predictions import LESS, MORE, answers, changed, fills, stored
 from ssl_bench import catalogue
 from ssl_bench.evaluation.intervals import LEVEL, Paired
-from ssl_bench.records.record import Provenance, Record
+from ssl_bench.records.record import EvaluationRecord, Provenance
 from ssl_bench.tables.blocks import blocks
 from ssl_bench.tables.footnotes import LEADS, STALE
 from ssl_bench.tables.forms import csv_lines, latex, markdown, write_table
 from ssl_bench.tables.measured import paired_difference
+from ssl_bench.tables.names import baseline_place
 from ssl_bench.tables.table import Table
 
 SIMULATED = 400  # columns of rows that are all equal
@@ -29,35 +30,41 @@ VALUES = {  # method -> top1 of seeds 0, 1, 2
 
 
 def record(
-    method, seed, top1, layer="pool5", settings=None, data="scenes", protocol=None, digest="d"
-):
+    method, seed, top1, layer="pool5", settings=None, data="scenes", protocol=None, digest="d",
+    arch="alexnet", depth=None,
+):  # fmt: skip
     made = Provenance(
         command="bench", finished=datetime.now(UTC), seconds=1, peak_memory_mb=1, device="cpu",
         python="3", packages={}, git_commit=None, git_dirty=None,
     )  # fmt: skip
-    return Record(
-        kind="evaluation",
-        key="0",
-        identity={
-            "protocol": "linear/logreg@1",
-            "layer": layer,
-            "config": {"seed": seed},
-            "data": {"train": digest, "test": digest},
-        },
-        method=method,
-        data=data,
-        metrics={"top1": top1, "top1_low": top1 - 2, "top1_high": top1 + 2},
-        details={
-            "metric": "top1",
-            "protocol": protocol or "linear/logreg@1",
-            "pretraining": {"seed": seed, **(settings or {})},
-            "pretraining_data": "scenes",
-            "pretraining_digest": digest,
-            "test_images": 100,
-            "skipped_images": [],
-        },
-        files={},
-        provenance=made,
+    return EvaluationRecord.model_validate(
+        {
+            "kind": "evaluation",
+            "key": "0",
+            "identity": {
+                "kind": "evaluation",
+                "protocol": "linear/logreg@1",
+                "layer": layer,
+                "config": {"seed": seed},
+                "encoder": {"run": method, "weights": "w", "spec": {"arch": arch}},
+                "data": {"train": digest, "test": digest},
+            },
+            "method": method,
+            "data": data,
+            "metrics": {"top1": top1, "top1_low": top1 - 2, "top1_high": top1 + 2},
+            "details": {
+                "metric": "top1",
+                "protocol": protocol or "linear/logreg@1",
+                "pretraining": {"seed": seed, **(settings or {})},
+                "pretraining_data": "scenes",
+                "pretraining_digest": digest,
+                "test_images": 100,
+                "skipped_images": [],
+                "depth": depth,
+            },
+            "files": {},
+            "provenance": made,
+        }
     )
 
 
@@ -103,8 +110,7 @@ def test_baselines_come_first_and_layers_from_the_image_up():
 def trained_on(method, images, seed, top1, **settings):
     """A record of an encoder that was pretrained on these images."""
     made = record(method, seed, top1, settings=settings)
-    details = {**made.details, "pretraining_data": images, "pretraining_digest": images}
-    return made.model_copy(update={"details": details})
+    return changed(made, details={"pretraining_data": images, "pretraining_digest": images})
 
 
 def test_a_baseline_is_the_one_of_the_same_images():
@@ -228,9 +234,9 @@ def test_missing_cells_are_dashes_and_files_are_written(tmp_path):
 
 def seen_by(protocol, digest, images):
     made = record("random", 0, 20.0, digest=digest, protocol=protocol)
-    identity = {**made.identity, "protocol": protocol}
-    details = {**made.details, "test_images": images, "pretraining_digest": "d"}
-    return made.model_copy(update={"identity": identity, "details": details})
+    return changed(
+        made, protocol=protocol, details={"test_images": images, "pretraining_digest": "d"}
+    )
 
 
 def test_protocols_that_see_one_set_in_other_forms_share_its_name():
@@ -299,8 +305,8 @@ def test_the_least_leads_where_less_is_better(tmp_path, said):
         stored(tmp_path, "near", fills(10, 15), protocol=protocol),
         stored(tmp_path, "far", fills(20, 18), protocol=protocol),
     ]
-    for record in made if said else []:
-        record.details["lower"] = ["l1", "l2"]
+    if said:
+        made = [changed(record, details={"lower": ["l1", "l2"]}) for record in made]
     table = Table.of(made, tmp_path)
     by_metric = {}
     for row, column in table.leading:
@@ -384,8 +390,7 @@ def stale_in(table):
 
 
 def test_an_older_protocols_number_is_stale():
-    made = record("random", 0, 20.0)
-    made.identity["protocol"] = made.details["protocol"] = "linear/logreg@0"
+    made = changed(record("random", 0, 20.0), protocol="linear/logreg@0")
     table = Table.of([made, record("random", 0, 21.0)])
     assert f"20.0 ± 2.0*{STALE}" in markdown(table)
     assert f"21.0 ± 2.0*{STALE}" not in markdown(table)
@@ -398,23 +403,19 @@ def test_an_older_protocols_number_is_stale():
 def test_a_number_of_an_older_pretext_is_stale():
     made = record("context-encoder", 0, 20.0)
     version = catalogue.pretext("context-encoder").version
-    made.details["pretext_version"] = version
-    assert not stale_in(Table.of([made]))
-    made.details["pretext_version"] = version - 1
-    (note,) = stale_in(Table.of([made]))
+    assert not stale_in(Table.of([changed(made, details={"pretext_version": version})]))
+    (note,) = stale_in(Table.of([changed(made, details={"pretext_version": version - 1})]))
     assert f"context-encoder version {version - 1}, which is {version} now" in note
 
 
 def test_a_protocol_or_pretext_that_is_not_installed_is_not_judged():
     made = record("somebodys", 0, 20.0)
-    made.identity["protocol"] = made.details["protocol"] = "somebodys/probe@7"
-    made.details["pretext_version"] = 3
+    made = changed(made, protocol="somebodys/probe@7", details={"pretext_version": 3})
     assert not stale_in(Table.of([made]))
 
 
 def test_every_form_marks_stale_numbers():
-    made = record("context-encoder", 0, 20.0)
-    made.details["pretext_version"] = 0
+    made = changed(record("context-encoder", 0, 20.0), details={"pretext_version": 0})
     table = Table.of([made, record("random", 0, 21.0)])
     assert markdown(table).count(STALE) == 1 + 1  # the cell and its note
     assert [line["stale"] for line in lines_of(table).values()] == ["False", "True"]
@@ -447,7 +448,7 @@ def test_a_wide_table_is_cut_by_protocol_and_a_narrow_one_is_whole():
 
 def test_layers_of_another_network_are_a_block_of_their_own():
     """Columns that no row shares: a table of dashes tells nothing."""
-    other = [record("timm:x", 0, 5.0, layer) for layer in ("blocks.2", "blocks.4")]
+    other = [record("timm:x", 0, 5.0, layer, arch="timm:x") for layer in ("blocks.2", "blocks.4")]
     layers = [list(block.short) for block in blocks(wide(*other))]
     assert layers == [list(LAYERS), ["blocks.2", "blocks.4"], list(LAYERS[1:])]
     assert "timm:x" not in markdown(wide(*other)).split("\n\n")[1]
@@ -475,3 +476,51 @@ def test_a_network_tells_its_rows_apart_without_its_settings():
     settings = [{"arch": "alexnet", "mask": m, "lr": lr} for m, lr in (("a", 0.1), ("b", 0.2))]
     rows = Table.of([record("mine", 0, 1.0, settings=each) for each in settings]).rows
     assert list(rows) == ["mine mask=a lr=0.1", "mine mask=b lr=0.2"]
+
+
+# ---- order of the columns, and which rows are baselines
+
+
+def columns_of(*layers, **settings):
+    """The layers of a table's columns, with as many depths and networks as are given."""
+    depths = settings.get("depths", [None] * len(layers))
+    archs = settings.get("archs", ["alexnet"] * len(layers))
+    made = [
+        record(arch, 0, 1.0, layer, arch=arch, depth=depth)
+        for layer, depth, arch in zip(layers, depths, archs, strict=True)
+    ]
+    return [column.rpartition(" ")[2] for column in Table.of(made).columns]
+
+
+def test_columns_stand_by_the_depth_of_their_layers():
+    assert columns_of("head", "stem", "neck", depths=[2, 0, 1]) == ["stem", "neck", "head"]
+
+
+def test_layers_of_records_without_a_depth_stand_by_their_numbers():
+    names = ("bottleneck", "block10", "block9", "pool5", "conv2")
+    assert columns_of(*names) == ["block9", "block10", "conv2", "pool5", "bottleneck"]
+    assert columns_of("b2", "a1", depths=[0, None]) == ["a1", "b2"]  # one record says nothing
+
+
+def test_layers_of_two_networks_stand_apart_unless_they_share_one():
+    layers, archs = ("conv2", "stem", "conv1", "norm"), ("a", "b", "a", "b")
+    depths = (1, 0, 0, 1)
+    apart = ["conv1", "conv2", "stem", "norm"]
+    assert columns_of(*layers, archs=archs, depths=depths) == apart
+    shared = columns_of(*layers, "conv1", archs=[*archs, "b"], depths=[*depths, 0])
+    assert shared == ["stem", "conv1", "conv2", "norm"]
+
+
+@pytest.mark.parametrize("error", [ImportError("libmissing.so"), RuntimeError("no licence")])
+def test_a_pretext_that_fails_to_import_is_no_baseline(monkeypatch, error):
+    def broken(name):
+        raise error
+
+    monkeypatch.setattr(catalogue, "pretext", broken)
+    assert baseline_place.__wrapped__("random") is None
+
+
+def test_the_baselines_are_those_that_say_so():
+    places = {name: baseline_place(name) for name in catalogue.names("pretext")}
+    assert {n: p for n, p in places.items() if p is not None} == {"random": 0, "autoencoder": 1}
+    assert baseline_place("timm:resnet18") is None

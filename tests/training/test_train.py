@@ -165,7 +165,7 @@ def _torchrun(command):
 
 def _weights(workspace):
     (record,) = read_records(workspace, "pretrain")
-    return record.details["encoder"]["digest"]
+    return record.details.encoder.digest
 
 
 def test_runs_killed_at_any_moment_end_with_the_same_weights(tmp_path):
@@ -209,7 +209,7 @@ def test_two_processes_see_what_one_sees(tmp_path):
         for layer, tensor in weights["one"].items():
             assert torch.allclose(tensor, weights[name][layer], atol=2e-4), (name, layer)
         assert records[name].key == records["one"].key
-        assert records[name].details["training"]["devices"] == 2
+        assert records[name].details.training["devices"] == 2
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(store, tmp_path):

@@ -11,6 +11,16 @@ from PIL import Image
 from helpers.refusals import fails
 from helpers.suites import SUITE
 from ssl_bench.files import file_digest
+from ssl_bench.records.record import (
+    EncoderIdentity,
+    EvaluationDetails,
+    EvaluationIdentity,
+    EvaluationRecord,
+    PretrainDetails,
+    PretrainIdentity,
+    PretrainRecord,
+    SavedEncoder,
+)
 from ssl_bench.records.workspace import (
     Run,
     folder_of,
@@ -79,24 +89,25 @@ def noise(path: Path, width: int, height: int) -> bytes:
 
 def test_pictures_are_shrunk_to_thumbnails(tmp_path: Path):
     """Images of others may be shown small only; the record names the pictures that it lies with."""
-    run = Run(tmp_path / "runs", "pretrain", "mine", {"config": {}})
-    encoder = {"spec": {}, "digest": "d", "start": "s"}
+    made = PretrainIdentity(kind="pretrain", method="mine", version=1, config={}, data="d")
+    encoder = SavedEncoder(spec={}, digest="d", start="s")
+    run = Run(tmp_path / "runs", PretrainRecord, "mine", made)
     with run.working() as folder:
         large = noise(folder / "large.png", 1500, 300)
         small = noise(folder / "small.png", 8, 8)  # a palette would make it larger
         run.finish(
             method="mine", data="d", metrics={}, started=0.0, device="cpu",
-            details={"encoder": encoder, "skipped_images": []},
+            details=PretrainDetails(encoder=encoder, skipped_images=[]),
         )  # fmt: skip
-    identity = {
-        "protocol": "mine@1", "layer": "conv1", "config": {"seed": 0}, "encoder": {"run": run.key},
-        "data": {"train": "a", "test": "b"},
-    }  # fmt: skip
-    details = {
-        "protocol": "mine@1", "metric": "top1", "test_images": 1, "skipped_images": [],
-        "pretraining_data": "d",
-    }  # fmt: skip
-    scored = Run(tmp_path / "runs", "evaluation", "of-mine", identity)
+    identity = EvaluationIdentity(
+        kind="evaluation", protocol="mine@1", layer="conv1", config={"seed": 0},
+        encoder=EncoderIdentity(run=run.key, weights="d", spec={}),
+        data={"train": "a", "test": "b"},
+    )  # fmt: skip
+    details = EvaluationDetails(
+        protocol="mine@1", metric="top1", test_images=1, skipped_images=[], pretraining_data="d"
+    )
+    scored = Run(tmp_path / "runs", EvaluationRecord, "of-mine", identity)
     with scored.working():
         record = scored.finish(
             method="mine", data="d", metrics={"top1": 5.0}, details=details, started=0.0,

@@ -33,7 +33,7 @@ def test_the_clock_is_of_no_account(run, workspace, whole, printed, days, step):
     checked(workspace, results(whole))
     for record in read_records(workspace):
         assert 0 <= record.provenance.seconds < STUCK
-        if training := record.details.get("training"):
+        if training := record.details.training:
             assert training["images_per_second"] > 0
             assert 0 <= training["data_wait"] <= 1
 
@@ -44,7 +44,7 @@ def test_the_newest_run_is_the_one_that_says_so(workspace):
         hooks = [partial(clock, days)]
         done(*STARTING, "--seed", seed, "--workspace", workspace, hooks=hooks)
     records = read_records(workspace)
-    assert [record.identity["config"]["seed"] for record in records] == [2, 0, 1]
+    assert [record.identity.config["seed"] for record in records] == [2, 0, 1]
     assert find_run(workspace, "random") == records[-1]
     assert newest_of_each(workspace) == [f"random@{records[-1].key[:12]}"]
     listed = done("runs", "--workspace", workspace).out.splitlines()[1:]
