@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,9 +15,6 @@ from ssl_bench.cli.options import (
     workspace_option,
 )
 from ssl_bench.errors import UsageError, plain
-
-if TYPE_CHECKING:
-    pass
 
 
 # ---- pictures
@@ -45,10 +42,10 @@ def inpaint(
     failed = 0
     for done in progress(job(sources, reference, mask, out), "images", len(sources)):
         if done.target:
-            click.echo(plain(f"{done.target}: {done.said}"))
+            click.echo(plain(f"{done.target}: {done.outcome}"))
         else:
             failed += 1
-            say(f"bench: {done.said}")
+            say(f"bench: {done.outcome}")
     if failed:
         say(f"{failed} of {len(sources)} images were not filled")
     return 1 if failed else 0
@@ -123,7 +120,9 @@ def perf() -> None:
 @click.command()
 @click.argument("name")
 @click.option("--image-size", type=int, help="Side of the input, px. [default: the method's]")
-@click.option("--width", type=float, help="Factor on alexnet's channel counts. [default: 1.0]")
+@click.option(
+    "--width", type=float, help="Factor on an own network's channel counts. [default: 1.0]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(name: str, image_size: int | None, width: float | None, as_json: bool) -> None:
     """Print layers, output shapes and parameters by part of a pretext or an encoder."""

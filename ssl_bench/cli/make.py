@@ -109,8 +109,8 @@ def evaluation_command(name: str) -> click.Command:
         help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
     )
     @click.option("--weights",
-                  help="Weights of timm:NAME, torchvision:NAME or alexnet from a file, or from an "
-                  "installed package (package:NAME).")  # fmt: skip
+                  help="Weights of timm:NAME, torchvision:NAME or an own network from a file, or "
+                  "from an installed package (package:NAME).")  # fmt: skip
     @click.option("--image-size", type=int,
                   help="Side of the input of timm:NAME and torchvision:NAME. "
                   "[default: their own]")  # fmt: skip
@@ -129,6 +129,7 @@ def evaluation_command(name: str) -> click.Command:
         from ssl_bench.evaluation.evaluate import evaluate
         from ssl_bench.evaluation.reference import Reference, newest_of_each
         from ssl_bench.progress import is_main_process
+        from ssl_bench.tables.forms import markdown
         from ssl_bench.tables.table import Table
 
         harness = chosen_harness(variants, protocol, options)
@@ -146,7 +147,7 @@ def evaluation_command(name: str) -> click.Command:
             )
         ]  # fmt: skip
         if is_main_process():
-            click.echo(Table.of(records, workspace).markdown())
+            click.echo(markdown(Table.of(records, workspace)))
 
     made = click.command(name, help=catalogue.summary("eval", name))(command)
     made.params = [*made.params[:3], *variant_options(variants), *made.params[3:]]
@@ -163,12 +164,13 @@ def evaluation_command(name: str) -> click.Command:
 @computing_options
 def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
+    from ssl_bench.tables.forms import markdown, write_table
     from ssl_bench.tables.table import Table
 
     made = Table.of(_suite_records(suite, workspace, **options), workspace)
-    click.echo(made.markdown())
+    click.echo(markdown(made))
     if out:
-        for path in made.write(out):
+        for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)
 
 

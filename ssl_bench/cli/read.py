@@ -1,7 +1,7 @@
 """Commands that read records: tables, comparisons, reports, verification."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -9,8 +9,7 @@ from ssl_bench.cli.groups import SuggestingGroup
 from ssl_bench.cli.options import computing_options, out_option, runtime_of, workspace_option
 from ssl_bench.errors import UsageError, plain
 
-if TYPE_CHECKING:
-    pass
+SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex"}  # of the files of a table, by format
 
 
 # ---- records → tables
@@ -29,7 +28,7 @@ def runs(workspace: Path) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["markdown", "csv", "latex"]),
+    type=click.Choice([*SUFFIXES]),
     default="markdown",
     show_default=True,
     help="What the table is written as.",
@@ -38,15 +37,16 @@ def runs(workspace: Path) -> None:
 def table(workspace: Path, form: str, out: Path | None) -> None:
     """Print the table of all evaluations in a workspace."""
     from ssl_bench.records.workspace import read_records
+    from ssl_bench.tables.forms import FORMS, write_table
     from ssl_bench.tables.table import Table
 
     records = read_records(workspace, "evaluation")
     if not records:
         raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
     made = Table.of(records, workspace)
-    click.echo(getattr(made, form)())
+    click.echo(FORMS[SUFFIXES[form]](made))
     if out:
-        for path in made.write(out):
+        for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)
 
 
@@ -79,10 +79,12 @@ def compare(a: str, b: str, protocol: str | None, workspace: Path) -> None:
     """
     from ssl_bench.records.protocols import protocol as known
     from ssl_bench.records.workspace import read_records
-    from ssl_bench.tables.comparison import comparison
+    from ssl_bench.tables.comparison import compare as job
+    from ssl_bench.tables.comparison import comparison_text
 
     name = known(protocol).name if protocol else None
-    click.echo(comparison(read_records(workspace), a, b, name, workspace))
+    compared = job(read_records(workspace), a, b, name, workspace)
+    click.echo(comparison_text(a, b, compared))
 
 
 @click.command()

@@ -19,6 +19,7 @@ from ssl_bench.errors import UsageError, unknown
 
 LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
 SIZES = {"alexnet": (64, 227), "dcgan": (128, 128)}  # ours: least and usual input, px
+DEFAULT_ARCH = "alexnet"
 
 
 class EncoderSpec(BaseModel):
@@ -73,6 +74,11 @@ def own_spec(arch: str) -> EncoderSpec:
         norm = Normalization.model_validate({"mean": published.mean, "std": published.std})
         size = published.crop_size[0]
     return EncoderSpec(arch=arch, image_size=size, normalization=norm)
+
+
+def pixel_normalization(arch: str, images: Normalization) -> Normalization:
+    """What a new `arch` expects of its pixels: a network's own form, else that of its `images`."""
+    return DCGAN.normalization if arch == "dcgan" else images
 
 
 def check_spec(spec: EncoderSpec) -> None:

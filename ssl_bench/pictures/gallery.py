@@ -26,6 +26,7 @@ MARGIN = 0.95  # of them for the labels of rows
 LINE = 0.17  # inches of a line of text
 SMALL = 7  # points
 LETTER = 0.64  # mean width of a letter over the size of its font, on the safe side
+POINTS = 72  # of an inch
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Grid:
         columns = max(len(pictures) for _, pictures in self.rows)
         margin = MARGIN if any(label for label, _ in self.rows) else 0.03
         side = (WIDTH - margin) / columns
+        # Inches by hand: matplotlib's layouts give every row one height, these have their own.
         lines = 1 + max((h.count("\n") for h in self.headings), default=-1)
         top = LINE * (1.8 + 0.75 * lines)
         aspects = [max(_aspect(p) for p in pictures) for _, pictures in self.rows]
-        side = min(side, (HIGHEST - top) / sum(aspects))
+        side = min(side, (HIGHEST - top) / sum(aspects))  # narrower where the page is full
         tallest = [aspect * side for aspect in aspects]
         height = sum(tallest) + top + 0.05
         figure = plt.figure(figsize=(WIDTH, height))
@@ -64,7 +66,7 @@ class Grid:
                 middle, 1 - (top - 0.04) / height, heading, fontsize=_fitting(heading, side - 0.04),
                 ha="center", va="bottom",
             )  # fmt: skip
-        at = top
+        at = top  # inches from above; matplotlib counts shares of the figure from below
         for (label, pictures), tall in zip(self.rows, tallest, strict=True):
             figure.text(
                 (margin - 0.06) / WIDTH, 1 - (at + tall / 2) / height, label,
@@ -80,7 +82,7 @@ class Grid:
                     if self.square and i in self.outlined:
                         y, x, length = self.square
                         cell.add_patch(
-                            Rectangle(
+                            Rectangle(  # pixel centres are at whole numbers
                                 (x - 0.5, y - 0.5), length, length, fill=False, color="yellow",
                                 linewidth=0.6,
                             )
@@ -92,7 +94,7 @@ class Grid:
 def _fitting(text: str, width: float) -> float:
     """Points at which the longest line of `text` is at most `width` inches wide."""
     longest = max(len(line) for line in text.split("\n"))
-    return min(SMALL, 72 * width / (LETTER * max(1, longest)))
+    return min(SMALL, POINTS * width / (LETTER * max(1, longest)))
 
 
 def _aspect(picture: np.ndarray | None) -> float:
@@ -149,12 +151,12 @@ class Gallery:
             same = [
                 c for r, c in zip(self.encoders, configs, strict=True) if r.name == reference.name
             ]
-            marks = [
+            differing = [
                 config[name] if isinstance(config[name], str) else f"{name}={config[name]}"
                 for name in sorted(varying(same))
                 if name in config
             ]
-            labels.append("\n".join([reference.name, *marks]))
+            labels.append("\n".join([reference.name, *differing]))
         return [
             f"{label}\n@{r.run.key[:6]}" if labels.count(label) > 1 and r.run else label
             for label, r in zip(labels, self.encoders, strict=True)

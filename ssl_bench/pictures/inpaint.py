@@ -22,11 +22,11 @@ from ssl_bench.runtime import best_device
 from ssl_bench.training.pretext import Inpaints
 
 CENTRAL = "central"
-SHARE = 50 / 128  # of the short side, at most: the central hole
+CENTRAL_SHARE = 50 / 128  # of the short side, at most: the central hole
 QUARTER = 0.25  # of a window: the most that random masks drop
-LEAST = 32  # px; a smaller image has no context
-NEAR = 16  # a short side over this is the distance within which holes are one
-STEP = 1.05  # from one window that is tried to the next
+SMALLEST = 32  # px; a smaller image has no context
+JOINED = 16  # holes nearer to each other than the short side over this are one
+GROWTH = 1.05  # from one window that is tried to the next
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Filled:
 
     source: Path
     target: Path | None
-    said: str
+    outcome: str
 
 
 def photographs_in(paths: Sequence[Path]) -> list[Path]:
@@ -71,13 +71,13 @@ def inpaint(sources: Sequence[Path], encoder: Reference, mask: str, out: Path) -
     for source, target in zip(sources, targets, strict=True):
         try:
             photograph = read_photograph(source)
-            filled, said = filler.filled(photograph, _hole_of(photograph, hole, mask))
+            filled, outcome = filler.filled(photograph, _hole_of(photograph, hole, mask))
             filled.save(target)
         except DataError as error:
             text = str(error)
             yield Filled(source, None, text if str(source) in text else f"{source}: {text}")
         else:
-            yield Filled(source, target, said)
+            yield Filled(source, target, outcome)
 
 
 def _targets(sources: Sequence[Path], out: Path, kept: Sequence[Path]) -> list[Path]:
@@ -114,10 +114,12 @@ def read_mask(path: Path) -> np.ndarray:
 
 def _hole_of(photograph: Photograph, hole: np.ndarray | None, mask: str) -> np.ndarray:
     height, width = photograph.size
-    if min(height, width) < LEAST:
-        raise DataError(f"{width}×{height} px is too small: a hole needs a context of {LEAST} px")
+    if min(height, width) < SMALLEST:
+        raise DataError(
+            f"{width}×{height} px is too small: a hole needs a context of {SMALLEST} px"
+        )
     if hole is None:
-        side = int(SHARE * min(height, width))
+        side = int(CENTRAL_SHARE * min(height, width))
         side -= (min(height, width) - side) % 2  # else it lies beside the middle
         top, left = (height - side) // 2, (width - side) // 2
         hole = np.zeros((height, width), bool)
@@ -131,12 +133,13 @@ def _hole_of(photograph: Photograph, hole: np.ndarray | None, mask: str) -> np.n
     return hole
 
 
-def parts_of(hole: np.ndarray) -> Iterator[np.ndarray]:
+def joined_holes(hole: np.ndarray) -> Iterator[np.ndarray]:
     """The holes, bool (H, W) each, of which those that lie close together are one."""
-    reach = max(1, min(hole.shape) // NEAR)
+    reach = max(1, min(hole.shape) // JOINED)
+    # Dilated by the distance, holes nearer than it touch and get one label.
     joined = cv2.dilate(hole.astype(np.uint8), np.ones((reach, reach), np.uint8))
     count, labels = cv2.connectedComponents(joined, connectivity=8)
-    return (hole & (labels == i) for i in range(1, count))
+    return (hole & (labels == i) for i in range(1, count))  # label 0 is no hole
 
 
 # ---- windows
@@ -158,13 +161,14 @@ class Window:
         part = np.ascontiguousarray(part, dtype=np.float32)
         return part if self.side == size else cv2.resize(part, (size, size), interpolation=how)
 
-    def hidden(self, hole: np.ndarray, size: int, *, barely: bool = False) -> np.ndarray:
+    def hidden(self, hole: np.ndarray, size: int, *, centres_only: bool = False) -> np.ndarray:
         """Which of size×size pixels are hidden, bool, for the hole's content (side, side).
 
-        Those that the hole touches; `barely`, where pixels grow, those whose centre lies in it:
-        then the colour that stands in the hole shines through beside it.
+        Those that the hole touches; with `centres_only`, where pixels grow, those whose centre lies
+        in it: then the colour that stands in the hole shines through beside it.
         """
-        if not barely:
+        if not centres_only:
+            # Above 0, not a half: a pixel with any of the hole's colour in it must not be seen.
             return self.resized(hole, size) > 0
         how = cv2.INTER_NEAREST_EXACT
         return cv2.resize(hole.astype(np.uint8), (size, size), interpolation=how) > 0
@@ -180,15 +184,17 @@ def windows_for(hole: np.ndarray, size: int, reach: float) -> Iterator[Window]:
     rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
     (top, bottom), (left, right) = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
     needed = max(bottom - top, right - left) / reach
+    # A hole of A px takes a quarter of a square of side √(A / ¼).
     least = max(1, int(np.ceil(max(needed, (hole.sum() / QUARTER) ** 0.5))))
     room = min(hole.shape)
     wanted, side = {room, min(room, max(least, size))}, float(least)
     while side <= room:
         wanted.add(int(side))
-        side = max(side + 1, side * STEP)
+        side = max(side + 1, side * GROWTH)
+    # By the ratio to `size`: twice as large and half as large are equally far.
     for side in sorted(wanted, key=lambda s: abs(np.log(s / size))):
         if side >= least:
-            start = [
+            start = [  # around the hole's middle, pushed back into the image at its edges
                 int(np.clip(round((low + high - side) / 2), 0, length - side))
                 for low, high, length in (
                     (top, bottom, hole.shape[0]), (left, right, hole.shape[1])
@@ -217,23 +223,24 @@ class Filler:
 
         Raises DataError for a hole that the network cannot see around.
         """
-        rgb, left = photograph.rgb, hole.copy()
-        said = []
-        for part in parts_of(hole):
+        rgb, remaining = photograph.rgb, hole.copy()
+        outcomes = []
+        for part in joined_holes(hole):
             window, hidden = self._window(part)
-            rgb[part] = self._content(rgb, left, window, hidden)[window.of(part)]
-            left &= ~part
-            said.append(self._words(part, window))
-        return photograph.with_hole_filled(hole, rgb), "; ".join(said)
+            rgb[part] = self._content(rgb, remaining, window, hidden)[window.of(part)]
+            remaining &= ~part  # the next hole's window sees this one filled
+            outcomes.append(self._described(part, window))
+        return photograph.with_hole_filled(hole, rgb), "; ".join(outcomes)
 
     def _window(self, part: np.ndarray) -> tuple[Window, np.ndarray]:
         """The best window for a hole, and what is hidden in it, bool (size, size)."""
         windows = list(windows_for(part, self.size, self.network.reach))
-        for barely in (False, True):
+        # First whole pixels that the hole touches; only if no window takes those, pixel centres.
+        for centres_only in (False, True):
             for window in windows:
-                if barely and window.side >= self.size:
+                if centres_only and window.side >= self.size:
                     continue
-                hidden = window.hidden(window.of(part), self.size, barely=barely)
+                hidden = window.hidden(window.of(part), self.size, centres_only=centres_only)
                 if self._sees(hidden):
                     return window, hidden
         rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
@@ -254,10 +261,10 @@ class Filler:
         return not outside.any()
 
     def _content(
-        self, rgb: np.ndarray, left: np.ndarray, window: Window, hidden: np.ndarray
+        self, rgb: np.ndarray, remaining: np.ndarray, window: Window, hidden: np.ndarray
     ) -> np.ndarray:
         """What the network puts into the window, float32 (side, side, 3) in [0, 1]."""
-        missing, shown = window.of(left), window.of(rgb).copy()
+        missing, shown = window.of(remaining), window.of(rgb).copy()
         shown[missing] = shown[~missing].mean(0)  # a quarter is missing at most
         small = window.resized(shown, self.size)
         pixels = np.round(small * 255).clip(0, 255).astype(np.uint8)
@@ -269,7 +276,7 @@ class Filler:
             return content
         return cv2.resize(content, (window.side, window.side), interpolation=cv2.INTER_LINEAR)
 
-    def _words(self, part: np.ndarray, window: Window) -> str:
+    def _described(self, part: np.ndarray, window: Window) -> str:
         rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
         hole = f"hole of {np.ptp(columns) + 1}×{np.ptp(rows) + 1} px"
         if window.side == self.size:

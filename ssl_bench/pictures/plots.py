@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import is_main_process
 
-matplotlib.use("Agg")
+matplotlib.use("Agg")  # before pyplot is imported: there may be no screen
 
 
 def picture_grid(rows: Mapping[str, Tensor], path: Path, title: str) -> None:
@@ -70,6 +70,7 @@ def voc_palette() -> np.ndarray:
     for place in range(8):
         for channel in range(3):
             bit = np.arange(256) >> (3 * place + channel) & 1
+            # The lowest bits of a class become the highest of its colour: neighbours differ most.
             colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
     return colours
 
@@ -101,6 +102,7 @@ def mask_grid(
             cell.set_yticks([])
         line[0].set_ylabel(label, fontsize=8)
     seen = np.unique(np.concatenate([mask.ravel() for mask in (*truths, *predictions)]))
+    # Masks may hold 255, which is no class but a border that is not judged.
     called = {c: names[c] if c < len(names) else "void" for c in seen.tolist()}
     patches = [Patch(color=tuple(colours[c] / 255), label=name) for c, name in called.items()]
     figure.legend(handles=patches, loc="outside right center", fontsize=7)
@@ -138,6 +140,7 @@ def box_grid(
         cell.imshow(image)
         for row in truth[truth[:, 0] >= 0]:
             _box(cell, row, "white", "--", "")
+        # The first of an image is its best: it is drawn however uncertain.
         kept = found[(found[:, 0] >= 0) & ((found[:, 1] >= certain) | (np.arange(len(found)) == 0))]
         for row in kept[:8]:
             label, score = int(row[0]), row[1]
@@ -185,7 +188,7 @@ def _save(figure: Any, path: Path, dpi: int) -> None:
     """Write a PNG, in the process that writes, and close the figure."""
     from matplotlib import pyplot as plt
 
-    if is_main_process():
+    if is_main_process():  # all devices draw, so that none waits; one writes
         with written_at_once(path) as scratch:
             figure.savefig(scratch, dpi=dpi, format=path.suffix[1:])
     plt.close(figure)

@@ -30,6 +30,7 @@ def draw_preview(
     store = open_store(catalogue.dataset(data), "train", size, skip_bad_images=skip_bad_images)
     chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
     images = store.images(chosen.numpy())
+    # The run's seed at step 0: what is drawn here is what the first step drew.
     rows = pretext.preview(images, Randomness(pretext.config.seed, 0, torch.arange(len(chosen))))
     path = folder / "preview.png"
     steps = record.identity.config["steps"]

@@ -3,21 +3,37 @@
 A name says what tells its row or column apart from the others of the table, and no more.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from ssl_bench import catalogue
 from ssl_bench.files import key_of
 from ssl_bench.records.record import EvaluationRecord
-from ssl_bench.training.pretext import EncoderConfig, TrainConfig
 
-BASELINES = ("random", "autoencoder")
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
 
 
-def rank(record: EvaluationRecord) -> int:
+@cache
+def baseline_place(method: str) -> int | None:
+    """The place of a pretext among the baselines, 0 first; None for what is none.
+
+    A pretext that is not installed, or fails to import, is no baseline here.
+    """
+    if method not in catalogue.names("pretext"):
+        return None
+    try:
+        return catalogue.pretext(method).baseline
+    except Exception:  # whatever another's package raises: its rows are still rows
+        return None
+
+
+def rank(record: EvaluationRecord) -> float:
     """Baselines first, as in the paper's tables."""
-    return BASELINES.index(record.method) if record.method in BASELINES else len(BASELINES)
+    place = baseline_place(record.method)
+    return float("inf") if place is None else place
 
 
 def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord]) -> str | None:
@@ -26,6 +42,8 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
     It has the same network, size and kind of starting weights; if several have, it saw the same
     images. None if that does not leave one.
     """
+    from ssl_bench.training.pretext import EncoderConfig  # imports torch, which tables do not need
+
     settings = _pretraining(row)
     shared = EncoderConfig.model_fields.keys() - HIDDEN
     alike = {
@@ -65,7 +83,9 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """
     described = [
         {**_pretraining(record), "on": source}
-        for record, source in zip(records, _told_apart(_pretraining_data(records)), strict=True)
+        for record, source in zip(
+            records, _marked_by_digest(_pretraining_data(records)), strict=True
+        )
     ]
     runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record, settings in zip(records, described, strict=True):
@@ -73,15 +93,17 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
     names = []
     for record, settings in zip(records, described, strict=True):
         networks = runs[record.method]
-        telling = varying(networks[settings.get("arch")])
-        telling |= {"arch"} if len(networks) > 1 else set()
-        telling = sorted(telling & settings.keys(), key=_rank_of_setting)
-        marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in telling)
+        distinguishing = varying(networks[settings.get("arch")])
+        distinguishing |= {"arch"} if len(networks) > 1 else set()
+        distinguishing = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
+        marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in distinguishing)
         names.append(" ".join([record.method, *marks]))
     return names
 
 
 def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
+    from ssl_bench.training.pretext import TrainConfig
+
     return name == "on", name in TrainConfig.model_fields, name
 
 
@@ -123,12 +145,12 @@ def data_names(records: Sequence[EvaluationRecord]) -> list[str]:
     for protocol in {record.identity.protocol for record in records}:
         of = [i for i, r in enumerate(records) if r.identity.protocol == protocol]
         contents = [(records[i].data, "".join(records[i].identity.data.values())) for i in of]
-        for i, name in zip(of, _told_apart(contents), strict=True):
+        for i, name in zip(of, _marked_by_digest(contents), strict=True):
             names[i] = name
     return names
 
 
-def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
+def _marked_by_digest(named: Sequence[tuple[str, str | None]]) -> list[str]:
     """Each name, with a mark of its digest where other digests go by the same name."""
     digests: dict[str, set[str | None]] = defaultdict(set)
     for name, digest in named:
@@ -140,14 +162,48 @@ def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
 
 
 def column_order(records: Sequence[EvaluationRecord], names: Sequence[str]) -> list[str]:
-    """By protocol in order of appearance, then by layer from the image upwards."""
-    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
-    protocols = list(dict.fromkeys(r.identity.protocol for r in records))
+    """By protocol in order of appearance, networks apart, then by layer from the image upwards."""
+    protocols: dict[str, dict[str, list[EvaluationRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record, name in zip(records, names, strict=True):
+        protocols[record.identity.protocol][name].append(record)
+    return [
+        column
+        for columns in protocols.values()
+        for part in connected({n: {_network(r) for r in found} for n, found in columns.items()})
+        for column in _upwards({name: columns[name] for name in part})
+    ]
 
-    def place(name: str) -> tuple[int, int, int]:
-        record = records[names.index(name)]
-        layer = record.identity.layer
-        depth = layers.index(layer) if layer in layers else len(layers)
-        return protocols.index(record.identity.protocol), depth, names.index(name)
 
-    return sorted(dict.fromkeys(names), key=place)
+def connected(held: Mapping[str, set[Any]]) -> list[list[str]]:
+    """The names in parts that hold nothing in common, each where its first name stands."""
+    parts: list[tuple[list[str], set[Any]]] = []
+    for name, own in held.items():
+        # A name may join parts that had nothing in common until it came.
+        joined = [part for part in parts if part[1] & own]
+        parts = [part for part in parts if part not in joined]
+        parts.append(
+            ([*(n for names, _ in joined for n in names), name], own.union(*(h for _, h in joined)))
+        )
+    order = list(held)
+    return sorted((names for names, _ in parts), key=lambda names: order.index(names[0]))
+
+
+def _network(record: EvaluationRecord) -> Any:
+    return record.identity.encoder.spec.get("arch") if record.identity.encoder else None
+
+
+def _upwards(columns: Mapping[str, Sequence[EvaluationRecord]]) -> list[str]:
+    """Columns by the depth of their layers; where a record does not say it, by the layers' names.
+
+    Names with a number come first, in the order of people (block9 before block10), the others as
+    they came.
+    """
+    depths = {n: [r.details.depth for r in found] for n, found in columns.items()}
+    if all(None not in known for known in depths.values()):
+        return sorted(columns, key=lambda name: min(depths[name]))
+    return sorted(columns, key=lambda name: _natural(columns[name][0].identity.layer))
+
+
+def _natural(layer: str) -> tuple[bool, list[tuple[str, int]]]:
+    pieces = re.findall(r"(\D*)(\d+)", layer)
+    return not pieces, [(text, int(number)) for text, number in pieces]

@@ -1,7 +1,8 @@
 """Published numbers beside measured ones, with every deviation that is known (published.toml)."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from ssl_bench import catalogue
 from ssl_bench.records.command import settings_to_state
 from ssl_bench.records.record import EvaluationRecord
-from ssl_bench.tables.comparison import Measured
+from ssl_bench.tables.measured import Measured
+from ssl_bench.tables.table import Place, Table
 
 
 class Number(BaseModel):
@@ -41,6 +43,36 @@ def sources() -> tuple[Source, ...]:
     """All that are known."""
     text = (resources.files("ssl_bench.tables") / "published.toml").read_text(encoding="utf-8")
     return tuple(Source.model_validate(source) for source in tomllib.loads(text)["source"])
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published beside a table's cells, as text with a footnote's number; the footnotes."""
+
+    cells: Mapping[Place, str]
+    notes: Sequence[str]
+
+    def rows(self, table: Table, columns: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """Of these columns, by row; rows without a published number are left out."""
+        lines = [(row, [self.cells.get((row, c), "–") for c in columns]) for row in table.rows]
+        return [line for line in lines if any((line[0], c) in self.cells for c in columns)]
+
+
+def published_beside(table: Table) -> Published:
+    """The published numbers of a table's cells, each with ours less it."""
+    cells, notes = dict[Place, str](), dict[str, int]()
+    # In the order of reading, so that the footnotes count upwards.
+    for place in ((row, column) for row in table.rows for column in table.columns):
+        cell, found = table.cell(*place), table.at(*place)
+        known = published_for(found[0]) if found else None
+        if cell is None or known is None:
+            continue
+        value, source, number = known
+        unlike = "; ".join(deviations(found[0], source, number)) or "nothing known"
+        note = notes.setdefault(f"{source.name}. Here: {unlike}.", len(notes) + 1)
+        gap = f"{cell.mean - value:+.{found[0].digits}f}".replace("-", "−")
+        cells[place] = f"{value:g} [{note}] ({gap})"
+    return Published(cells, [f"[{n}] {text}" for text, n in notes.items()])
 
 
 def published_for(one: Measured) -> tuple[float, Source, Number] | None:
@@ -93,8 +125,8 @@ def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:
         yield f"{pretraining['steps']:,} pretraining steps, not {source.steps:,}"
 
 
-# What is said in words of its own, or is no deviation.
-SAID = {"seed", "precision", "image_size", "width", "steps"}
+# Settings that are stated in words of their own, or are no deviation.
+NOT_LISTED = {"seed", "precision", "image_size", "width", "steps"}
 
 
 def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
@@ -102,7 +134,7 @@ def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
     if method not in catalogue.names("pretext"):
         return
     for name, value in settings_to_state(catalogue.pretext(method).Config, pretraining).items():
-        if name not in SAID:
+        if name not in NOT_LISTED:
             yield f"{name}={value}"
 
 

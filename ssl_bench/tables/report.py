@@ -22,14 +22,17 @@ from ssl_bench.files import write_atomically
 from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import folder_of
-from ssl_bench.tables.comparison import Measured
-from ssl_bench.tables.table import LEADS, STALE, Table
+from ssl_bench.tables.blocks import blocks
+from ssl_bench.tables.footnotes import LEADS, STALE, legend
+from ssl_bench.tables.forms import cell_text, difference_text
+from ssl_bench.tables.published import published_beside
+from ssl_bench.tables.table import Table
 
 WIDEST = 1200  # px of a picture on the page
 
 
 @dataclass(frozen=True)
-class Entry:
+class PageCell:
     """A cell of the page: what is shown, what it sorts by, and whose records stand behind it."""
 
     text: str
@@ -44,6 +47,7 @@ def write_report(
 ) -> None:
     """Write the page to `path`. Raises DataError where it cannot be."""
     table = Table.of(records, workspace)
+    published = published_beside(table)
     page = _template().render(
         title=title,
         blocks=[
@@ -51,14 +55,13 @@ def write_report(
                 block,
                 _rows(table, block.columns),
                 list(_differences(table, block.columns)),
-                table.beside(block),
+                published.rows(table, block.columns),
             )
-            for block in table.blocks(wide=0)
+            for block in blocks(table, wide=0)  # a page is narrow: always cut
         ],
-        legend=[line.replace("**", "") for line in table.legend()],  # Markdown's
-        records=[_shown(record, workspace) for record in records],
+        legend=[line.replace("**", "") for line in legend(table, published)],  # Markdown's
+        records=[_record_section(record, workspace) for record in records],
         leads=LEADS,
-        stale=STALE,
     )
     write_atomically(path, page)
 
@@ -68,25 +71,25 @@ def _template() -> jinja2.Template:
     return jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
 
 
-def _rows(table: Table, columns: Sequence[str]) -> list[tuple[str, list[Entry]]]:
-    rows = [(row, [_entry(table, row, column) for column in columns]) for row in table.rows]
-    return [(row, entries) for row, entries in rows if any(entry.keys for entry in entries)]
+def _rows(table: Table, columns: Sequence[str]) -> list[tuple[str, list[PageCell]]]:
+    rows = [(row, [_page_cell(table, row, column) for column in columns]) for row in table.rows]
+    return [(row, cells) for row, cells in rows if any(cell.keys for cell in cells)]
 
 
-def _entry(table: Table, row: str, column: str) -> Entry:
+def _page_cell(table: Table, row: str, column: str) -> PageCell:
     cell = table.cell(row, column)
     if cell is None:
-        return Entry("–", None, "not measured", False, ())
-    found: Sequence[Measured] = table.at(row, column)
+        return PageCell("–", None, "not measured", False, ())
+    found = table.at(row, column)
     digits = found[0].digits
     over = f"{cell.n} seeds" if cell.over == "seeds" else "the test images"
     title = f"{cell.mean:.{digits + 2}f}, 95 % ± {cell.half:.{digits + 2}f} over {over}"
     if cell.over == "seeds":
         title += f", ± {cell.images:.{digits + 2}f} over the test images"
     keys = [one.record.key for one in found]
-    mark = STALE if any(one.stale for one in found) else ""
+    mark = STALE if table.is_stale(row, column) else ""
     leading = (row, column) in table.leading
-    return Entry(cell.text(digits) + mark, cell.mean, title, leading, keys)
+    return PageCell(cell_text(cell, digits) + mark, cell.mean, title, leading, keys)
 
 
 def _differences(
@@ -106,13 +109,12 @@ def _difference(
 ) -> tuple[str, float | None, str, bool]:
     if cell is None:
         return "–", None, "", False
-    digits = table.at_any(column).digits
-    text = f"{cell.mean:+.{digits}f} ± {cell.half:.{digits}f}".replace("-", "−")
+    text = difference_text(cell, table.first_in(column).digits)
     title = f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"
     return text, cell.mean, title, cell.p <= LEVEL
 
 
-def _shown(record: EvaluationRecord, workspace: Path) -> dict[str, Any]:
+def _record_section(record: EvaluationRecord, workspace: Path) -> dict[str, Any]:
     """A record as the page shows it, with the pictures beside it."""
     folder = folder_of(workspace, record)
     try:

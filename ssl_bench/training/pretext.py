@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_bench.counter import Randomness
-from ssl_bench.data.normalization import HALF, Normalization
+from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.build import DEFAULT_ARCH, SIZES, EncoderSpec, pixel_normalization
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init
 from ssl_bench.runtime import Precision
@@ -35,11 +35,17 @@ class EncoderConfig(Config):
     """What every pretext shares: the encoder and its starting weights."""
 
     arch: str = Field(
-        default="alexnet", description="encoder: alexnet, dcgan, timm:NAME or torchvision:NAME"
+        default=DEFAULT_ARCH,
+        description=f"encoder: {', '.join(SIZES)}, timm:NAME or torchvision:NAME",
     )
-    image_size: int = Field(default=227, ge=32, description="side of the network's input, px")
+    image_size: int = Field(
+        default=SIZES[DEFAULT_ARCH][1], ge=32, description="side of the network's input, px"
+    )
     width: float = Field(
-        default=1.0, gt=0, le=4, description="factor on the channel counts of alexnet and dcgan"
+        default=1.0,
+        gt=0,
+        le=4,
+        description=f"factor on the channel counts of {' and '.join(SIZES)}",
     )
     init: Init = Field(
         default="gaussian",
@@ -50,15 +56,12 @@ class EncoderConfig(Config):
     )
 
     def spec(self, normalization: Normalization) -> EncoderSpec:
-        """The encoder that is asked for; `normalization` is that of the training images.
-
-        dcgan takes pixels in [−1, 1] whatever the images are.
-        """
+        """The encoder that is asked for; `normalization` is that of the training images."""
         return EncoderSpec(
             arch=self.arch,
             image_size=self.image_size,
             width=self.width,
-            normalization=HALF if self.arch == "dcgan" else normalization,
+            normalization=pixel_normalization(self.arch, normalization),
         )
 
 

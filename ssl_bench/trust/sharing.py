@@ -27,6 +27,7 @@ from ssl_bench.records.workspace import (
     read_record,
     read_records,
 )
+from ssl_bench.tables.forms import write_table
 from ssl_bench.tables.table import Table
 from ssl_bench.trust.verify import disagreements, workspaces_in
 
@@ -75,7 +76,7 @@ def _write(
             for file, content in files.items():
                 (apart / name).mkdir(parents=True, exist_ok=True)
                 (apart / name / file).write_bytes(content)
-        tables = Table.of(records, apart).write(apart)
+        tables = write_table(Table.of(records, apart), apart)
         for part in PARTS:
             shutil.rmtree(out / part, ignore_errors=True)
             if (apart / part).exists():

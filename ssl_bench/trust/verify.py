@@ -16,7 +16,8 @@ from ssl_bench.files import file_digest
 from ssl_bench.records.protocols import harness_of, protocols
 from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import in_order, predictions_of, read_record, workspaces_below
-from ssl_bench.tables.table import FORMS, Table
+from ssl_bench.tables.forms import FORMS
+from ssl_bench.tables.table import Table
 
 EQUAL = 1e-9  # relative: the same arithmetic on another machine
 

@@ -17,6 +17,7 @@ from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
+from ssl_bench.tables.forms import markdown
 from ssl_bench.tables.table import Table
 
 DATA = "scenes:train=60,test=20"
@@ -127,7 +128,7 @@ def test_the_control_learns_from_shuffled_labels_and_is_no_cell_of_the_table(fin
     found = control.details.control
     assert abs(found.chance - 10) < 3
     assert abs(found.z) < 4
-    table = Table.of(records, finished).markdown()
+    table = markdown(Table.of(records, finished))
     assert "Control, shuffled training labels, test/means@1" in table
     assert "at chance" in table
     assert table.splitlines()[0].count("test/means@1") == 2
@@ -154,7 +155,7 @@ def test_a_probe_that_sees_the_test_labels_fails_the_control(finished):
     records, _ = measure([(Leaking(ProbeConfig()), ["conv3"])], finished, controls=True)
     control = next(r for r in records if r.identity.control is not None)
     assert control.details.control.z > 4
-    assert "ABOVE CHANCE" in Table.of(records, finished).markdown()
+    assert "ABOVE CHANCE" in markdown(Table.of(records, finished))
 
 
 def test_test_images_that_are_training_images_are_counted(finished, tmp_path):
@@ -167,7 +168,7 @@ def test_test_images_that_are_training_images_are_counted(finished, tmp_path):
                 draw_photo(seed + 100 * (label == "bee")).save(folder / f"{split}{seed}.png")
     records, _ = measure([(ClassMeans(ProbeConfig()), [])], finished, data=f"folder:{root}")
     assert records[0].details.duplicates == ["ant/val3.png", "bee/val3.png"]
-    assert "**2 of them also in train**" in Table.of(records, finished).markdown()
+    assert "**2 of them also in train**" in markdown(Table.of(records, finished))
 
 
 def test_the_metrics_are_those_of_the_stored_predictions(finished):

@@ -36,6 +36,7 @@ from safetensors.numpy import load_file
 from ssl_bench.errors import DataError
 from ssl_bench.files import file_digest
 from ssl_bench.records.workspace import read_records
+from ssl_bench.tables.forms import markdown
 from ssl_bench.tables.table import Table
 
 RUN = ("run", "../suite.toml", "--workspace", "runs", "--workers", "1", "--checkpoint-every", "10")
@@ -358,7 +359,7 @@ def differences(whole: Place, killed: Place) -> list[str]:
 def printed(place: Place) -> list[str]:
     """What `bench run` printed in the end, and what `bench table` would."""
     records = read_records(place.runs, "evaluation")
-    table = Table.of(records, place.runs).markdown()
+    table = markdown(Table.of(records, place.runs))
     return [(place.folder / "run.txt").read_text(encoding="utf-8"), table]
 
 

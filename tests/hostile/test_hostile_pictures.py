@@ -19,7 +19,7 @@ from helpers.refusals import only
 from helpers.spoilt import edit
 from ssl_bench import catalogue
 from ssl_bench.files import file_digest
-from ssl_bench.pictures.inpaint import parts_of
+from ssl_bench.pictures.inpaint import joined_holes
 
 
 def test_pillow_would_start_ghostscript(ghostscript: Path) -> None:
@@ -157,7 +157,7 @@ def test_many_holes_are_not_held_at_once() -> None:
     hole = np.zeros((64, 8000), bool)
     hole[32, 4::8] = True
     tracemalloc.start()
-    count = sum(1 for _ in parts_of(hole))
+    count = sum(1 for _ in joined_holes(hole))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 1000

@@ -9,7 +9,7 @@ from helpers.predictions import changed
 from ssl_bench import catalogue
 from ssl_bench.records.protocols import protocols
 from ssl_bench.records.workspace import read_records
-from ssl_bench.tables.comparison import Measured
+from ssl_bench.tables.measured import Measured
 from ssl_bench.tables.published import deviations, published_for, sources
 
 

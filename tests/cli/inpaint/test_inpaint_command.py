@@ -202,7 +202,7 @@ def test_the_central_hole_fits_every_image_of_32_px(runs: Runs, tmp_path: Path) 
         draw_photo(side, side + side % 3, side).save(sources[-1])
     network = Reference(runs.central, runs.workspace)
     done = list(inpaint(sources, network, "central", tmp_path / "out"))
-    assert [found.said for found in done if found.target is None] == []
+    assert [found.outcome for found in done if found.target is None] == []
     assert [found.source for found in done] == sources
 
 

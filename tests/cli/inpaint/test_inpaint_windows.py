@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 from helpers.inpaint import REACHES, SIZE, Box, Runs, box_hole
 from helpers.photos import draw_photo
 from ssl_bench.evaluation.reference import Reference
-from ssl_bench.pictures.inpaint import Filler, Window, parts_of, windows_for
+from ssl_bench.pictures.inpaint import Filler, Window, joined_holes, windows_for
 from ssl_bench.pictures.photograph import Photograph
 
 # ---- holes
@@ -24,14 +24,14 @@ def test_holes_that_lie_close_together_are_one(across: tuple[int, int]) -> None:
         step = 5 + gap
         second = (40 + across[0] * step, 40 + across[1] * step, 5, 5)
         hole = box_hole(160, 200, (40, 40, 5, 5), second)
-        parts = list(parts_of(hole))
+        parts = list(joined_holes(hole))
         assert len(parts) == count
         np.testing.assert_array_equal(np.sum(parts, 0), hole)
 
 
 def test_a_chain_of_near_holes_is_one() -> None:
     links = [(40, left, 5, 5) for left in range(0, 160, 10)]
-    assert len(list(parts_of(box_hole(160, 160, *links)))) == 1
+    assert len(list(joined_holes(box_hole(160, 160, *links)))) == 1
 
 
 def chains(hole: np.ndarray) -> int:
@@ -50,7 +50,7 @@ def test_every_pixel_of_a_hole_is_in_one_part() -> None:
         height, width = random.integers(10, 200, 2)
         hole = random.random((height, width)) < random.choice([0.001, 0.005, 0.02])
         hole[random.integers(height), random.integers(width)] = True
-        parts = list(parts_of(hole))
+        parts = list(joined_holes(hole))
         assert all(part.any() for part in parts)
         np.testing.assert_array_equal(np.sum(parts, 0), hole)
         assert len(parts) == chains(hole)

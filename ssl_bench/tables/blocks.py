@@ -1,0 +1,44 @@
+"""A wide table is cut into blocks, one below the other, with the layers across."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ssl_bench.tables.names import connected
+from ssl_bench.tables.table import Table
+
+WIDE = 8  # columns above which a table is cut by protocol
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns that stand side by side: what they have in common, and the rest of their names."""
+
+    title: str
+    columns: Sequence[str]
+    short: Sequence[str]
+
+
+def blocks(table: Table, wide: int = WIDE) -> list[Block]:
+    """The table whole, or, with more than `wide` columns, cut by protocol and data.
+
+    Columns that share no row, because they are layers of other networks, are apart, too.
+    """
+    if len(table.columns) <= wide:
+        return [Block("", table.columns, table.columns)]
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for column in table.columns:
+        title, short = _title_and_rest(table, column)
+        groups[title][column] = short
+    return [
+        Block(title, part, [short[column] for column in part])
+        for title, short in groups.items()
+        for part in connected({c: {r for r in table.rows if table.at(r, c)} for c in short})
+    ]
+
+
+def _title_and_rest(table: Table, column: str) -> tuple[str, str]:
+    """Protocol and data of a column, and its layer and metric."""
+    protocol = table.first_in(column).record.details.protocol
+    layer, on, data = column.removeprefix(protocol).partition(" on ")
+    return protocol + on + data, layer.strip() or protocol

@@ -1,0 +1,182 @@
+"""How a table is written: Markdown, LaTeX, CSV, and their files."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.errors import DataError, plain
+from ssl_bench.evaluation.intervals import LEVEL, Paired
+from ssl_bench.files import write_atomically
+from ssl_bench.tables.blocks import Block, blocks
+from ssl_bench.tables.footnotes import LEADS, STALE, legend
+from ssl_bench.tables.published import Published, published_beside
+from ssl_bench.tables.table import Cell, Table
+
+TEX = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+
+
+def cell_text(cell: Cell, digits: int, plus_minus: str = "±", with_n: bool = False) -> str:
+    """Mean and half-width; an asterisk where it is over the test images."""
+    mark = "*" if cell.over == "images" else ""
+    count = f" (n = {cell.n})" if with_n else ""
+    return f"{cell.mean:.{digits}f} {plus_minus} {cell.half:.{digits}f}{mark}{count}"
+
+
+def difference_text(paired: Paired, digits: int) -> str:
+    """Signed, with a true minus."""
+    return f"{paired.mean:+.{digits}f} ± {paired.half:.{digits}f}".replace("-", "−")
+
+
+# ---- Markdown
+def markdown(table: Table) -> str:
+    """GitHub Markdown: the table, paired differences, published numbers, what marks mean.
+
+    A wide table is cut into blocks: one below the other, with the layers across.
+    """
+    published = published_beside(table)
+    parts = [part for block in blocks(table) for part in _block(table, block, published)]
+    return "\n\n".join([*parts, "\n".join(legend(table, published))])
+
+
+def _block(table: Table, block: Block, published: Published) -> list[str]:
+    """The cells of these columns; below them their differences, and what is published."""
+    grids = [
+        [["method", *block.short], *_cells(table, block)],
+        [["difference", *block.short], *_differences(table, block)],
+        [["published", *block.short]]
+        + [[row, *cells] for row, cells in published.rows(table, block.columns)],
+    ]
+    title = [f"**{_escaped(block.title)}**"] if block.title else []
+    return title + [_pipes(grid) for grid in grids if len(grid) > 1]
+
+
+def _cells(table: Table, block: Block) -> list[list[str]]:
+    with_n = len({cell.n for cell in table.cells.values()}) > 1  # the legend says n if all share it
+    return [
+        [row, *(_marked(table, row, column, with_n) for column in block.columns)]
+        for row in table.rows
+        if any(table.cell(row, column) for column in block.columns)
+    ]
+
+
+def _marked(table: Table, row: str, column: str, with_n: bool) -> str:
+    cell = table.cell(row, column)
+    if cell is None:
+        return "–"
+    text = cell_text(cell, table.first_in(column).digits, with_n=with_n)
+    text += STALE if table.is_stale(row, column) else ""
+    return text + (f" {LEADS}" if (row, column) in table.leading else "")
+
+
+def _differences(table: Table, block: Block) -> list[list[str]]:
+    places = [table.columns.index(column) for column in block.columns]
+    return [
+        [name, *(_bold_if_clear(table, cells[i], table.columns[i]) for i in places)]
+        for name, cells in table.differences
+        if any(cells[i] for i in places)
+    ]
+
+
+def _bold_if_clear(table: Table, paired: Paired | None, column: str) -> str:
+    if paired is None:
+        return "–"
+    mark = "*" if paired.over == "images" else ""
+    text = difference_text(paired, table.first_in(column).digits) + mark
+    return f"**{text}**" if paired.p <= LEVEL else text
+
+
+def _escaped(text: str) -> str:
+    return plain(text).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _pipes(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the first of them the heading, as a Markdown table of even columns."""
+    lines = [[_escaped(text) for text in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = []
+    for first, *rest in lines:
+        numbers = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
+        padded.append("| " + " | ".join([first.ljust(widths[0]), *numbers]) + " |")
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:]), ""])
+    return "\n".join([padded[0], rule, *padded[1:]])
+
+
+# ---- CSV
+def csv_lines(table: Table) -> str:
+    """One line per cell, at full precision.
+
+    method, evaluation, mean, half_width of the 95 % interval over interval_over (n seeds, or
+    images), half_width_images of that over the test images, leading, stale.
+    """
+    content = io.StringIO()
+    write = csv.writer(content, lineterminator="\n").writerow
+    names = ["method", "evaluation", "mean", "half_width", "n", "interval_over"]
+    write([*names, "half_width_images", "leading", "stale"])
+    for row in table.rows:
+        for column in table.columns:
+            cell = table.cell(row, column)
+            if cell:
+                marks = (row, column) in table.leading, table.is_stale(row, column)
+                numbers = cell.mean, cell.half, cell.n, cell.over, cell.images
+                write([row, column, *map(_empty_if_nan, numbers), *marks])
+    return content.getvalue().rstrip("\n")
+
+
+def _empty_if_nan(value: Any) -> Any:
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+# ---- LaTeX
+def latex(table: Table) -> str:
+    """A booktabs table; of a wide one, a table for each block."""
+    return "\n\n".join(_tabular(table, block) for block in blocks(table))
+
+
+def _tabular(table: Table, block: Block) -> str:
+    count = len(block.columns)
+    lines = [r"\begin{tabular}{l" + "r" * count + "}", r"\toprule"]
+    if block.title:
+        lines.append(rf" & \multicolumn{{{count}}}{{c}}{{{_tex(block.title)}}} \\")
+        lines.append(rf"\cmidrule{{2-{count + 1}}}")
+    lines.append(" & ".join(["method", *map(_tex, block.short)]) + r" \\")
+    lines.append(r"\midrule")
+    for row in table.rows:
+        if any(table.cell(row, column) for column in block.columns):
+            texts = [_formula(table, row, column) for column in block.columns]
+            lines.append(" & ".join([_tex(row), *texts]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _formula(table: Table, row: str, column: str) -> str:
+    cell = table.cell(row, column)
+    if cell is None:
+        return "--"
+    marks = r"^{\dagger}" if table.is_stale(row, column) else ""
+    marks += r"^{\bullet}" if (row, column) in table.leading else ""
+    return f"${cell_text(cell, table.first_in(column).digits, chr(92) + 'pm')}{marks}$"
+
+
+def _tex(text: str) -> str:
+    text = "".join(TEX.get(c, "\\" + c if c in "&%$#_{}" else c) for c in plain(text))
+    return text.replace("−", "--")
+
+
+# ---- files
+# How a table is written, by the suffix of its file.
+FORMS: dict[str, Callable[[Table], str]] = {"md": markdown, "csv": csv_lines, "tex": latex}
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write table.md, table.csv and table.tex; returns their paths."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}") from error
+    paths = []
+    for suffix, form in FORMS.items():
+        paths.append(folder / f"table.{suffix}")
+        write_atomically(paths[-1], form(table) + "\n")
+    return paths
