@@ -22,7 +22,7 @@ from eval.splits import check_labels, few_labels
 from ssl_bench.counter import generator
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.build import learn_up_to
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.encoder import Encoder, evaluating
 from ssl_bench.evaluation.features import pool
 from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Subject
 from ssl_bench.evaluation.metrics.precision import top1
@@ -122,7 +122,7 @@ class LinearHead(Evaluation):
         network = Classifier(deepcopy(subject.encoder), layer, classes, config.dimensions)
         size = subject.spec.image_size
         learn_up_to(network.encoder, layer, size)
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():  # a blank image moves no statistics of batches
             network(torch.zeros(1, 3, size, size))  # gives the lazy head its size
         nn.init.normal_(network.head.weight, std=0.01, generator=generator(config.seed, "head"))
         nn.init.zeros_(network.head.bias)

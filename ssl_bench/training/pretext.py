@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_bench.counter import Randomness
-from ssl_bench.data.normalization import HALF, Normalization
+from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.build import EncoderSpec, training_normalization
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init
 from ssl_bench.runtime import Precision
@@ -50,15 +50,12 @@ class EncoderConfig(Config):
     )
 
     def spec(self, normalization: Normalization) -> EncoderSpec:
-        """The encoder that is asked for; `normalization` is that of the training images.
-
-        dcgan takes pixels in [−1, 1] whatever the images are.
-        """
+        """The encoder that is asked for; `normalization` is that of the training images."""
         return EncoderSpec(
             arch=self.arch,
             image_size=self.image_size,
             width=self.width,
-            normalization=HALF if self.arch == "dcgan" else normalization,
+            normalization=training_normalization(self.arch, normalization),
         )
 
 
