@@ -21,7 +21,7 @@ from eval.splits import check_labels, few_labels
 from ssl_bench.counter import generator
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.build import EncoderSpec, learn_up_to
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.encoder import Encoder, evaluating
 from ssl_bench.evaluation.features import pool
 from ssl_bench.evaluation.harness import EvaluationConfig
 from ssl_bench.evaluation.metrics import TOP1
@@ -79,8 +79,7 @@ class LinearHead(FineTuned):
         size, classes = spec.image_size, int(train.labels.max()) + 1
         network = LinearClassifier(encoder, layer, classes, self.config.dimensions)
         learn_up_to(encoder, layer, size)
-        network.eval()  # a blank image must not reach the statistics of batches
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():  # a blank image moves no statistics of batches
             network(torch.zeros(1, 3, size, size))  # gives the lazy head its size
         random = generator(self.config.seed, "head")
         nn.init.normal_(network.head.weight, std=0.01, generator=random)

@@ -10,7 +10,7 @@ from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.data.store.squares import stored_size
-from ssl_bench.encoders.build import SIZES, EncoderSpec, build_encoder
+from ssl_bench.encoders.build import TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.errors import unknown
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import Step, Trainable
@@ -32,15 +32,15 @@ def inspect_network(
         config = catalogue.pretext(name).Config(**given)
         network, spec = build_pretext(name, config, HALF)
         encoder = network.encoder
-    elif name in SIZES or ":" in name:
-        size = image_size or SIZES.get(name, (0, 224))[1]
+    elif name in TRUNKS or ":" in name:
+        size = image_size or own_spec(name).image_size
         spec = EncoderSpec(
             arch=name, image_size=size, width=1.0 if width is None else width, normalization=HALF
         )
         network = nn.Module()
         network.encoder = encoder = build_encoder(spec)
     else:
-        choices = [*catalogue.names("pretext"), *SIZES, "timm:NAME", "torchvision:NAME"]
+        choices = [*catalogue.names("pretext"), *TRUNKS, "timm:NAME", "torchvision:NAME"]
         raise unknown("network", name, choices)
     layers = _trace(network, spec)
     with torch.no_grad():

@@ -4,21 +4,22 @@
 libraries.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from ssl_bench.data.normalization import IMAGENET, Normalization
+from ssl_bench.data.normalization import HALF, IMAGENET, Normalization
 from ssl_bench.encoders.alexnet import AlexNet
 from ssl_bench.encoders.dcgan import DCGAN
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.encoder import Encoder, evaluating
 from ssl_bench.encoders.libraries import TimmEncoder, TorchvisionEncoder
 from ssl_bench.errors import UsageError, unknown
 
 LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
-SIZES = {"alexnet": (64, 227), "dcgan": (128, 128)}  # ours: least and usual input, px
 DEFAULT_ARCH = "alexnet"
 
 
@@ -40,10 +41,36 @@ class EncoderSpec(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+@dataclass(frozen=True)
+class Trunk:
+    """What is known of a trunk of ours: what builds it, and the images it takes.
+
+    `normalization` is what it is trained with whatever the images are; None: that of the images.
+    """
+
+    build: Callable[[EncoderSpec], Encoder]
+    least_size: int  # px
+    usual_size: int
+    normalization: Normalization | None = None
+
+
+TRUNKS = {
+    "alexnet": Trunk(lambda spec: AlexNet(spec.width), 64, 227),
+    # A context encoder paints as well as it looks: its pixels end in a tanh, so they begin there.
+    "dcgan": Trunk(lambda spec: DCGAN(spec.width, spec.bottleneck), 128, 128, HALF),
+}
+
+
+def training_normalization(arch: str, images: Normalization) -> Normalization:
+    """What `arch` is trained with on images that have a normalisation of their own."""
+    return (arch in TRUNKS and TRUNKS[arch].normalization) or images
+
+
 def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:
     """The weights that a layer's map depends on, for images of `size` px."""
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
-    maps = encoder.eval()(torch.zeros(1, 3, size, size), [layer])[layer]
+    with evaluating(encoder):
+        maps = encoder(torch.zeros(1, 3, size, size), [layer])[layer]
     found = torch.autograd.grad(maps.sum(), weights, allow_unused=True)
     return [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
 
@@ -58,7 +85,7 @@ def learn_up_to(encoder: Encoder, layer: str, size: int) -> None:
 def own_spec(arch: str) -> EncoderSpec:
     """Image size and normalisation that `arch`'s published weights were trained with."""
     library, _, name = arch.partition(":")
-    size, norm = SIZES.get(arch, (0, 224))[1], IMAGENET
+    size, norm = TRUNKS[arch].usual_size if arch in TRUNKS else 224, IMAGENET
     check_spec(EncoderSpec(arch=arch, image_size=size, normalization=norm))
     if library == "timm":
         import timm
@@ -76,27 +103,22 @@ def own_spec(arch: str) -> EncoderSpec:
     return EncoderSpec(arch=arch, image_size=size, normalization=norm)
 
 
-def pixel_normalization(arch: str, images: Normalization) -> Normalization:
-    """What a new `arch` expects of its pixels: a network's own form, else that of its `images`."""
-    return DCGAN.normalization if arch == "dcgan" else images
-
-
 def check_spec(spec: EncoderSpec) -> None:
     """Raise UsageError for an encoder that cannot be built; nothing is built."""
     library, _, name = spec.arch.partition(":")
     if spec.bottleneck and spec.arch != "dcgan":
         raise UsageError(f"--bottleneck is for dcgan, not for {spec.arch}")
-    if spec.arch in SIZES:
-        least, _ = SIZES[spec.arch]
+    if spec.arch in TRUNKS:
+        least = TRUNKS[spec.arch].least_size
         if spec.image_size < least:
             raise UsageError(
                 f"{spec.arch} takes images of at least {least} px, not {spec.image_size}"
             )
         return
     if library not in LIBRARIES or not name:
-        raise unknown("architecture", spec.arch, [*SIZES, "timm:NAME", "torchvision:NAME"])
+        raise unknown("architecture", spec.arch, [*TRUNKS, "timm:NAME", "torchvision:NAME"])
     if spec.width != 1:
-        raise UsageError(f"--width scales {' and '.join(SIZES)}, not {spec.arch}")
+        raise UsageError(f"--width scales {' and '.join(TRUNKS)}, not {spec.arch}")
     models = _models(library)
     if name not in models:
         raise unknown(f"{library} model", name, models)
@@ -115,9 +137,9 @@ def _models(library: str) -> list[str]:
 def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:
     """The encoder that `spec` names, on the CPU. Raises UsageError for an unknown one."""
     check_spec(spec)
+    if spec.arch in TRUNKS:
+        return TRUNKS[spec.arch].build(spec)
     library, _, name = spec.arch.partition(":")
     if library == "timm":
         return TimmEncoder(name, spec.image_size, pretrained)
-    if library == "torchvision":
-        return TorchvisionEncoder(name, pretrained)
-    return DCGAN(spec.width, spec.bottleneck) if spec.arch == "dcgan" else AlexNet(spec.width)
+    return TorchvisionEncoder(name, spec.image_size, pretrained)

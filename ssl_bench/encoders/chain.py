@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_bench.encoders.encoder import evaluating
+
 Affine = nn.Conv2d | nn.Linear
 Run = Callable[[Tensor], Tensor]  # normalised images (B, 3, S, S) -> the network's output
 # What a chain may consist of. LRN passes a factor on nearly unchanged, for small values.
@@ -102,18 +104,6 @@ def hooked(
                 )
                 stack.callback(register(call).remove)
         yield
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards every part's own mode again."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @contextmanager

@@ -1,18 +1,23 @@
-"""The contract of an encoder: ordered, named layers, nothing computed after the last asked for."""
+"""The contract of an encoder: ordered, named layers that give maps, and the check that they do."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ssl_bench.errors import unknown
+from ssl_bench.errors import UsageError, unknown
 
 
 class Encoder(nn.Module, ABC):
     """A trunk with ordered, named layers.
 
     `layers` names them from the image upwards; calling the encoder with some of these names
-    returns their maps and computes nothing after the last of them.
+    returns their maps and computes nothing after the last of them. Calling it leaves the modes of
+    its modules as `train` and `eval` have set them.
     """
 
     layers: tuple[str, ...]
@@ -39,3 +44,61 @@ class Encoder(nn.Module, ABC):
             if name in layers:
                 maps[name] = x
         return maps
+
+
+def check_maps(maps: Mapping[str, Any], images: Sequence[int], arch: str = "the encoder") -> None:
+    """UsageError for a layer that gives anything but a map (B, C, h, w) of images (B, 3, S, S).
+
+    `images` is the shape of what the encoder was given, `arch` its name in the message. Only shapes
+    are looked at. The map of a square image is square, which tells channels that come last.
+    """
+    batch, _, height, width = images
+    for layer, given in maps.items():
+        shape = tuple(given.shape) if isinstance(given, Tensor) else ()
+        is_map = len(shape) == 4 and shape[0] == batch
+        if not is_map or (height == width and shape[2] != shape[3]):
+            raise UsageError(
+                f"{arch}: layer {layer} gives {shape or type(given).__name__} for images "
+                f"{tuple(images)}, not a map (B, C, h, w)"
+            )
+
+
+def probe(encoder: Encoder, size: int) -> dict[str, Tensor]:
+    """What all layers give for two images of `size` px in eval mode, as shapes without numbers.
+
+    An encoder that looks at numbers on its way is given zeros; one that has no numbers itself (it
+    was built on `meta`) then gives nothing.
+    """
+    with evaluating(encoder), torch.no_grad():
+        try:
+            with torch.device("meta"):
+                return _without_numbers(encoder)(torch.empty(2, 3, size, size), encoder.layers)
+        except (NotImplementedError, RuntimeError) as error:
+            if "meta" not in str(error):  # torch has no type of its own for what needs numbers
+                raise
+        if any(weight.is_meta for weight in encoder.state_dict().values()):
+            return {}
+        maps = encoder(torch.zeros(2, 3, size, size), encoder.layers)
+        return {layer: given.to("meta") for layer, given in maps.items()}
+
+
+def _without_numbers(encoder: Encoder) -> Encoder:
+    """A copy whose weights are shapes: whatever a model caches on its way stays in the copy."""
+    shapes: dict[int, Any] = {}  # deepcopy takes what stands here under an object's id as its copy
+    for weight in encoder.parameters():
+        shapes[id(weight)] = nn.Parameter(weight.detach().to("meta"), requires_grad=False)
+    for buffer in encoder.buffers():
+        shapes[id(buffer)] = buffer.detach().to("meta")
+    return copy.deepcopy(encoder, shapes)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards every part's own mode again."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

@@ -23,12 +23,11 @@ from ssl_bench.encoders.chain import (
     Run,
     chain_obstacle,
     differentiable,
-    evaluating,
     hooked,
     mean_size,
     trace,
 )
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.encoder import Encoder, evaluating
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ssl_bench.data.dataset import one_label_each, targets_of
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.encoder import Encoder, check_maps, evaluating
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.rows import Rows
@@ -99,7 +99,7 @@ def extract(
     """Rows (N, D) by (layer, dimensions), in the store's order, from central crops.
 
     Frozen in fact: eval mode, no gradient, and the weights' digest is compared before and after.
-    Raises DataError if a layer gives values that are not finite.
+    Raises DataError if a layer gives values that are not finite, UsageError if it gives no maps.
     """
     before = weights_digest(encoder.state_dict())
     device = best_device()
@@ -109,7 +109,7 @@ def extract(
     for start in progress(starts, title, len(starts)):
         pixels = store.images(slice(start, start + BATCH)).to(device)
         images = spec.normalization.apply(center_crop(pixels, spec.image_size))
-        for layer, maps in encoder(images, list(wanted)).items():
+        for layer, maps in _maps(encoder, spec, images, wanted).items():
             for dimensions in wanted[layer]:
                 block = pool(maps, dimensions).float()
                 if not bool(torch.isfinite(block).all()):
@@ -121,11 +121,18 @@ def extract(
     return found
 
 
+def _maps(encoder: Encoder, spec: EncoderSpec, images: Tensor, wanted: Wanted) -> dict[str, Tensor]:
+    """Checked anew, whoever wrote the encoder: `pool` would take channels for places in silence."""
+    maps = encoder(images, list(wanted))
+    check_maps(maps, images.shape, spec.arch)
+    return maps
+
+
 def feature_bytes(encoder: Encoder, spec: EncoderSpec, images: int, wanted: Wanted) -> int:
     """Bytes of all rows that a pass over `images` images would make."""
-    with torch.no_grad():
-        blank = torch.zeros(1, 3, spec.image_size, spec.image_size)
-        maps = encoder.eval()(blank, list(wanted))
+    blank = torch.zeros(1, 3, spec.image_size, spec.image_size)
+    with evaluating(encoder), torch.no_grad():
+        maps = _maps(encoder, spec, blank, wanted)
     numbers = sum(pool(maps[layer], d).shape[1] for layer in maps for d in wanted[layer])
     return 4 * images * numbers
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssl_bench import catalogue
-from ssl_bench.encoders.build import LIBRARIES, SIZES, EncoderSpec, build_encoder, own_spec
+from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.weights import load_encoder, load_foreign, weights_digest
 from ssl_bench.errors import DataError, UsageError
@@ -46,7 +46,7 @@ class Reference:
         self.spec: EncoderSpec
         if weights or text.partition(":")[0] in LIBRARIES:
             self._open_foreign(text, weights, image_size)
-        elif text in SIZES:
+        elif text in TRUNKS:
             raise UsageError(
                 f"{text} has no published weights here: name a file with --weights, or "
                 "`bench pretrain random` for random ones"

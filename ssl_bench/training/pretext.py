@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.encoders.build import DEFAULT_ARCH, SIZES, EncoderSpec, pixel_normalization
+from ssl_bench.encoders.build import DEFAULT_ARCH, TRUNKS, EncoderSpec, training_normalization
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init
 from ssl_bench.runtime import Precision
@@ -36,16 +36,18 @@ class EncoderConfig(Config):
 
     arch: str = Field(
         default=DEFAULT_ARCH,
-        description=f"encoder: {', '.join(SIZES)}, timm:NAME or torchvision:NAME",
+        description=f"encoder: {', '.join(TRUNKS)}, timm:NAME or torchvision:NAME",
     )
     image_size: int = Field(
-        default=SIZES[DEFAULT_ARCH][1], ge=32, description="side of the network's input, px"
+        default=TRUNKS[DEFAULT_ARCH].usual_size,
+        ge=32,
+        description="side of the network's input, px",
     )
     width: float = Field(
         default=1.0,
         gt=0,
         le=4,
-        description=f"factor on the channel counts of {' and '.join(SIZES)}",
+        description=f"factor on the channel counts of {' and '.join(TRUNKS)}",
     )
     init: Init = Field(
         default="gaussian",
@@ -61,7 +63,7 @@ class EncoderConfig(Config):
             arch=self.arch,
             image_size=self.image_size,
             width=self.width,
-            normalization=pixel_normalization(self.arch, normalization),
+            normalization=training_normalization(self.arch, normalization),
         )
 
 
