@@ -5,7 +5,6 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ssl_bench.data.normalization import HALF
 from ssl_bench.encoders.encoder import Encoder
 
 
@@ -19,7 +18,6 @@ class DCGAN(Encoder):
     counts, `bottleneck` replaces the last one.
     """
 
-    normalization = HALF  # whatever the images are, as the generator's tanh has it
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "bottleneck")
 
     def __init__(self, width: float = 1.0, bottleneck: int | None = None) -> None:
