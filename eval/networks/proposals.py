@@ -6,21 +6,21 @@ VOC's photographs: the scale of its segments is in pixels, and the boxes of the 
 were found on those. All boxes are kept, each once, in sorted order: OpenCV's own order is random.
 
 A split's boxes are one file beside the decoded images, named after the images' contents, their
-stored sizes, these settings and OpenCV's version. Until all are found, they stand in a file that a
-killed process leaves behind and the next one continues; every image's boxes carry a checksum.
+stored sizes, these settings and OpenCV's version. Until all are found, they stand in files of SHARD
+images that a killed process leaves behind and the next one continues.
 """
 
 import fcntl
 import hashlib
 import os
-import struct
-import zlib
+import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ from ssl_bench.progress import progress, say
 
 LAYOUT = 1  # raised when the file's layout or the search changes
 LONGEST = 500  # px of the image that is searched; a smaller one is searched as it is
-HEADER = struct.Struct("<II")  # number of boxes, checksum
+SHARD = 500  # images that a killed process has to search again, at most: 80 s of one core
 
 
 @dataclass(frozen=True)
@@ -128,32 +128,53 @@ def proposals_path(store: Any) -> Path:
 
 def _fill(path: Path, store: Any, title: str, threads: int) -> None:
     """Search what a killed process left over, then put the whole file in its place at once."""
-    partial = path.with_name(f".{path.name}.partial")
+    parts = path.with_name(f".{path.name}.parts")
     try:
-        with open(partial, "ab+") as file:
-            done = _continue(file)
-            if done:
-                say(f"selective search, {title}: continuing after {done} images")
-            for boxes in progress(
-                _searched(store, done, threads), f"selective search, {title}", len(store), done
-            ):
-                content = boxes.astype("<f4").tobytes()
-                file.write(HEADER.pack(len(boxes), zlib.crc32(content)) + content)
-                file.flush()
-            found = list(_records(file))
+        parts.mkdir(exist_ok=True)
+        starts = range(0, len(store), SHARD)
+        spans = [range(start, min(start + SHARD, len(store))) for start in starts]
+        missing = [span for span in spans if _boxes(parts, span) is None]
+        left = [i for span in missing for i in span]
+        if len(left) < len(store):
+            say(f"selective search, {title}: continuing after {len(store) - len(left)} images")
+        searched, title = _searched(store, left, threads), f"selective search, {title}"
+        shown = progress(searched, title, len(store), len(store) - len(left))
+        for span in missing:
+            _write_part(parts, span, list(islice(shown, len(span))))
+        found = [boxes for span in spans for boxes in _boxes(parts, span) or ()]
     except OSError as error:
         raise DataError(
-            f"cannot write proposals to {partial}: {error.strerror}; make room, or let "
+            f"cannot write proposals to {parts}: {error.strerror}; make room, or let "
             "SSL_BENCH_CACHE name another folder"
         ) from error
+    with written_at_once(path) as scratch:
+        _save(scratch, found)
+    shutil.rmtree(parts)
+
+
+def _write_part(parts: Path, span: range, found: Sequence[np.ndarray]) -> None:
+    scratch = parts / "writing"  # the lock is held: nobody else writes here
+    _save(scratch, found)
+    scratch.replace(parts / f"{span.start}.npz")
+
+
+def _save(path: Path, found: Sequence[np.ndarray]) -> None:
     boxes, ends = np.concatenate(found), np.cumsum([len(boxes) for boxes in found])
-    with written_at_once(path) as scratch, open(scratch, "wb") as file:
-        np.savez(file, boxes=boxes, ends=ends.astype(np.int64))
-    partial.unlink()
+    with open(path, "wb") as file:  # savez would give a path without it the ending .npz
+        np.savez(file, boxes=boxes.astype("<f4"), ends=ends.astype(np.int64))
 
 
-def _searched(store: Any, start: int, threads: int) -> Iterator[np.ndarray]:
-    """Boxes image by image, in the store's order."""
+def _boxes(parts: Path, span: range) -> list[np.ndarray] | None:
+    """Those of a shard, image by image; None if it is not whole: it is searched again then."""
+    try:
+        found = _read(parts / f"{span.start}.npz", len(span))
+    except DataError:
+        return None
+    return [found[i] for i in range(len(found))]
+
+
+def _searched(store: Any, images: Sequence[int], threads: int) -> Iterator[np.ndarray]:
+    """Boxes of these images, in their order."""
 
     def search(image: int) -> np.ndarray:
         height, width = store.sizes[image].tolist()
@@ -162,7 +183,7 @@ def _searched(store: Any, start: int, threads: int) -> Iterator[np.ndarray]:
 
     pool, waiting = ThreadPoolExecutor(threads), deque[Future[np.ndarray]]()
     try:
-        for image in range(start, len(store)):
+        for image in images:
             waiting.append(pool.submit(search, image))
             if len(waiting) == 4 * threads:  # what is done early waits for what comes before it
                 yield waiting.popleft().result()
@@ -170,28 +191,6 @@ def _searched(store: Any, start: int, threads: int) -> Iterator[np.ndarray]:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _continue(file: BinaryIO) -> int:
-    """Cut off what was being written when a process was killed; returns the images before it."""
-    done = sum(1 for _ in _records(file))
-    file.truncate()
-    return done
-
-
-def _records(file: BinaryIO) -> Iterator[np.ndarray]:
-    """Each image's boxes, as long as they are whole; the file then stands behind the last."""
-    end, place = file.seek(0, os.SEEK_END), file.seek(0)
-    while place + HEADER.size <= end:
-        count, checksum = HEADER.unpack(file.read(HEADER.size))
-        if place + HEADER.size + 16 * count > end:
-            break
-        content = file.read(16 * count)
-        if zlib.crc32(content) != checksum:
-            break
-        yield np.frombuffer(content, "<f4").reshape(-1, 4)
-        place = file.tell()
-    file.seek(place)
 
 
 def _read(path: Path, images: int) -> Proposals:

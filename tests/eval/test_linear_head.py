@@ -121,7 +121,7 @@ def test_a_stopped_fine_tuning_continues_to_the_same_predictions(stores, tmp_pat
 def test_what_cannot_be_learnt_is_refused_before_anything_is_computed(stores):
     train, test = stores
     harness = LinearHead(QUICK.model_copy(update={"labels": 500}))
-    with pytest.raises(UsageError, match="--labels 500: class 'airplane' has only"):
+    with pytest.raises(UsageError, match=r"--labels 500: class '.*' has only"):
         harness.check(train, test)
     one = ImageStore(train.folder, train.index.model_copy(update={"labels": [0] * 60}))
     with pytest.raises(DataError, match="hold 1 class"):

@@ -116,6 +116,12 @@ def test_other_contents_sizes_or_settings_are_other_files_and_other_labels_are_n
     assert proposals_path(store) != path
 
 
+@pytest.fixture
+def pairs(monkeypatch):
+    """Shards of two images: seven images make four."""
+    monkeypatch.setattr(proposals, "SHARD", 2)
+
+
 def killed_after(images, store, monkeypatch):
     """A process that dies while it searches the image after these, and the searches it made."""
     plain, made = proposals.selective_search, []
@@ -132,11 +138,11 @@ def killed_after(images, store, monkeypatch):
             open_proposals(store, "train", threads=1)
 
 
+@pytest.mark.usefixtures("pairs")
 def test_a_killed_search_goes_on_where_it_was(store, cache, monkeypatch, capfd):
     killed_after(5, store, monkeypatch)
     assert not proposals_path(store).exists()
-    (partial,) = cache.glob(".*partial")
-    kept = partial.stat().st_size
+    assert {file.name for file in cache.glob(".*parts/*")} == {"0.npz", "2.npz"}
     plain, made = proposals.selective_search, []
 
     def counting(image):
@@ -145,27 +151,32 @@ def test_a_killed_search_goes_on_where_it_was(store, cache, monkeypatch, capfd):
 
     monkeypatch.setattr(proposals, "selective_search", counting)
     resumed = open_proposals(store, "train", threads=1)
-    assert kept > 0
-    assert 0 < len(made) < 7
-    assert f"continuing after {7 - len(made)} images" in capfd.readouterr().err
+    assert len(made) == 3  # the fifth to the seventh
+    assert "continuing after 4 images" in capfd.readouterr().err
+    assert not list(cache.glob(".*parts"))
     monkeypatch.setenv("SSL_BENCH_CACHE", str(cache / "other"))
     assert same(resumed, open_proposals(store, "train"))
 
 
-@pytest.mark.parametrize("harm", ["cut", "changed", "nonsense"])
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize("harm", ["cut", "changed", "nonsense", "lost"])
 def test_what_was_half_written_is_searched_again(store, cache, monkeypatch, harm):
     whole = open_proposals(store, "train")
     path = proposals_path(store)
     path.unlink()
     killed_after(6, store, monkeypatch)
-    (partial,) = cache.glob(".*partial")
-    content = partial.read_bytes()
+    shard = next(cache.glob(".*parts/2.npz"))
+    content = shard.read_bytes()
+    middle = len(content) // 2
     spoilt = {
         "cut": content[:-5],
-        "changed": content[:-5] + b"\0\1\2\3\4",
+        "changed": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
         "nonsense": b"\xff" * 100,
     }
-    partial.write_bytes(spoilt[harm])
+    if harm == "lost":  # one in the middle
+        shard.unlink()
+    else:
+        shard.write_bytes(spoilt[harm])
     assert same(whole, open_proposals(store, "train"))
 
 
