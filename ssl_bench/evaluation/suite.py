@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from ssl_bench.evaluation.reference import Reference
 
 LARGEST = 64 << 10  # bytes of a suite
-FLOOR = "random"  # the pretext that trains nothing
 
 
 class _Row(BaseModel):
@@ -123,9 +122,11 @@ class Suite(BaseModel):
     @property
     def methods(self) -> tuple[PretrainEntry, ...]:
         """The pretexts, with the random floor if they lack it and controls are on."""
-        present = not self.pretrain or any(entry.method == FLOOR for entry in self.pretrain)
-        floor = () if present or not self.controls else (PretrainEntry(method=FLOOR),)
-        return (*floor, *self.pretrain)
+        if not self.controls or not self.pretrain:
+            return self.pretrain
+        floor = floor_method()
+        present = any(entry.method == floor for entry in self.pretrain)
+        return self.pretrain if present else (PretrainEntry(method=floor), *self.pretrain)
 
     @property
     def plan(self) -> list["Stage"]:
@@ -176,6 +177,12 @@ class Stage:
         own = isinstance(row, PretrainEntry)
         name = f"{row.method}, seed {self.seed}" if own else row.encoder
         return f"{name}: {', '.join(entry.evaluation for entry, _ in self.requests)}"
+
+
+def floor_method() -> str:
+    """The pretext that trains nothing: what a row has above it is what its training did."""
+    pretexts = catalogue.find_all("pretext")
+    return next(name for name, pretext in pretexts.items() if pretext.baseline == 0)
 
 
 def shipped() -> list[str]:
@@ -268,8 +275,8 @@ def _mistake(error: ValidationError) -> str:
 
 def _models() -> list[type[BaseModel]]:
     """Whatever a suite file's keys can belong to."""
-    pretexts = [catalogue.pretext(name).Config for name in catalogue.names("pretext")]
-    return [Suite, *pretexts, *(catalogue.evaluation(n).Config for n in catalogue.names("eval"))]
+    kinds = [*catalogue.find_all("pretext").values(), *catalogue.find_all("eval").values()]
+    return [Suite, *(each.Config for each in kinds if hasattr(each, "Config"))]
 
 
 def pretrain_config(suite: Suite, entry: PretrainEntry, seed: int) -> Any:
@@ -368,8 +375,9 @@ class _AtWork:
             "arch": spec.arch, "image_size": spec.image_size, "init": "fan-in",
             "seed": self.suite.seeds[0],
         }  # fmt: skip
-        entry = PretrainEntry(method=FLOOR)
-        return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
+        floor = floor_method()
+        entry = PretrainEntry(method=floor)
+        return self.pretrain(entry, catalogue.pretext(floor).Config(**settings))
 
     def measure(self, step: Stage, encoder: "Reference") -> list[EvaluationRecord]:
         """A step's evaluations of one encoder: those on the same images share a pass over them."""
