@@ -12,7 +12,8 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
-from ssl_bench.data.images import load_image, load_whole, resolved, stamp
+from ssl_bench.data.images import load_square, load_whole
+from ssl_bench.data.paths import resolved, stamp
 from ssl_bench.errors import DataError, UsageError, plain
 
 
@@ -32,17 +33,17 @@ class FolderSplit(Split):
         self.classes = tuple(classes)
         digest = hashlib.sha256(repr((str(root), self.classes)).encode())
         for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
-            text = (name, *stamp(file.lstat()), label)
+            text = (name, stamp(file), label)
             digest.update(repr(text).encode(errors="backslashreplace"))
         self.fingerprint = digest.hexdigest()
 
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
-        """Decode one file; see Split.load."""
-        return load_image(self.root / self.names[index], size, smallest)
+        """Decode one file, turned upright as its EXIF says; see Split.load."""
+        return load_square(self.root / self.names[index], size, smallest, turn=True)
 
     def whole(self, index: int) -> tuple[np.ndarray, str]:
-        """Decode one file; see Split.whole."""
-        return load_whole(self.root / self.names[index])
+        """Decode one file, turned upright as its EXIF says; see Split.whole."""
+        return load_whole(self.root / self.names[index], turn=True)
 
 
 class FolderDataset(Dataset):
