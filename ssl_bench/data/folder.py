@@ -34,6 +34,7 @@ class FolderSplit(Split):
         digest = hashlib.sha256(repr((str(root), self.classes)).encode())
         for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
             text = (name, stamp(file), label)
+            # A name in an old encoding is not UTF-8: it is refused by name when it is read.
             digest.update(repr(text).encode(errors="backslashreplace"))
         self.fingerprint = digest.hexdigest()
 
@@ -117,5 +118,6 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
+    # Sorted, as a file system lists in any order, and order is part of the digest.
     found = (f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
     return sorted(f for f in found if not f.is_dir())

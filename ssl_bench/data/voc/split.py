@@ -12,7 +12,7 @@ from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.images import load_square, load_whole, read_image
 from ssl_bench.data.paths import stamp
 from ssl_bench.data.voc.files import CLASSES, boxes_of, compare, labels_of, read_list, read_objects
-from ssl_bench.data.voc.masks import read_mask
+from ssl_bench.data.voc.masks import read_class_mask
 from ssl_bench.errors import DataError
 
 # Where the truth of an image lies, and its files' suffix.
@@ -99,11 +99,11 @@ class VOCSplit(Split):
         if image.truth.suffix == ".xml":
             return super().mask(index)
         path = image.present(image.truth)
-        return read_mask(path, *_size(image))
+        return read_class_mask(path, *_size(image))
 
 
 def _size(image: VOCImage) -> tuple[int, int]:
-    """Height and width, from the photo's header."""
+    """Height and width, from the photo's header: pixels decide, not an annotation's <size>."""
     photo = image.present(image.photo)
     return read_image(photo, lambda opened: (opened.height, opened.width))[0]
 
