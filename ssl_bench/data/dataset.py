@@ -16,7 +16,7 @@ from ssl_bench.errors import DataError
 
 SplitName = Literal["train", "test"]
 Task = Literal["classification", "detection", "segmentation"]
-VOID = 255  # in a mask: pixels that no class is claimed for
+VOID = 255  # in a mask: pixels that no class is claimed for, such as VOC's borders of objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,9 @@ class Objects:
 
     def flipped(self, width: float) -> "Objects":
         """In the mirrored image of `width` px."""
-        left, right = self.boxes[:, [2]], self.boxes[:, [0]]
-        mirrored = [width - left, self.boxes[:, [1]], width - right, self.boxes[:, [3]]]
+        # The right edge becomes the left one: without a "− 1", as ends are exclusive.
+        left, right = width - self.boxes[:, [2]], width - self.boxes[:, [0]]
+        mirrored = [left, self.boxes[:, [1]], right, self.boxes[:, [3]]]
         return replace(self, boxes=np.concatenate(mirrored, 1).astype(np.float32))
 
 

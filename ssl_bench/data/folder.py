@@ -12,7 +12,8 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
-from ssl_bench.data.images import load_image, load_whole, resolved, stamp
+from ssl_bench.data.images import load_square, load_whole
+from ssl_bench.data.paths import resolved, stamp
 from ssl_bench.errors import DataError, UsageError, plain
 
 
@@ -32,17 +33,18 @@ class FolderSplit(Split):
         self.classes = tuple(classes)
         digest = hashlib.sha256(repr((str(root), self.classes)).encode())
         for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
-            text = (name, *stamp(file.lstat()), label)
+            text = (name, stamp(file), label)
+            # A name in an old encoding is not UTF-8: it is refused by name when it is read.
             digest.update(repr(text).encode(errors="backslashreplace"))
         self.fingerprint = digest.hexdigest()
 
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
-        """Decode one file; see Split.load."""
-        return load_image(self.root / self.names[index], size, smallest)
+        """Decode one file, turned upright as its EXIF says; see Split.load."""
+        return load_square(self.root / self.names[index], size, smallest, turn=True)
 
     def whole(self, index: int) -> tuple[np.ndarray, str]:
-        """Decode one file; see Split.whole."""
-        return load_whole(self.root / self.names[index])
+        """Decode one file, turned upright as its EXIF says; see Split.whole."""
+        return load_whole(self.root / self.names[index], turn=True)
 
 
 class FolderDataset(Dataset):
@@ -116,5 +118,6 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
+    # Sorted, as a file system lists in any order, and order is part of the digest.
     found = (f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
     return sorted(f for f in found if not f.is_dir())

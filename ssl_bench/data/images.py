@@ -1,9 +1,14 @@
-"""Decoding, in one place: files to RGB pixels, whole or square; what cannot be decoded is named."""
+"""Decoding, in one place: a file to RGB pixels, whole or square; what cannot be decoded is named.
+
+    pixels, digest = load_square(path, 256, smallest=227, turn=True)  # uint8 (256, 256, 3)
+    pixels, digest = load_whole(path, turn=True)                      # uint8 (H, W, 3)
+
+`turn` turns a photograph upright as its EXIF says, as cameras and phones mean it; it stays False
+where boxes or masks are given in pixels of the image as it lies in the file.
+"""
 
 import hashlib
 import io
-import os
-import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,67 +17,45 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from ssl_bench.data.faults import SKIP
 from ssl_bench.errors import DataError, plain
-
-
-def rgb(image: Image.Image) -> Image.Image:
-    """Pillow's RGB, where it is right: it cuts 16-bit grey at 255 and warns of some palettes."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def fit_square(image: Image.Image, size: int) -> np.ndarray:
-    """Resize the short side to `size` (bilinear, antialiased), crop the centre: (size, size, 3)."""
-    image = rgb(image)
-    scale = size / min(image.size)
-    if scale != 1:
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
-
 
 T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none of them runs a program
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+UNREADABLE = (OSError, SyntaxError, ValueError, *BOMBS)  # what Pillow raises of a damaged file
+ORIENTATION = 0x0112  # the EXIF tag
+# By orientation: quarter turns against the clock, after the image was mirrored or not.
+TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True),
+         8: (1, False)}  # fmt: skip
 
 
-def stamp(stat: os.stat_result) -> tuple[int, int, int]:
-    """Size and times of a file: what changes when its content does.
-
-    The inode's own time too, so that an edit that puts size and mtime back is seen.
-    """
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def load_image(path: Path, size: int, smallest: int) -> tuple[np.ndarray, str]:
-    """Decode one image file; see Split.load."""
+# ---- files
+def load_square(path: Path, size: int, smallest: int, turn: bool = False) -> tuple[np.ndarray, str]:
+    """Decode one image file to uint8 (size, size, 3), as `fit_square`; see Split.load."""
 
     def square(image: Image.Image) -> np.ndarray:
         if min(image.size) < smallest:
             raise DataError(
                 f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
-                "crop: lower --image-size, or pass --skip-bad-images"
+                f"crop: lower --image-size{SKIP}"
             )
-        return fit_square(image, size)
+        return fit_square(Image.fromarray(_pixels(image, turn)), size)
 
     return read_image(path, square)
 
 
-def load_whole(path: Path) -> tuple[np.ndarray, str]:
-    """Decode one image file; see Split.whole."""
-    return read_image(path, lambda image: np.asarray(rgb(image)))
+def load_whole(path: Path, turn: bool = False) -> tuple[np.ndarray, str]:
+    """Decode one image file to uint8 (H, W, 3); see Split.whole."""
+    return read_image(path, lambda image: _pixels(image, turn))
 
 
 def read_image(
     path: Path,
     use: Callable[[Image.Image], T],
-    remedy: str = "mend or remove it, or pass --skip-bad-images",
+    remedy: str = f"mend or remove it{SKIP}",
 ) -> tuple[T, str]:
-    """What `use` makes of the image in a file, and the hexadecimal digest of the file.
+    """What `use` makes of the image in a file, and the hexadecimal digest of the file's bytes.
 
     Raises DataError, naming the file and the `remedy`, if it cannot be read or decoded.
     """
@@ -80,12 +63,10 @@ def read_image(
         str(path).encode()
     except UnicodeEncodeError as error:
         shown = str(path).encode(errors="backslashreplace").decode()
-        raise DataError(
-            f"{shown} has a name that is not UTF-8: rename it, or pass --skip-bad-images"
-        ) from error
+        raise DataError(f"{shown} has a name that is not UTF-8: rename it{SKIP}") from error
     try:
         used, content = open_image(path, use)
-    except (OSError, SyntaxError, ValueError, *BOMBS) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{plain(path)} cannot be read as an image ({_reason(error)}): {remedy}"
         ) from error
@@ -95,12 +76,23 @@ def read_image(
 def open_image(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, bytes]:
     """What `use` makes of an image of the usual FORMATS in a regular file, and its bytes."""
     if path.exists() and not path.is_file():
-        raise OSError("not a regular file")
+        raise OSError("not a regular file")  # to read a pipe would wait for ever
     content = path.read_bytes()
     with warnings.catch_warnings():
+        # Pillow only warns of an image between its limit and twice that.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return use(image), content
+
+
+def own_picture(path: Path) -> Image.Image:
+    """A run's PNG in RGB; DataError for a link and for what cannot be decoded."""
+    if path.is_symlink():
+        raise DataError(f"{path} is a link: a run's pictures are its own")
+    try:
+        return open_image(path, lambda image: image.convert("RGB"))[0]
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}): remove it") from error
 
 
 def _reason(error: Exception) -> str:
@@ -108,24 +100,47 @@ def _reason(error: Exception) -> str:
     return "not an image" if text.startswith("cannot identify") else text
 
 
-def resolved(text: str) -> Path:
-    """A folder that is asked for; DataError for no path, or a variable that is not set."""
-    try:
-        path = Path(os.path.expandvars(text)).expanduser().resolve()
-        unset = [] if path.exists() else re.findall(r"\$\{?(\w+)", str(path))
-    except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{plain(text)} is not a folder: {error}") from error
-    if unset:
-        raise DataError(f"{plain(text)}: set {unset[0]}, which the environment lacks")
-    return path
+# ---- pixels
+def rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: 16 bits are scaled from 0 … 65535, floats from 0 … 1.
+
+    Raises ValueError for numbers of which white is not known.
+    """
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):  # so that NaN is refused, too
+            raise ValueError("floats outside 0 to 1, of which white is not known; scale them")
+        image = Image.fromarray(np.round(values * 255).astype(np.uint8))
+    if image.mode == "I" and image.format not in ("PPM", "PNG"):  # there white is 65535
+        raise ValueError("32-bit or signed numbers, of which white is not known; save 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow's own conversion cuts at 255: a white sheet
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns of some palettes
+    return image.convert("RGB")
 
 
-def own_picture(path: Path) -> Image.Image:
-    """A run's PNG in RGB; DataError for a link and for what cannot be decoded."""
+def upright(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """The pixels (H, W, …) of an image that is loaded, turned as its EXIF says."""
+    # Once it is loaded: Pillow turns a TIFF itself when it loads it, and takes the tag away.
+    turns, mirrored = TURNS.get(image.getexif().get(ORIENTATION, 1), (0, False))
+    if mirrored:
+        values = values[:, ::-1]
+    return np.ascontiguousarray(np.rot90(values, turns))
 
-    if path.is_symlink():
-        raise DataError(f"{path} is a link: a run's pictures are its own")
-    try:
-        return open_image(path, lambda image: image.convert("RGB"))[0]
-    except (OSError, SyntaxError, ValueError, *BOMBS) as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}): remove it") from error
+
+def fit_square(image: Image.Image, size: int) -> np.ndarray:
+    """Resize the short side to `size` (bilinear, antialiased), crop the centre: (size, size, 3)."""
+    image = rgb(image)
+    scale = size / min(image.size)
+    if scale != 1:
+        # max: rounding must not make a side shorter than the crop.
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _pixels(image: Image.Image, turn: bool) -> np.ndarray:
+    pixels = np.asarray(rgb(image))
+    return upright(pixels, image) if turn else pixels

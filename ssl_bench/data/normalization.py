@@ -27,6 +27,7 @@ class Normalization(BaseModel):
         pixels = images.float() * self._column(self.std, images) + self._column(self.mean, images)
         return pixels.clamp(0, 1)
 
+    # On the images' device, so that it broadcasts over (B, 3, H, W) wherever they are.
     @staticmethod
     def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, device=like.device).view(3, 1, 1)

@@ -10,19 +10,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ssl_bench.data.images import read_image
+from ssl_bench.data.images import read_image, upright
 from ssl_bench.errors import DataError
 from ssl_bench.files import written_at_once
 
 REMEDY = "mend it or leave it out"
-ORIENTATION = 0x0112  # the EXIF tag
 BITS, PLANES, COLOURS = 258, 284, 262  # TIFF tags
 BLACK_IS_ZERO, RGB = 1, 2
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601, as Pillow's grey)
-# Quarter turns against the clock of an image mirrored or not, by EXIF orientation 1 … 8.
-TURNS = ((0, False), (0, True), (2, False), (2, True), (1, True), (3, False), (3, True), (1, False))
 
 
 @dataclass(frozen=True)
@@ -95,19 +92,17 @@ def _photograph(path: Path, image: Image.Image) -> Photograph:
         if values is None or values.dtype != np.uint16:
             raise ValueError("16 bits a channel in a form that is not known")
         values = values[..., None] if values.ndim == 2 else _reversed(values)
-        upright = _upright(values, image.getexif().get(ORIENTATION, 1))
-        return Photograph(upright, image.info.get("icc_profile"))
+        return Photograph(upright(values, image), image.info.get("icc_profile"))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise ValueError(f"pixels of kind {image.mode}, of which white is not known")
     profile = image.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(image)
-    alpha = upright.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info
-    if upright.mode in ("1", "L", "LA", "La"):
+    alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    if image.mode in ("1", "L", "LA", "La"):
         kind = "LA" if alpha else "L"
     else:
         kind = "RGBA" if alpha else "RGB"
-    values = np.asarray(upright.convert(kind))
-    if upright.mode == "CMYK":
+    values = upright(np.asarray(image.convert(kind)), image)
+    if image.mode == "CMYK":
         profile = None  # it is of other colours
     return Photograph(values[..., None] if values.ndim == 2 else values, profile)
 
@@ -145,10 +140,3 @@ def _reversed(values: np.ndarray) -> np.ndarray:
     if values.shape[2] < 3:
         return values
     return np.ascontiguousarray(values[..., [2, 1, 0, *range(3, values.shape[2])]])
-
-
-def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    turns, mirrored = TURNS[orientation - 1] if 1 <= orientation <= 8 else TURNS[0]
-    if mirrored:
-        values = values[:, ::-1]
-    return np.ascontiguousarray(np.rot90(values, turns))

@@ -27,7 +27,7 @@ from helpers.voc_folders import (
     write_sbd,
 )
 from ssl_bench.data.voc import dataset as voc
-from ssl_bench.data.voc import sbd
+from ssl_bench.data.voc import official
 
 EXTRA = {"train": ["000001", "000003", "2008_000001"], "val": ["2008_000002"]}
 
@@ -52,7 +52,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, lists in [("voc07", ("trainval", "test")), ("voc12", ("train", "val"))]:
         sizes = [(listed, len(LISTS[listed])) for listed in lists]
         monkeypatch.setitem(voc.OFFICIAL, name, {"Main": sizes, "Segmentation": sizes})
-    monkeypatch.setattr(sbd, "SIZES", {name: len(images) for name, images in EXTRA.items()})
+    monkeypatch.setattr(
+        official, "SBD_SIZES", {name: len(images) for name, images in EXTRA.items()}
+    )
 
 
 # ---- list

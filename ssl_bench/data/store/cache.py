@@ -101,6 +101,7 @@ def fill_once(folder: Path, fill: Callable[[Path], None]) -> None:
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # The lock file stays: who removed it could let a third process lock another of its name.
         with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Looked at again: who held the lock may have filled the folder meanwhile.
@@ -134,6 +135,7 @@ def read_index(folder: Path, model: type[Model], sizes: Callable[[Model], dict[s
         index = model.model_validate_json((folder / "index.json").read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}/index.json is damaged: remove that folder") from error
+    # The sizes only: to read a hundred gigabytes for a checksum would cost what decoding costs.
     for name, size in sizes(index).items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:

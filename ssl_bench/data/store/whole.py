@@ -70,9 +70,9 @@ class WholeStore(Stored):
         """uint8 (B, 3, H, W), a copy, channels last in memory.
 
         H and W are the largest of the batch; smaller images have zeros to the right and below.
-        A slice is read through a map of its own, so that a pass over all images does not end
-        with all of them mapped.
         """
+        # A slice goes through a map of its own, whose pages are given back with it: a pass over
+        # all images would else end with all of them resident.
         pixels = self.mapped("images.bin") if isinstance(which, slice) else self._pixels
         return torch.from_numpy(self._gather(pixels, which, (3,), 0)).permute(0, 3, 1, 2)
 
@@ -93,6 +93,7 @@ class WholeStore(Stored):
         """
         if self.index.objects is None:
             raise DataError(f"this store is for {self.index.task}: it has no boxes")
+        # By the sides as they were rounded, not by `scales`: a box of the whole image stays one.
         down, across = (self.sizes[i] / self.originals[i]).tolist()
         truth = self.index.objects[i]
         return Objects.of(truth.boxes, truth.labels, truth.difficult).resized(across, down)
@@ -118,7 +119,7 @@ class WholeStore(Stored):
         sizes, depth = self.sizes[chosen], int(np.prod(channels))
         batch = np.full((len(chosen), *sizes.max(0, initial=0), *channels), fill, np.uint8)
         for row, i, (height, width) in zip(batch, chosen, sizes, strict=True):
-            start = self._starts[i] * depth
+            start = self._starts[i] * depth  # in bytes; a mask has a depth of 1
             image = packed[start : start + height * width * depth]
             row[:height, :width] = image.reshape(height, width, *channels)
         return batch

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset, SplitName, Task
-from ssl_bench.data.images import resolved
+from ssl_bench.data.paths import resolved
 from ssl_bench.data.voc.files import PLAIN, list_names, read_list
 from ssl_bench.data.voc.split import VOCSplit, listed_images
 from ssl_bench.errors import DataError, UsageError, unknown

@@ -19,9 +19,14 @@ from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.voc.dataset import OFFICIAL
 from ssl_bench.data.voc.files import read_list
-from ssl_bench.data.voc.official import data_folder, lists_of, year_folder
-from ssl_bench.data.voc.sbd import NAME as WITH_SBD
-from ssl_bench.data.voc.sbd import sbd_folder, sbd_images
+from ssl_bench.data.voc.official import (
+    WITH_SBD,
+    data_folder,
+    lists_of,
+    sbd_folder,
+    sbd_images,
+    year_folder,
+)
 from ssl_bench.data.voc.split import listed_images
 from ssl_bench.errors import DataError, unknown
 from ssl_bench.progress import say
@@ -66,6 +71,7 @@ def archives(name: str) -> list[Archive]:
 
 
 def _voc(name: str, year: str, image_set: str) -> Archive:
+    # torchvision knows the test archive of 2007 by a key of its own.
     source = DATASET_YEAR_DICT["2007-test" if (year, image_set) == ("2007", "test") else year]
     root, folder = data_folder(), year_folder(name)
 
@@ -135,7 +141,7 @@ def _fetch(archive: Archive, name: str) -> None:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
+    before = socket.getdefaulttimeout()  # torchvision lets us give none, and waits for ever
     socket.setdefaulttimeout(SECONDS)
     try:
         yield

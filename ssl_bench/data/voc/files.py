@@ -109,7 +109,7 @@ def labels_of(objects: Iterable[VOCObject]) -> np.ndarray:
     for found in objects:
         place = CLASSES.index(found.name)
         if not found.difficult:
-            labels[place] = 1
+            labels[place] = 1  # for good: one that is not difficult is enough
         elif not labels[place]:
             labels[place] = -1
     return labels
@@ -122,8 +122,10 @@ def boxes_of(path: Path, found: Sequence[VOCObject], height: int, width: int) ->
     x0 = xmin − 1, x1 = xmax. What ends outside the image by up to a pixel is clipped. Raises
     DataError, with a line for each, for boxes farther out and for what clipping leaves empty.
     """
+    # Pixels 1 … 10 are ten columns, 0 … 10 with the end exclusive: only the first corner moves.
     limit = np.array([width, height, width, height], np.float64)
     boxes = np.array([one.box for one in found], np.float64).reshape(-1, 4) - (1, 1, 0, 0)
+    # In float64, as float32 would round an edge that is just outside to one that is just inside.
     outside = (boxes < -ROUNDING) | (boxes > limit + ROUNDING)  # (M, 4)
     clipped = np.clip(boxes, 0, limit).astype(np.float32)
     empty = clipped[:, 2:] <= clipped[:, :2]  # (M, 2)

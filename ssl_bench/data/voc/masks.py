@@ -18,13 +18,14 @@ OWN = "put the image's own mask there, from the archive"
 MAT_BYTES = 2**20  # SBD's are below 100 kB; a larger file may unpack to gigabytes
 
 
-def read_mask(path: Path, height: int, width: int) -> np.ndarray:
+def read_class_mask(path: Path, height: int, width: int) -> np.ndarray:
     """The mask of an image of height × width: uint8 (height, width).
 
     `path` is a PNG or, with the suffix .mat, a file of SBD. Raises DataError, naming it, for a
     file that cannot be read, of colours, of another size, or with an index that is no class.
     """
     mask = (_read_mat if path.suffix == ".mat" else _read_png)(path, height, width)
+    # In the type of the file: as uint8 an index of 260 would be a 4.
     wrong = np.setdiff1d(mask, [*range(len(CLASSES) + 1), VOID])
     if len(wrong):
         shown = ", ".join(map(str, wrong[:5].tolist())) + (", …" if len(wrong) > 5 else "")
@@ -50,6 +51,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 # ---- VOC
 def _read_png(path: Path, height: int, width: int) -> np.ndarray:
     """The size is compared before pixels are decoded: a huge mask costs nothing."""
+    # Pillow's warning of a bomb would come before the size is compared, which refuses one anyway.
     quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
     try:
         content = path.read_bytes()
@@ -60,6 +62,7 @@ def _read_png(path: Path, height: int, width: int) -> np.ndarray:
                     f"{path} has colours (mode {image.mode}): a mask is a PNG of class indices, "
                     f"with a palette or grey; {OWN}"
                 )
+            # Of a palette image Pillow gives the indices, not the colours; of one bit, booleans.
             indices = np.asarray(image).astype(np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
@@ -68,7 +71,8 @@ def _read_png(path: Path, height: int, width: int) -> np.ndarray:
 
 def _grey_factor(content: bytes) -> int:
     """Pillow spreads grey of 2 and 4 bits over 0 to 255: 85 and 17 an index, as IHDR says."""
-    return 255 // (2 ** content[24] - 1)
+    depth = content[24]  # IHDR: behind the signature (8 bytes), its length, name, width, height
+    return 255 // (2**depth - 1)
 
 
 # ---- SBD
@@ -79,6 +83,7 @@ def _read_mat(path: Path, height: int, width: int) -> np.ndarray:
         if path.stat().st_size > MAT_BYTES:
             raise ValueError(f"it has more than {MAT_BYTES:,} bytes")
         found = loadmat(str(path), variable_names=["GTcls"], appendmat=False)
+        # MATLAB's structs are arrays of structs, here of one.
         mask = np.asarray(found["GTcls"][0]["Segmentation"][0])
         if mask.ndim != 2 or mask.dtype.kind not in "ui":
             raise ValueError(f"GTcls.Segmentation is {mask.dtype} of {mask.ndim} dimensions")

@@ -9,9 +9,10 @@ import numpy as np
 
 from ssl_bench.data.dataset import Objects, Split, Task
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.images import load_image, load_whole, read_image, stamp
+from ssl_bench.data.images import load_square, load_whole, read_image
+from ssl_bench.data.paths import stamp
 from ssl_bench.data.voc.files import CLASSES, boxes_of, compare, labels_of, read_list, read_objects
-from ssl_bench.data.voc.masks import read_mask
+from ssl_bench.data.voc.masks import read_class_mask
 from ssl_bench.errors import DataError
 
 # Where the truth of an image lies, and its files' suffix.
@@ -56,7 +57,7 @@ class VOCSplit(Split):
         self.labels = None
         digest = hashlib.sha256(repr((str(root), CLASSES)).encode(errors="backslashreplace"))
         for image in images:
-            stamps = _stamp(image.photo), _stamp(image.truth)
+            stamps = stamp(image.photo), stamp(image.truth)
             digest.update(repr((image.name, stamps)).encode())
         self.fingerprint = digest.hexdigest()
 
@@ -76,8 +77,8 @@ class VOCSplit(Split):
         compare(listed, self.names, self.labels)
 
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
-        """Decode one file; see Split.load."""
-        return load_image(self.files[index].photo, size, smallest)
+        """Decode one file; see Split.load. EXIF turns nothing: boxes are in the file's pixels."""
+        return load_square(self.files[index].photo, size, smallest)
 
     def whole(self, index: int) -> tuple[np.ndarray, str]:
         """Decode one file; see Split.whole."""
@@ -98,18 +99,11 @@ class VOCSplit(Split):
         if image.truth.suffix == ".xml":
             return super().mask(index)
         path = image.present(image.truth)
-        return read_mask(path, *_size(image))
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        return stamp(path.stat())
-    except OSError:
-        return None
+        return read_class_mask(path, *_size(image))
 
 
 def _size(image: VOCImage) -> tuple[int, int]:
-    """Height and width, from the photo's header."""
+    """Height and width, from the photo's header: pixels decide, not an annotation's <size>."""
     photo = image.present(image.photo)
     return read_image(photo, lambda opened: (opened.height, opened.width))[0]
 

@@ -28,9 +28,9 @@ from ssl_bench import catalogue
 from ssl_bench.data.dataset import Objects, SplitName, Task
 from ssl_bench.data.faults import SHOWN, Faults, lines_of
 from ssl_bench.data.voc import dataset as voc
-from ssl_bench.data.voc import sbd
+from ssl_bench.data.voc import official
 from ssl_bench.data.voc.files import CLASSES
-from ssl_bench.data.voc.masks import read_mask
+from ssl_bench.data.voc.masks import read_class_mask
 from ssl_bench.errors import DataError, UsageError
 
 WIDTH, HEIGHT = 96, 80  # of all images here
@@ -210,7 +210,7 @@ def test_masks_of_few_bits(tmp_path: Path, depth: int, kind: int) -> None:
     values = np.arange(8).reshape(1, 8) % 2**depth
     bits = "".join(f"{v:0{depth}b}" for v in values[0])
     row = int(bits, 2).to_bytes(depth, "big")  # eight pixels
-    found = read_mask(png(tmp_path / "a.png", depth, kind, [row], 8), 1, 8)
+    found = read_class_mask(png(tmp_path / "a.png", depth, kind, [row], 8), 1, 8)
     np.testing.assert_array_equal(found, values)
 
 
@@ -416,7 +416,9 @@ EXTRA = {"train": ["000001", "000003", "2008_000001"], "val": ["copy_of_4", "200
 @pytest.fixture
 def with_sbd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     photos = devkit(tmp_path, "VOC2012", monkeypatch) / "JPEGImages"
-    monkeypatch.setattr(sbd, "SIZES", {name: len(images) for name, images in EXTRA.items()})
+    monkeypatch.setattr(
+        official, "SBD_SIZES", {name: len(images) for name, images in EXTRA.items()}
+    )
     same = {"copy_of_4": photos / "000004.jpg"}
     return write_sbd(tmp_path / "benchmark_RELEASE" / "dataset", EXTRA, same)
 
