@@ -210,8 +210,8 @@ class Filler:
         pretext = encoder.pretext() if encoder.pretext else None
         if not isinstance(pretext, Inpaints):
             raise UsageError(
-                f"{encoder.name} does not fill holes: name a run of a pretext that does, such as "
-                "inpainting or context-encoder, with --encoder"
+                f"{encoder.name} does not fill holes: name a run of a pretext that does with "
+                "--encoder"
             )
         self.network: Inpaints = pretext
         self.size = encoder.spec.image_size

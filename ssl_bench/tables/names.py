@@ -198,9 +198,13 @@ def _upwards(columns: Mapping[str, Sequence[EvaluationRecord]]) -> list[str]:
     Names with a number come first, in the order of people (block9 before block10), the others as
     they came.
     """
-    depths = {n: [r.details.depth for r in found] for n, found in columns.items()}
-    if all(None not in known for known in depths.values()):
-        return sorted(columns, key=lambda name: min(depths[name]))
+    depths = {
+        name: next((r.details.depth for r in found if r.details.depth is not None), None)
+        for name, found in columns.items()
+    }
+    if None not in depths.values():
+        return sorted(columns, key=lambda name: depths[name] or 0)
+    # Depths and names cannot be compared: one column without a depth is enough for names.
     return sorted(columns, key=lambda name: _natural(columns[name][0].identity.layer))
 
 
