@@ -29,7 +29,8 @@ from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init, initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.progress import is_main_process, say
+from ssl_bench.progress import say
+from ssl_bench.runtime import is_main_process
 from ssl_bench.training.augment import center_crop, random_crop_flip
 from ssl_bench.training.masks import MaskKind, central, draw_masks, grown, shrunk
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step

@@ -56,8 +56,6 @@ def protocols() -> Mapping[str, Protocol]:
         command, _, variant = entry.partition(".")
         settings = json.loads(harness.Config().model_dump_json(exclude={"seed"}))
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        if "precision" in settings:
-            settings["precision"] = "32"
         found[name] = Protocol(
             name=name,
             version=int(version),
