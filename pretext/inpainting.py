@@ -194,7 +194,10 @@ class Inpainting(Pretext):
         self.patch = slice(start, start + side)  # the rows and columns that are predicted
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam with β1 = 0.5 for the generator and, ten times slower, for the discriminator."""
+        """Adam with β1 = 0.5 for the generator and, ten times slower, for the discriminator.
+
+        The released code has one rate for both where the loss is adversarial alone.
+        """
         rate, betas = self.config.lr, (0.5, 0.999)
         generator = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.adam = torch.optim.Adam(generator, lr=rate, betas=betas)

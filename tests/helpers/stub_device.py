@@ -87,11 +87,13 @@ class _Factories(TorchDispatchMode):
 
 
 class _Literals(TorchFunctionMode):
-    """`torch.tensor(…)` on `meta` is made without numbers before any operation could be seen."""
+    """Calls that are done before any operation could be seen: from numbers, and to numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         device = kwargs.get("device")
+        if func is Tensor.tolist and isinstance(args[0], OnStub):
+            return args[0].values.tolist()
         if func is Tensor.new_tensor and isinstance(args[0], OnStub):
             settings = {"dtype": args[0].dtype, "device": STUB} | kwargs
             return self.__torch_function__(torch.tensor, types, args[1:], settings)
