@@ -58,7 +58,7 @@ class Zhang16Config(EvaluationConfig):
         default=9600, ge=1, description="most numbers that a layer's map is resized to"
     )
     precision: Precision = Field(
-        default="auto", description="arithmetic of the classifiers; auto: bf16 on CUDA, else 32 bit"
+        default="32", description="arithmetic of the classifiers; auto: bf16 on CUDA, else 32 bit"
     )
 
 

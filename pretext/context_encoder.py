@@ -98,7 +98,10 @@ class Reconstruction(Protocol):
 def reconstruction_layers(
     config: PretextConfig, encoder: Encoder
 ) -> tuple[ChannelwiseFullyConnected, nn.Conv2d, nn.Sequential]:
-    """What stands on the encoder, with its starting weights: channelwise, convolution, decoder."""
+    """What stands on the encoder, with its starting weights: channelwise, convolution, decoder.
+
+    The channel-wise layer is drawn by its fan-in with every `init` but `gaussian`, `dcgan` too.
+    """
     top = encoder.layers[-1]
     with torch.no_grad():
         blank = torch.zeros(1, 3, config.image_size, config.image_size)

@@ -29,7 +29,8 @@ from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init, initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.progress import is_main_process, say
+from ssl_bench.progress import say
+from ssl_bench.runtime import is_main_process
 from ssl_bench.training.augment import center_crop, random_crop_flip
 from ssl_bench.training.masks import MaskKind, central, draw_masks, grown, shrunk
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step
@@ -193,7 +194,10 @@ class Inpainting(Pretext):
         self.patch = slice(start, start + side)  # the rows and columns that are predicted
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam with β1 = 0.5 for the generator and, ten times slower, for the discriminator."""
+        """Adam with β1 = 0.5 for the generator and, ten times slower, for the discriminator.
+
+        The released code has one rate for both where the loss is adversarial alone.
+        """
         rate, betas = self.config.lr, (0.5, 0.999)
         generator = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.adam = torch.optim.Adam(generator, lr=rate, betas=betas)

@@ -1,6 +1,5 @@
 """Progress: a bar with the time left on a terminal, a plain line now and then elsewhere."""
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -8,15 +7,10 @@ from functools import cache
 from typing import TypeVar
 
 from ssl_bench.errors import plain
+from ssl_bench.runtime import is_main_process
 
 T = TypeVar("T")
 PLAIN_SECONDS = 15  # between two lines where there is no terminal
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes, whatever launched it."""
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK")
-    return int(rank or 0) == 0
 
 
 def say(text: str) -> None:

@@ -39,7 +39,7 @@ def pretrain_command(method: str) -> click.Command:
     @computing_options
     def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
         from ssl_bench.pictures.preview import draw_preview
-        from ssl_bench.progress import is_main_process
+        from ssl_bench.runtime import is_main_process
         from ssl_bench.training.pretrain import pretrain as job
 
         run = job(
@@ -65,8 +65,8 @@ def pretrain() -> None:
 
 
 def _show_run(record: "PretrainRecord", workspace: Path) -> None:
-    from ssl_bench.progress import is_main_process
     from ssl_bench.records.workspace import folder_of
+    from ssl_bench.runtime import is_main_process
 
     if not is_main_process():
         return
@@ -130,7 +130,7 @@ def evaluation_command(name: str) -> click.Command:
     ) -> None:
         from ssl_bench.evaluation.evaluate import evaluate
         from ssl_bench.evaluation.reference import Reference, newest_of_each
-        from ssl_bench.progress import is_main_process
+        from ssl_bench.runtime import is_main_process
         from ssl_bench.tables.forms import markdown
         from ssl_bench.tables.table import Table
 

@@ -13,7 +13,8 @@ FIXED = {"gaussian": 0.01, "dcgan": 0.02}  # deviations that do not depend on th
 def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
     """Draw the weights of all convolutions and linear layers in `module` anew; biases are 0.
 
-    `gaussian`: N(0, 0.01²), Caffe's filler for AlexNet, the paper's "random Gaussian".
+    `gaussian`: N(0, 0.01²), Caffe's filler for AlexNet, the paper's "random Gaussian"; Caffe's also
+    sets the biases of conv2, conv4 and conv5 to 1, which published random rows have and this not.
     `fan-in`: N(0, 2 / fan-in), He et al. 2015, eq. 10, which keeps the activations' scale.
     `dcgan`: N(0, 0.02²), and N(1, 0.02²) for the scales of batch normalisation, as in the released
     code of the inpainting network.

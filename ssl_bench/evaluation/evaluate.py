@@ -31,7 +31,7 @@ from ssl_bench.evaluation.harness import (
     score_with_intervals,
 )
 from ssl_bench.evaluation.reference import Reference
-from ssl_bench.progress import is_main_process, progress, say
+from ssl_bench.progress import progress, say
 from ssl_bench.records.record import (
     Control,
     EvaluationDetails,
@@ -39,7 +39,13 @@ from ssl_bench.records.record import (
     EvaluationRecord,
 )
 from ssl_bench.records.workspace import Run, write_predictions
-from ssl_bench.runtime import Runtime, device_name, resolve_precision
+from ssl_bench.runtime import (
+    Runtime,
+    device_name,
+    is_main_process,
+    is_one_of_several,
+    resolve_precision,
+)
 from ssl_bench.training.pretext import TrainConfig
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
@@ -111,32 +117,35 @@ def evaluate(
             missing.append(job)
     if missing:
         encoder.check_weights()
-    fabric = _launched(missing, runtime)
+    fabric = _launched(jobs, missing, runtime)
     with ExitStack() as locks:
         if fabric is None or fabric.is_global_zero:
             for job in sorted(missing, key=lambda job: job.run.key):
                 locks.enter_context(job.run.working(wait=runtime.wait))
-        # Another process may have made some while this one waited.
-        left = [i for i, job in enumerate(missing) if job.run.record is None]
+        # Another process may have made some while this one waited. Places among all jobs: what is
+        # missing may look different to each process, and the first one's word counts.
+        left = [i for i, job in enumerate(jobs) if missing and job.run.record is None]
         if fabric is not None:
             left = fabric.broadcast(left)
-        work.do([missing[i] for i in left])
+        work.do([jobs[i] for i in left])
         if fabric is not None:
             fabric.barrier()
     records = [job.run.record for job in jobs]
     return [record for record in records if record is not None]
 
 
-def _launched(jobs: Sequence[_Job], runtime: Runtime) -> Fabric | None:
+def _launched(jobs: Sequence[_Job], missing: Sequence[_Job], runtime: Runtime) -> Fabric | None:
     """The processes that share the jobs, where there are several: each runs all of this.
 
     They train together and score the test images alike; the first one writes. Probes do not train
     by the loop: UsageError if several are asked for.
     """
     alone = [job for job in jobs if not isinstance(job.harness.config, TrainConfig)]
-    if alone and runtime.devices not in ("1", "auto"):
+    if alone and missing and runtime.devices not in ("1", "auto"):
         raise UsageError(f"--devices {runtime.devices}: {alone[0].harness.protocol} takes one")
     if not jobs or alone or runtime.devices == "1":
+        return None
+    if not missing and not is_one_of_several():  # else the others may be waiting for this one
         return None
     return runtime.fabric(resolve_precision(jobs[0].harness.config.precision))
 

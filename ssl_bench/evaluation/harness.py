@@ -231,16 +231,11 @@ class EvaluationConfig(Config):
     )
 
     def deviations(self) -> Sequence[str]:
-        """`name=value` of each setting that differs from the protocol's; the seed never counts.
-
-        A protocol's precision is 32 bit: what a GPU computes in bf16 says so.
-        """
-        fields = type(self).model_fields
-        canonical = {name: field.default for name, field in fields.items()} | {"precision": "32"}
+        """`name=value` of each setting that differs from the protocol's; the seed never counts."""
         return [
             f"{name}={_plain(getattr(self, name))}"
-            for name in fields
-            if name != "seed" and getattr(self, name) != canonical[name]
+            for name, field in type(self).model_fields.items()
+            if name != "seed" and getattr(self, name) != field.default
         ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ssl_bench.files import written_at_once
-from ssl_bench.progress import is_main_process
+from ssl_bench.runtime import is_main_process
 
 matplotlib.use("Agg")  # before pyplot is imported: there may be no screen
 

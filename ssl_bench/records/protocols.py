@@ -67,8 +67,6 @@ def _protocol_of(entry: str, harness: Any) -> Protocol:
     command, _, variant = entry.partition(".")
     settings = json.loads(harness.Config().model_dump_json(exclude={"seed"}))
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    if "precision" in settings:  # `auto` is what the machine has: the protocol's is 32 bit
-        settings["precision"] = "32"
     return Protocol(
         name=name,
         version=int(version),

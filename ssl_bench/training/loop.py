@@ -13,23 +13,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import is_wrapped
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ssl_bench.counter import Randomness, batch_indices, derive
+from ssl_bench.counter import Randomness, derive
 from ssl_bench.errors import BenchError, DataError, UsageError
-from ssl_bench.files import write_atomically, written_at_once
+from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say
 from ssl_bench.runtime import Runtime, resolve_precision
+from ssl_bench.training.batches import Batches, Images
+from ssl_bench.training.checkpoint import damaged, load_checkpoint, load_optimizer, trim_log
 from ssl_bench.training.pretext import Step, TrainConfig
 from ssl_bench.training.schedule import rate_factor
 
 LOG_LINES = 200  # about so many lines a run
+SYNC_STEPS = 20  # at most so many steps on a GPU, or on several, before a stop is acted upon
 
 
 class Interrupted(BenchError):
@@ -46,31 +50,6 @@ class Report:
     data_wait: float  # share of the time, 0 to 1
     resumed_at: int
     last: Mapping[str, float]
-
-
-class Images(Protocol):
-    """What the loop takes of a store, which may hold more than that, of any size."""
-
-    def __len__(self) -> int: ...
-
-    def images(self, which: np.ndarray, /) -> Tensor:
-        """The images at these places, uint8 (B, 3, H, W)."""
-        ...
-
-
-class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """This process's part of each global batch, as a function of the step's number."""
-
-    def __init__(
-        self, store: Images, subset: Tensor, seed: int, batch_size: int, positions: Tensor
-    ) -> None:
-        self.store, self.subset, self.positions = store, subset, positions
-        self.seed, self.batch_size = seed, batch_size
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        visits = batch_indices(self.seed, step, self.positions, self.batch_size, len(self.subset))
-        indices = self.subset[visits]
-        return self.store.images(indices.numpy()), indices
 
 
 def train(
@@ -99,7 +78,7 @@ def train(
     positions = torch.arange(share) + share * fabric.global_rank
     every = np.arange(len(store)) if subset is None else subset
     batches = Batches(store, torch.as_tensor(every), seed, config.batch_size, positions)
-    saved = _load_checkpoint(folder / "checkpoint.pt", task)
+    saved = load_checkpoint(folder / "checkpoint.pt", task)
     _wrap_children(task, fabric)
     task.train()
     run = _Run(task, fabric, config, seed, runtime, folder, share * fabric.global_rank)
@@ -136,45 +115,31 @@ class _Run:
         self.tensorboard = _tensorboard(folder) if fabric.is_global_zero else None
 
     def loop(self, batches: Batches, positions: Tensor, title: str) -> None:
-        steps = range(self.step, self.config.steps)
-        loader = torch.utils.data.DataLoader(
-            batches,
-            batch_size=None,
-            sampler=steps,
-            num_workers=self.runtime.workers,
-            worker_init_fn=_calm,
-            pin_memory=self.fabric.device.type == "cuda",
-        )
-        shown: Any = iter(loader)
+        """All steps that are left; what happens between them, all processes do at the same step."""
+        left, on_gpu = range(self.step, self.config.steps), self.fabric.device.type == "cuda"
+        shown: Any = iter(batches.loader(left, self.runtime.workers, on_gpu))
         if self.fabric.is_global_zero:
             shown = progress(shown, title, self.config.steps, self.step)
         interval = max(1, self.config.steps // LOG_LINES)
-        with _stop_request() as stop:
+        with _stop_request() as asked:
             since = time.monotonic()
             for pixels, indices in shown:
                 arrived = time.monotonic()
                 self._advance(pixels, indices, positions)
-                if self.fabric.device.type == "cpu" or self.step % interval == 0:
+                logged = self.step % interval == 0 or self.step == self.config.steps
+                synced = logged or self._is_sync_step()
+                if synced:
                     self._check()
                 now = time.monotonic()
                 self.waited += arrived - since
                 self.seconds += now - since
                 self.done += 1
-                if self.step % interval == 0 or self.step == self.config.steps:
-                    self._check()
+                if logged:
                     self._log()
                 if self.step == self.config.steps:
                     self._check_weights()
-                if self._agreed(bool(stop)):
-                    self._check()
-                    self.save()
-                    raise Interrupted(
-                        f"stopped after step {self.step} of {self.config.steps}; "
-                        "the same command continues from there"
-                    )
-                if self._due():
-                    self._check()
-                    self.save()
+                if synced:
+                    self._save_or_stop(bool(asked))
                 since = time.monotonic()
 
     def _advance(self, pixels: Tensor, indices: Tensor, positions: Tensor) -> None:
@@ -197,10 +162,29 @@ class _Run:
         self.step += 1
         self.pending.append((self.step, values))
 
+    def _is_sync_step(self) -> bool:
+        """Whether values are looked at, and stops and checkpoints decided, after this step.
+
+        A GPU is waited for then, and so are the other processes; one on the CPU waits for nobody.
+        """
+        alone = self.fabric.world_size == 1 and self.fabric.device.type == "cpu"
+        every = self.runtime.checkpoint_steps
+        return alone or self.step % SYNC_STEPS == 0 or bool(every and self.step % every == 0)
+
     def _check(self) -> None:
-        """Bring the pending values over; DataError at the first step that is not finite."""
-        for step, values in self.pending:
-            self.last = {name: float(value) for name, value in values.items()}
+        """Bring over the pending values, means over all devices; DataError if one is not finite.
+
+        All devices hold equal shares of the batch, so the mean of their means is the batch's; and
+        what one of them cannot use stops all of them, at the same step.
+        """
+        device, values = self.fabric.device, [v for _, of in self.pending for v in of.values()]
+        scalars = [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]
+        means = iter(list[float]())
+        if scalars:  # a task may have nothing to log
+            together = self.fabric.all_reduce(torch.stack(scalars).detach(), reduce_op="mean")
+            means = iter(cast(Tensor, together).tolist())  # one transfer for all
+        for step, names in self.pending:
+            self.last = {name: next(means) for name in names}
             for name, value in self.last.items():
                 if not math.isfinite(value):
                     raise DataError(self._diverged(name, value, step))
@@ -208,9 +192,31 @@ class _Run:
 
     def _check_weights(self) -> None:
         """DataError unless all weights are finite: the last update shows in no loss yet."""
-        for name, tensor in self.task.state_dict().items():
-            if not bool(tensor.isfinite().all()):
-                raise DataError(self._diverged(name, "not finite", self.step))
+        state = self.task.state_dict()
+        wrong = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+        # Statistics of batch normalisation are each device's own: one may be off alone.
+        if any(self._any(bool(wrong))):
+            name = wrong[0] if wrong else "a weight on another device"
+            raise DataError(self._diverged(name, "not finite", self.step))
+
+    def _save_or_stop(self, asked: bool) -> None:
+        """A checkpoint where one is due or any process was asked to stop: then Interrupted."""
+        # Clocks differ between processes: the first one's decides.
+        stop, due = self._any(asked, self.fabric.is_global_zero and self._due())
+        if stop or due:
+            self.save()
+        if stop:
+            raise Interrupted(
+                f"stopped after step {self.step} of {self.config.steps}; "
+                "the same command continues from there"
+            )
+
+    def _any(self, *flags: bool) -> list[bool]:
+        """Whether each holds in any process; all of them must ask."""
+        if self.fabric.world_size == 1:
+            return list(flags)
+        mine = torch.tensor(flags, dtype=torch.float32, device=self.fabric.device)
+        return [n > 0 for n in cast(Tensor, self.fabric.all_reduce(mine, reduce_op="max")).tolist()]
 
     def _diverged(self, name: str, value: object, step: int) -> str:
         kept = "the last checkpoint is kept; " if self._checkpoint.exists() else ""
@@ -279,88 +285,38 @@ class _Run:
         if saved is not None:
             try:
                 for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                    _load_optimizer(optimizer, state)
+                    load_optimizer(optimizer, state)
                 self.step, self.last = int(saved["step"]), dict(saved["last"])
                 self.seconds, self.waited, self.done = map(float, saved["clock"])
-                if not 0 < self.step < self.config.steps:
+                if not 0 < self.step <= self.config.steps:  # stopped after the last: none is left
                     raise ValueError(f"step {self.step}")
             except Exception as error:  # whatever torch meets in a damaged file
-                raise _damaged(self._checkpoint, error) from error
+                raise damaged(self._checkpoint, error) from error
             if self.fabric.is_global_zero:
                 say(f"continuing at step {self.step} of {self.config.steps}")
         if self.fabric.is_global_zero:
-            _trim_log(self.folder / "log.jsonl", self.step)
+            trim_log(self.folder / "log.jsonl", self.step)
         return self.step
-
-    def _agreed(self, stop: bool) -> bool:
-        """Whether any process was asked to stop: all of them must do so at the same step."""
-        if self.fabric.world_size == 1:
-            return stop
-        flag = torch.tensor(float(stop), device=self.fabric.device)
-        total = self.fabric.all_reduce(flag, reduce_op="sum")
-        return float(cast(Tensor, total)) > 0
-
-
-def _load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Take up its memory; ValueError for one of other settings or of another shape."""
-    kinds = [{k: type(v) for k, v in group.items()} for group in optimizer.param_groups]
-    optimizer.load_state_dict(dict(state))
-    if kinds != [{k: type(v) for k, v in group.items()} for group in optimizer.param_groups]:
-        raise ValueError("the settings of an optimiser are of other types")
-    for weight, memory in optimizer.state.items():
-        tensors = (v for v in memory.values() if torch.is_tensor(v) and v.ndim)
-        if any(tensor.shape != weight.shape for tensor in tensors):
-            raise ValueError("an optimiser's memory is of another shape than its weights")
-
-
-def _load_checkpoint(path: Path, task: nn.Module) -> Mapping[str, Any] | None:
-    """Load the task's weights from a checkpoint, if there is one; returns all it holds."""
-    if not path.exists():
-        return None
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        task.load_state_dict(saved["task"])
-    except Exception as error:  # whatever torch meets in a damaged file
-        raise _damaged(path, error) from error
-    return saved
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path} is damaged ({type(error).__name__}): remove it to start this run anew"
-    )
 
 
 def _wrap_children(task: nn.Module, fabric: Fabric) -> None:
+    """Move the whole task; its children with weights to learn average their gradients."""
+    own = [name for name, weight in task.named_parameters(recurse=False) if weight.requires_grad]
+    if own and fabric.world_size > 1:  # no child: each device would learn a weight of its own
+        raise UsageError(
+            f"{type(task).__name__}.{own[0]} must be in a child module to learn on several devices"
+        )
+    task.to(fabric.device)  # buffers of its own belong to no child
     for name, child in task.named_children():
         if any(p.requires_grad for p in child.parameters()):
             child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             setattr(task, name, fabric.setup_module(child))
-        else:
-            child.to(fabric.device)
 
 
 def _unwrap_children(task: nn.Module) -> None:
     for name, child in task.named_children():
-        setattr(task, name, getattr(child, "_original_module", child))
-
-
-def _trim_log(path: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint: these steps are done again."""
-    if path.exists():
-        lines = path.read_text(errors="replace").splitlines(keepends=True)
-        try:
-            kept = [ln for ln in lines if ln.endswith("\n") and json.loads(ln)["step"] <= step]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f"{path} is damaged: remove it") from error
-        if kept != lines:
-            write_atomically(path, "".join(kept))
-
-
-def _calm(_worker: int) -> None:
-    """Ctrl-C reaches the workers too: it is for the main process to act on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if is_wrapped(child):
+            setattr(task, name, child.module)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -7,7 +7,7 @@ to change. docs/extend.md walks through it.
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,9 +20,9 @@ from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.build import DEFAULT_ARCH, TRUNKS, EncoderSpec, training_normalization
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init
+from ssl_bench.errors import UsageError
 from ssl_bench.runtime import Precision
-
-Schedule = Literal["constant", "cosine", "step", "halve", "drop"]
+from ssl_bench.training.schedule import Schedule
 
 
 class Config(BaseModel):
@@ -79,7 +79,7 @@ class TrainConfig(Config):
         "; halve: half after each eighth; drop: a tenth after 3/4",
     )
     precision: Precision = Field(
-        default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
+        default="32", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
     )
 
 
@@ -89,6 +89,9 @@ class PretextConfig(EncoderConfig, TrainConfig):
     steps: int = Field(default=100_000, ge=1, description="updates")
     batch_size: int = Field(default=128, ge=1, description="images per update over all devices")
     lr: float = Field(default=1e-4, gt=0, le=1e30, description="learning rate at the start")
+    precision: Precision = Field(
+        default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
+    )
 
 
 class Pretext(nn.Module, ABC):
@@ -151,6 +154,23 @@ class Trainable(Protocol):
         Calls `step.update(optimizer, loss)` once for each optimiser it wants to advance.
         """
         ...
+
+
+def check_training(kind: type[Pretext]) -> None:
+    """UsageError unless a pretext has all that training needs, or nothing of it.
+
+    Protocols are recognised by their methods' names: with one misspelt, a method would be recorded
+    with its starting weights.
+    """
+    parts = {name: callable(getattr(kind, name, None)) for name in ("optimizers", "train_step")}
+    parts["a Config made from TrainConfig"] = issubclass(kind.Config, TrainConfig)
+    has, lacks = ([part for part, there in parts.items() if there is wanted]
+                  for wanted in (True, False))  # fmt: skip
+    if has and lacks:
+        raise UsageError(
+            f"{kind.__module__}.{kind.__name__} has {has[0]} and lacks {' and '.join(lacks)}: "
+            "a pretext trains with all of them, or with none"
+        )
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """The job from images to encoder: train a pretext, or take its starting weights, and record it."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from ssl_bench.files import written_at_once
 from ssl_bench.progress import say
 from ssl_bench.records.record import PretrainDetails, PretrainIdentity, PretrainRecord, SavedEncoder
 from ssl_bench.records.workspace import Run
-from ssl_bench.runtime import Runtime, device_name, resolve_precision
+from ssl_bench.runtime import Runtime, device_name, is_one_of_several, resolve_precision
 from ssl_bench.training.build import PLAIN, build_pretext
 from ssl_bench.training.loop import train
 from ssl_bench.training.pretext import (
     EncoderConfig,
     Fitted,
-    Trainable,
     TrainConfig,
+    check_training,
 )
 
 
@@ -45,6 +46,7 @@ class Pretraining:
         """Decodes the images if need be. Raises UsageError for settings that cannot be."""
         if isinstance(config, TrainConfig):
             config = config.model_copy(update={"precision": resolve_precision(config.precision)})
+        check_training(catalogue.pretext(method))
         dataset = catalogue.dataset(data)
         check_spec(config.spec(PLAIN))  # before images are decoded
         store = open_store(
@@ -73,16 +75,17 @@ def pretrain(
     """The record of `method` with these settings: read if it exists, else made or continued."""
     it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
     config, run = it.config, it.run
-    if run.record is not None:
+    if run.record is not None and not is_one_of_several():
         run.sweep()
-    else:
-        precision = config.precision if isinstance(config, TrainConfig) else "32"
-        fabric = runtime.fabric(resolve_precision(precision))
-        if fabric.is_global_zero:
-            with run.working(wait=runtime.wait) as folder:
-                if run.record is None:  # unless another process made it while this one waited
-                    _make(run, folder, method, config, it.dataset.name, it.store, runtime)
-        else:
+        return run.record
+    precision = config.precision if isinstance(config, TrainConfig) else "32"
+    fabric = runtime.fabric(resolve_precision(precision))
+    with ExitStack() as lock:
+        if fabric.is_global_zero and run.record is None:
+            lock.enter_context(run.working(wait=runtime.wait))
+        # Another launch may have made it while the first process waited for the lock. What that
+        # one sees is what all do: a process that looked for itself could miss the others.
+        if fabric.broadcast(run.record is None):
             _make(run, run.folder, method, config, it.dataset.name, it.store, runtime)
         fabric.barrier()
     record = run.record
@@ -104,7 +107,7 @@ def _make(
     start = weights_digest(pretext.encoder.state_dict())
     course: dict[str, Any] = {}  # how the weights came about: nothing to say of random ones
     metrics: dict[str, float] = {}
-    if isinstance(pretext, Trainable) and isinstance(config, TrainConfig):
+    if isinstance(config, TrainConfig):
         report = train(
             pretext,
             store,
@@ -131,7 +134,7 @@ def _make(
         course["fit"] = dict(pretext.fit(store, fabric.device))
     pretext.cpu()
     digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
-    if isinstance(pretext, Trainable) and digest == start:
+    if isinstance(config, TrainConfig) and digest == start:
         say(f"warning: training {method} left the encoder at its starting weights")
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}
     if others:

@@ -340,7 +340,7 @@ def test_the_optimiser_is_the_published_one():
     assert groups == [(15, 1e-4, 5e-4, 0.9), (1, 2e-4, 0, 0.9)]
     assert FCN32sConfig().model_dump() == {
         "steps": 100_000, "batch_size": 20, "lr": 1e-4, "schedule": "constant",
-        "precision": "auto", "seed": 0, "short": 0, "longest": 500, "kernel": 6, "head": 4096,
+        "precision": "32", "seed": 0, "short": 0, "longest": 500, "kernel": 6, "head": 4096,
         "freeze": False, "rescale": False,
     }  # fmt: skip
 

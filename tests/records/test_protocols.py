@@ -21,7 +21,6 @@ def settings_of(name: str) -> dict[str, Any]:
     """The defaults of a harness, by their options' names, in JSON's types."""
     (harness,) = (h for h in HARNESSES.values() if h.protocol == protocols()[name].printed)
     defaults = {k: f.default for k, f in harness.Config.model_fields.items() if not f.exclude}
-    defaults |= {"precision": "32"} if "precision" in defaults else {}
     return json.loads(json.dumps({k: v for k, v in defaults.items() if k != "seed"}))
 
 
@@ -116,7 +115,7 @@ def test_no_setting_can_be_changed_in_place(name):
 def test_the_canonical_settings_deviate_in_nothing(name):
     """Neither as defaults nor as what a record holds of them."""
     (harness,) = (h for h in HARNESSES.values() if h.protocol == protocols()[name].printed)
-    assert list(harness.Config().deviations()) in ([], ["precision=auto"])  # resolved later
+    assert list(harness.Config().deviations()) == []
     again = harness.Config.model_validate(protocols()[name].settings)
     assert list(again.deviations()) == []
 

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.bench import Bench
 from ssl_bench.errors import DataError
-from ssl_bench.training.loop import _trim_log
+from ssl_bench.training.checkpoint import trim_log
 
 SMALL = ("--data", "scenes:train=40,test=20", "--workers", 0)
 PRETRAIN = (
@@ -85,9 +85,9 @@ def test_a_log_is_cut_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     log.write_text("".join(lines))
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(DataError, match=r"log\.jsonl"):
-        _trim_log(log, 2)
+        trim_log(log, 2)
     monkeypatch.undo()
     assert log.read_text() == "".join(lines)
-    _trim_log(log, 2)
+    trim_log(log, 2)
     assert log.read_text() == "".join(lines[:2])
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

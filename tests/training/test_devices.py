@@ -1,8 +1,17 @@
 """Evaluations that train on two processes: they see what one sees, and one of them writes."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+import ssl_bench
+from helpers import two_processes
 from helpers.bench import Bench, launched
 from helpers.refusals import PROBE, SCENES, TOY, fails, only
 from ssl_bench.records.workspace import read_records
@@ -43,3 +52,28 @@ def test_two_processes_see_what_one_sees(command: str, bench: Bench, tmp_path) -
 def test_probes_take_one_device(bench: Bench, finished) -> None:
     result = bench(*PROBE, *SCENES, "--devices", "2", "--workspace", finished)
     fails(result, 2, "--devices")
+
+
+def shared(folder: Path, *more: str) -> list[dict[str, Any]]:
+    """What two processes saw of `helpers.two_processes`, by rank."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    run += ["--master-port=29531", two_processes.__file__, str(folder), *more]
+    here = str(Path(ssl_bench.__file__).parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+    subprocess.run(run, capture_output=True, timeout=300, env=environment)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_processes_wait_for_each_other_at_some_steps_and_log_the_mean_of_all(tmp_path) -> None:
+    """Losses are 1 and 2; a line comes every eighth step, an agreement after 20 at most."""
+    for seen in shared(tmp_path):
+        assert seen["ended"] == "finished"
+        assert sorted(set(seen["waited"])) == [8, 16, 20, 24, 32, 40]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(n, 1.5) for n in range(8, 41, 8)]
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_both(tmp_path) -> None:
+    ended = [seen["ended"] for seen in shared(tmp_path, "broken")]
+    assert ended[0] == ended[1]
+    assert ended[0].startswith("loss is nan at step 9")

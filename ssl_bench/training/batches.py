@@ -1,0 +1,55 @@
+"""What a step sees: this process's part of each global batch, a function of the step's number."""
+
+import signal
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_bench.counter import batch_indices
+
+
+class Images(Protocol):
+    """What the loop takes of a store, which may hold more than that, of any size."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, which: np.ndarray, /) -> Tensor:
+        """The images at these places, uint8 (B, 3, H, W)."""
+        ...
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Images and their places in the store, int64 (B,), by the number of a step."""
+
+    def __init__(
+        self, store: Images, subset: Tensor, seed: int, batch_size: int, positions: Tensor
+    ) -> None:
+        self.store, self.subset, self.positions = store, subset, positions
+        self.seed, self.batch_size = seed, batch_size
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        visits = batch_indices(self.seed, step, self.positions, self.batch_size, len(self.subset))
+        indices = self.subset[visits]
+        return self.store.images(indices.numpy()), indices
+
+    def loader(
+        self, steps: Sequence[int], workers: int, pin_memory: bool
+    ) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The batches of these steps, in order, read ahead by `workers` processes."""
+        return DataLoader(
+            self,
+            batch_size=None,  # an item is a whole batch already
+            sampler=steps,
+            num_workers=workers,
+            worker_init_fn=_ignore_stops,
+            pin_memory=pin_memory,
+        )
+
+
+def _ignore_stops(_worker: int) -> None:
+    """Ctrl-C reaches the workers too: it is for the main process to act on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
