@@ -47,6 +47,7 @@ from ssl_bench.metrics import (
 from ssl_bench.progress import progress
 from ssl_bench.rescale import rescale_with_head
 from ssl_bench.runtime import Runtime
+from ssl_bench.stream import Stream
 from ssl_bench.task import (
     Evaluation,
     EvaluationConfig,
@@ -285,7 +286,7 @@ def few_with_each(
     Targets are int8 (N, C). An image may be drawn for several of its classes, and all its labels
     are learnt, so there are at most `per_class`·C. UsageError if a class has fewer.
     """
-    random = np.random.default_rng(seed)
+    random = Stream(seed)
     chosen = []
     for place in np.flatnonzero((targets == 1).any(0)):
         images = np.flatnonzero(targets[:, place] == 1)
@@ -294,7 +295,7 @@ def few_with_each(
                 f"--labels {per_class}: class '{classes[place]}' has only {len(images)} images; "
                 "ask for fewer, or 0 for all of train"
             )
-        chosen.append(random.choice(images, per_class, replace=False))
+        chosen.append(random.choice(images, per_class))
     return np.unique(np.concatenate(chosen))
 
 

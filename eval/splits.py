@@ -6,6 +6,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from ssl_bench.counter import generator
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.stream import Stream
 
 
 def check_labels(train: np.ndarray, test: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -39,7 +40,7 @@ def few_labels(
     labels: np.ndarray, per_class: int, seed: int, classes: tuple[str, ...]
 ) -> np.ndarray:
     """Indices of `per_class` random images of each class. UsageError if a class has fewer."""
-    random = np.random.default_rng(seed)
+    random = Stream(seed)
     chosen = []
     for label in np.unique(labels):
         images = np.flatnonzero(labels == label)
@@ -48,7 +49,7 @@ def few_labels(
                 f"--labels {per_class}: class '{classes[label]}' has only {len(images)} images; "
                 "ask for fewer, or 0 for all of train"
             )
-        chosen.append(random.choice(images, per_class, replace=False))
+        chosen.append(random.choice(images, per_class))
     return np.sort(np.concatenate(chosen))
 
 

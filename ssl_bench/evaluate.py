@@ -24,6 +24,7 @@ from ssl_bench.progress import is_main_process, progress, say
 from ssl_bench.records import Record, Run, write_predictions
 from ssl_bench.reference import Reference
 from ssl_bench.runtime import Runtime, device_name, resolve_precision
+from ssl_bench.stream import Stream
 from ssl_bench.task import Evaluation, Harness, Outcome, Point, Probe, Subject, TrainConfig
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
@@ -243,7 +244,7 @@ class _Work:
     def _outcome(self, job: _Job, train: Features, test: Features) -> Outcome:
         assert isinstance(job.harness, Probe)
         if job.control:
-            order = np.random.default_rng(job.harness.config.seed).permutation(len(train))
+            order = Stream(job.harness.config.seed).permutation(len(train))
             train = replace(train, annotations=train.annotations[order])
         return job.harness.probe(job.layer, train, test)
 
@@ -300,7 +301,7 @@ def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[st
     through them ranks whole classes high or low, so it strays further from chance than coins do),
     and by image, which keeps the classes' frequencies. The larger mean and spread count.
     """
-    random = np.random.default_rng(harness.config.seed)
+    random = Stream(harness.config.seed)
     truth = next(name for name in ("label", "targets") if name in outcome.predictions)
     known = outcome.predictions[truth]
     ways: list[Callable[[], np.ndarray]] = [
@@ -323,7 +324,7 @@ def _against_chance(harness: Harness, outcome: Outcome, value: float) -> dict[st
     }
 
 
-def _renamed(known: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _renamed(known: np.ndarray, random: Stream) -> np.ndarray:
     """Labels (N,) or targets (N, C) with the classes' names exchanged."""
     if known.ndim == 2:
         return known[:, random.permutation(known.shape[1])]

@@ -19,6 +19,7 @@ from ssl_bench.data.store import ImageStore, open_store
 from ssl_bench.figures import save_for_print
 from ssl_bench.labels import varying
 from ssl_bench.reference import Reference
+from ssl_bench.stream import Stream
 from ssl_bench.task import Inpaints
 
 WIDTH, HIGHEST = 6.9, 9.5  # inches of a page's text
@@ -124,7 +125,7 @@ class Gallery:
     def chosen(self, size: int) -> np.ndarray:
         """int64 (count,): which images are shown, by the seed alone."""
         store = self.store(self.shown_split, size)
-        order = np.random.default_rng(self.seed).permutation(len(store))
+        order = Stream(self.seed).permutation(len(store))
         return np.sort(order[: self.count])
 
     def images(self, size: int) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from ssl_bench.data.dataset import VOID
 from ssl_bench.errors import DataError
 from ssl_bench.statistics import proportion_interval
+from ssl_bench.stream import Stream
 
 RESAMPLES = 200  # of the test images, for an interval
 RESAMPLING_SEED = 0
@@ -118,7 +119,7 @@ def _with_intervals(found: Resampled) -> dict[str, float]:
 
 def _resamples(images: int) -> np.ndarray:
     """How often each image is drawn, int32 (N, 1 + B): once, then in each of B resamples."""
-    random = np.random.default_rng(RESAMPLING_SEED)
+    random = Stream(RESAMPLING_SEED)
     draws = random.integers(0, images, (RESAMPLES, images)) + images * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(draws.ravel(), minlength=images * RESAMPLES).reshape(RESAMPLES, images)
     return np.vstack([np.ones((1, images)), counts]).astype(np.int32).T.copy()
