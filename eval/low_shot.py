@@ -41,6 +41,7 @@ from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.precision import average_precision, top1
 from ssl_bench.evaluation.metrics.resampling import Intervals
 from ssl_bench.evaluation.rows import Rows
+from ssl_bench.stream import Stream
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM
 STRENGTHS = tuple(10.0 ** np.arange(-6, 1))  # of the logistic regression
@@ -192,10 +193,10 @@ class LowShot(Probe):
 
 def draw_images(annotations: np.ndarray, shots: int, seed: Sequence[int]) -> Drawn:
     """`shots` random images of each class that has any, for labels (N,) or targets (N, C)."""
-    random = np.random.default_rng(list(seed))
+    random = Stream(seed)
     if annotations.ndim == 1:
         groups = [np.flatnonzero(annotations == c) for c in np.unique(annotations)]
-        images = np.sort(np.concatenate([random.choice(g, shots, False) for g in groups]))
+        images = np.sort(np.concatenate([random.choice(g, shots) for g in groups]))
         return Drawn(images, annotations[images], shots)
     targets = np.full_like(annotations, -1)
     for c, column in enumerate(annotations.T):
@@ -204,7 +205,7 @@ def draw_images(annotations: np.ndarray, shots: int, seed: Sequence[int]) -> Dra
         for value, count in wanted.items():
             here = np.flatnonzero(column == value)
             if (column == 1).any():
-                targets[random.choice(here, count, False), c] = value
+                targets[random.choice(here, count), c] = value
     images = np.flatnonzero((targets != -1).any(1))
     return Drawn(images, targets[images], shots)
 

@@ -6,6 +6,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from ssl_bench.counter import generator
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.stream import Stream
 
 
 def check_labels(train: np.ndarray, test: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -58,7 +59,7 @@ def few_labels(
     """
     if not per_class:
         return np.arange(len(annotations))
-    random = np.random.default_rng(seed)
+    random = Stream(seed)
     chosen = []
     for label in present(annotations):
         has = annotations == label if annotations.ndim == 1 else annotations[:, label] == 1
@@ -68,7 +69,7 @@ def few_labels(
                 f"--labels {per_class}: class '{classes[label]}' has only {len(images)} images; "
                 "ask for fewer, or 0 for all of train"
             )
-        chosen.append(random.choice(images, per_class, replace=False))
+        chosen.append(random.choice(images, per_class))
     return np.unique(np.concatenate(chosen))
 
 

@@ -36,6 +36,7 @@ from ssl_bench.evaluation.metrics.precision import (
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say
+from ssl_bench.stream import Stream
 
 
 class SVMConfig(ProbeConfig):
@@ -244,7 +245,7 @@ def folds_of(
     parts = np.zeros(targets.shape, dtype=np.int64)
     streams = range(targets.shape[1]) if streams is None else streams
     for c, (column, stream) in enumerate(zip(targets.T, streams, strict=True)):
-        random = np.random.default_rng([seed, stream])
+        random = Stream([seed, stream])
         for value in (1, 0):
             images = random.permutation(np.flatnonzero(column == value))
             parts[images, c] = np.arange(len(images)) % folds

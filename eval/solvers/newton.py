@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from eval.solvers.squared_hinge import SquaredHinge
 
 NEAR = 1e-5  # ‖∇J‖ of ‖w‖: how far from the optimum the weights are at most
-STEPS = 50  # of Newton; two to five are needed
-SOLVED = 0.03  # share of the residual that conjugate gradients leave
+STEPS = 50  # of Newton; two to six are needed
+SOLVED = 0.003  # share of the residual that conjugate gradients leave
 PRODUCTS = 500  # of conjugate gradients in a step; 10 to 300 are needed
 
 

@@ -25,7 +25,7 @@ from eval.solvers.lbfgs import Back, Problem, Solution, minimize, turn
 from eval.solvers.newton import refine
 from ssl_bench.evaluation.rows import Rows
 
-TOLERANCE = 1e-8  # of the objective, as L-BFGS sees it; refining begins there
+TOLERANCE = 1e-7  # of the objective, as L-BFGS sees it; Newton's steps begin there
 LIMIT = 2000  # iterations; 100 to 400 are needed at a cost of 1000
 POSITIVE = 2.0  # what a positive row counts; a negative one counts 1
 TOGETHER = 1 << 26  # numbers that all problems fitted at once may take

@@ -46,6 +46,7 @@ from ssl_bench.runtime import (
     is_one_of_several,
     resolve_precision,
 )
+from ssl_bench.stream import Stream
 from ssl_bench.training.pretext import TrainConfig
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
@@ -273,7 +274,7 @@ class _Work:
     def _outcome(self, job: _Job, train: Features, test: Features) -> Outcome:
         assert isinstance(job.harness, Probe)
         if job.control:
-            order = np.random.default_rng(job.harness.config.seed).permutation(len(train))
+            order = Stream(job.harness.config.seed).permutation(len(train))
             train = replace(train, annotations=train.annotations[order])
         return job.harness.probe(job.layer, train, test)
 
@@ -333,7 +334,7 @@ def _against_chance(harness: Harness, outcome: Outcome, value: float) -> Control
     through them ranks whole classes high or low, so it strays further from chance than coins do),
     and by image, which keeps the classes' frequencies. The larger mean and spread count.
     """
-    random = np.random.default_rng(harness.config.seed)
+    random = Stream(harness.config.seed)
     truth = next(name for name in ("label", "targets") if name in outcome.predictions)
     known = outcome.predictions[truth]
     ways: list[Callable[[], np.ndarray]] = [
@@ -357,7 +358,7 @@ def _against_chance(harness: Harness, outcome: Outcome, value: float) -> Control
     )
 
 
-def _renamed(known: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _renamed(known: np.ndarray, random: Stream) -> np.ndarray:
     """Labels (N,) or targets (N, C) with the classes' names exchanged."""
     if known.ndim == 2:
         return known[:, random.permutation(known.shape[1])]

@@ -17,6 +17,7 @@ from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.pictures.plots import save_for_print
+from ssl_bench.stream import Stream
 from ssl_bench.tables.names import varying
 from ssl_bench.training.augment import center_crop
 from ssl_bench.training.pretext import Inpaints
@@ -126,7 +127,7 @@ class Gallery:
     def chosen(self, size: int) -> np.ndarray:
         """int64 (count,): which images are shown, by the seed alone."""
         store = self.store(self.shown_split, size)
-        order = np.random.default_rng(self.seed).permutation(len(store))
+        order = Stream(self.seed).permutation(len(store))
         return np.sort(order[: self.count])
 
     def images(self, size: int) -> Tensor:

@@ -45,6 +45,7 @@ from ssl_bench.data.scenes.shapes import (
     poly,
     rotation,
 )
+from ssl_bench.stream import Stream
 
 VERSION = 1  # part of every random key; bumped whenever a pixel changes
 MIN_SIZE = 32  # pixels; below it small objects fall between the pixel centres
@@ -80,13 +81,13 @@ class Layer(NamedTuple):
     number: int  # object number, 0 for clutter
 
 
-def random_stream(seed: int, split: str, domain: int, counter: int) -> np.random.Generator:
+def random_stream(seed: int, split: str, domain: int, counter: int) -> Stream:
     """A generator that depends on its arguments and VERSION only: Philox, keyed and counted."""
     name = hashlib.blake2b(f"{VERSION}/{split}".encode(), digest_size=8).digest()
     keys = np.array([seed, int.from_bytes(name, "little")], np.uint64)
     # The two low words of the counter are left to the draws: streams cannot run into each other.
     counts = np.array([0, 0, counter, domain], np.uint64)
-    return np.random.Generator(np.random.Philox(key=keys, counter=counts))
+    return Stream(np.random.Philox(key=keys, counter=counts))
 
 
 def label_of(seed: int, split: str, index: int) -> int:
@@ -95,7 +96,7 @@ def label_of(seed: int, split: str, index: int) -> int:
     return int(random_stream(seed, split, 1, block).permutation(len(CLASSES))[position])
 
 
-def palette(rng: np.random.Generator, used: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+def palette(rng: Stream, used: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
     """`count` colours (3,), each the one of three candidates farthest from all colours so far."""
     colours = list(used)
     for candidates in rng.random((count, 3, 3), np.float32):
@@ -136,7 +137,7 @@ class Background(NamedTuple):
         return np.clip(wave * self.gain, -1, 1)
 
 
-def draw_background(rng: np.random.Generator) -> Background:
+def draw_background(rng: Stream) -> Background:
     first = rng.uniform(0.35, 0.65, 3)
     second = np.clip(first + rng.uniform(-0.12, 0.12, 3), 0, 1)
     turn, cycles, phase, gain = rng.uniform((0, 1.5, 0, 0.7), (TAU, 4.5, TAU, 2.5))
@@ -144,7 +145,7 @@ def draw_background(rng: np.random.Generator) -> Background:
     return Background(int(rng.integers(6)), colours, turn, cycles, phase, gain)
 
 
-def draw_places(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
+def draw_places(rng: Stream) -> list[tuple[np.ndarray, float]]:
     """Centre (2,) and half side of one to three objects, the subject first.
 
     Objects keep 80 % (to the subject) or 100 % (to each other) of their summed half sides as
@@ -153,7 +154,7 @@ def draw_places(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
     half = rng.uniform(0.27, 0.4)
     reach = max(0.5 - 0.9 * half, 0.1)
     places = [(0.5 + rng.uniform(-reach, reach, 2), half)]
-    for _ in range(int(rng.choice(3, p=(0.45, 0.35, 0.2)))):
+    for _ in range(rng.weighted((0.45, 0.35, 0.2))):
         small = max(half * rng.uniform(0.38, 0.55), 0.1)
         for centre in rng.uniform(small, 1 - small, (8, 2)):
             gaps = [math.dist(centre, c) / (small + h) for c, h in places]
@@ -164,7 +165,7 @@ def draw_places(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
 
 
 def draw_paints(
-    rng: np.random.Generator, colours: Sequence[np.ndarray], centre: np.ndarray, half: float
+    rng: Stream, colours: Sequence[np.ndarray], centre: np.ndarray, half: float
 ) -> list[Paint]:
     """One `Paint` per colour: common shading and texture direction, texture depth of its own."""
     light, grain, phase = rng.uniform(0, TAU, 3)
@@ -179,7 +180,7 @@ def draw_paints(
 
 
 def draw_object(
-    rng: np.random.Generator,
+    rng: Stream,
     kind: int,
     centre: np.ndarray,
     half: float,
@@ -200,7 +201,7 @@ def draw_object(
 
 
 def draw_clutter(
-    rng: np.random.Generator, used: Sequence[np.ndarray], count: int, low: float, high: float
+    rng: Stream, used: Sequence[np.ndarray], count: int, low: float, high: float
 ) -> list[Layer]:
     """`count` classless blobs, boxes and wedges with half sides of `low` to `high`."""
     layers = []
@@ -214,7 +215,7 @@ def draw_clutter(
     return layers
 
 
-def draw_bars(rng: np.random.Generator, used: Sequence[np.ndarray]) -> list[Layer]:
+def draw_bars(rng: Stream, used: Sequence[np.ndarray]) -> list[Layer]:
     """Up to two thin bars across the whole image, in front of everything."""
     count = max(int(rng.integers(-3, 3)), 0)
     layers = []
@@ -226,7 +227,7 @@ def draw_bars(rng: np.random.Generator, used: Sequence[np.ndarray]) -> list[Laye
 
 
 def draw_layers(
-    rng: np.random.Generator, label: int, used: Sequence[np.ndarray]
+    rng: Stream, label: int, used: Sequence[np.ndarray]
 ) -> tuple[list[Layer], list[int]]:
     """All layers back to front, and the class of each object; class never enters but as shape."""
     places = draw_places(rng)
@@ -268,7 +269,7 @@ def paint_layer(layer: Layer, image: np.ndarray, instances: np.ndarray, grid: np
     instances[rows, columns][cover > 0.5] = number
 
 
-def expose(rng: np.random.Generator, image: np.ndarray, grid: np.ndarray) -> np.ndarray:
+def expose(rng: Stream, image: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Light, tint and sensor noise: (3, S, S) float32 -> (S, S, 3) uint8."""
     lx, ly, level = rng.uniform((-0.3, -0.3, 0.75), (0.3, 0.3, 1.15))
     tint = rng.uniform(0.9, 1.1, (3, 1, 1)).astype(np.float32)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_bench.stream import Stream
+
 SLOTS = 4  # colours in the palette of one object
 
 
@@ -96,7 +98,7 @@ def disc(
 # The ten classes. Each draws its own proportions and returns its parts back to front, within
 # about [-1, 1]^2. Neighbouring parts overlap a little: two anti-aliased edges that only touch
 # would let the background shine through.
-def house(rng: np.random.Generator) -> list[Part]:
+def house(rng: Stream) -> list[Part]:
     w, eave, door = rng.uniform((0.6, -0.2, -0.15), (0.8, 0.05, 0.15))
     return [
         box(2, 0.3, -0.9, 0.55, -0.1),
@@ -108,7 +110,7 @@ def house(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def tree(rng: np.random.Generator) -> list[Part]:
+def tree(rng: Stream) -> list[Part]:
     w, trunk, taper = rng.uniform((0.75, 0.12, 0.55), (0.95, 0.2, 0.75))
     tiers = int(rng.integers(3, 5))
     parts = [box(1, -trunk, 0.4, trunk, 0.98)]
@@ -118,7 +120,7 @@ def tree(rng: np.random.Generator) -> list[Part]:
     return parts
 
 
-def boat(rng: np.random.Generator) -> list[Part]:
+def boat(rng: Stream) -> list[Part]:
     deck, keel, main, jib = rng.uniform((0.25, 0.5, 0.7, 0.6), (0.4, 0.7, 0.95, 0.85))
     return [
         box(3, -0.07, -1, 0.05, deck + 0.1),
@@ -129,7 +131,7 @@ def boat(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def mug(rng: np.random.Generator) -> list[Part]:
+def mug(rng: Stream) -> list[Part]:
     top, foot, low, band = rng.uniform((0.55, 0.45, 0.2, 0.2), (0.65, 0.6, 0.35, 0.4))
     return [
         disc(1, 0.45, 0.05, 0.52, 0.5, hole=0.58),
@@ -140,7 +142,7 @@ def mug(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def key(rng: np.random.Generator) -> list[Part]:
+def key(rng: Stream) -> list[Part]:
     bow, shaft, bit = rng.uniform((0.6, 0.17, 0.32), (0.7, 0.22, 0.42))
     parts = [box(1, -0.3, -shaft, 1.2, shaft), disc(0, -0.6, 0, bow, bow, hole=0.42)]
     for x in np.linspace(1.07, 0.45, int(rng.integers(2, 4))):
@@ -149,7 +151,7 @@ def key(rng: np.random.Generator) -> list[Part]:
     return [moved(part, rotation(math.tau / 8), np.zeros(2)) for part in parts]
 
 
-def fish(rng: np.random.Generator) -> list[Part]:
+def fish(rng: Stream) -> list[Part]:
     fat, tail, fin, eye = rng.uniform((0.5, 0.55, 0.75, 0.09), (0.65, 0.75, 0.95, 0.13))
     return [
         poly(1, (0.3, 0.05), (1, -tail), (0.82, 0.05)),
@@ -162,7 +164,7 @@ def fish(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def car(rng: np.random.Generator) -> list[Part]:
+def car(rng: Stream) -> list[Part]:
     top, wheel, front, rear = rng.uniform((-0.8, 0.26, 0.2, -0.65), (-0.6, 0.34, 0.4, -0.45))
     sill = top + 0.13
     return [
@@ -178,7 +180,7 @@ def car(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def flower(rng: np.random.Generator) -> list[Part]:
+def flower(rng: Stream) -> list[Part]:
     reach, width, heart, start = rng.uniform((0.36, 0.2, 0.18, 0), (0.42, 0.26, 0.25, 1))
     petals = int(rng.integers(5, 8))
     parts = [
@@ -192,7 +194,7 @@ def flower(rng: np.random.Generator) -> list[Part]:
     return [*parts, disc(2, 0, -0.28, heart, heart)]
 
 
-def mushroom(rng: np.random.Generator) -> list[Part]:
+def mushroom(rng: Stream) -> list[Part]:
     tall, stem, foot, spot = rng.uniform((0.85, 0.2, 0.3, 0.12), (1.05, 0.3, 0.45, 0.18))
     arc = np.linspace(math.tau / 2, math.tau, 12)
     dome = np.stack([0.95 * np.cos(arc), 0.1 + tall * np.sin(arc)], axis=1)
@@ -206,7 +208,7 @@ def mushroom(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def butterfly(rng: np.random.Generator) -> list[Part]:
+def butterfly(rng: Stream) -> list[Part]:
     upper, lower, tilt, spot = rng.uniform((0.5, 0.36, 0.5, 0.1), (0.6, 0.46, 0.8, 0.16))
     parts = []
     for side in (-1, 1):
@@ -222,7 +224,7 @@ def butterfly(rng: np.random.Generator) -> list[Part]:
 
 # Class -> (drawing, width factor, height factor). The factors even out mean area and box shape,
 # which would otherwise give the class away: a key of a house's width covers half as much.
-SHAPES: dict[str, tuple[Callable[[np.random.Generator], list[Part]], float, float]] = {
+SHAPES: dict[str, tuple[Callable[[Stream], list[Part]], float, float]] = {
     "house": (house, 0.93, 0.87),
     "tree": (tree, 1.17, 0.96),
     "boat": (boat, 1.02, 0.98),

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from ssl_bench.stream import Stream
+
 RESAMPLES = 200  # of the test images, for an interval
 RESAMPLING_SEED = 0
 # By metric, float64 (1 + B,): its value, then its values over B resamples of the test images. NaN
@@ -48,7 +50,7 @@ def bootstrap_intervals(found: Resampled) -> Intervals:
 
 def resample_counts(images: int) -> np.ndarray:
     """How often each image is drawn, int32 (N, 1 + B): once, then in each of B resamples."""
-    random = np.random.default_rng(RESAMPLING_SEED)
+    random = Stream(RESAMPLING_SEED)
     # Each resample counts in a range of its own, so that one bincount serves all.
     draws = random.integers(0, images, (RESAMPLES, images)) + images * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(draws.ravel(), minlength=images * RESAMPLES).reshape(RESAMPLES, images)
