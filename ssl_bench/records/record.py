@@ -18,7 +18,7 @@ Kind = Literal["pretrain", "evaluation"]
 Digits = Annotated[int, Field(ge=0, le=9)]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """A part of a record. Strict: `5` is no text, and a text is no number."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
@@ -28,7 +28,7 @@ class Part(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-class PretrainIdentity(Part):
+class PretrainIdentity(RecordPart):
     """All that determines an encoder's weights.
 
     `config` are the settings of the pretext `method`, which may not be installed here; `version` is
@@ -42,7 +42,7 @@ class PretrainIdentity(Part):
     data: str
 
 
-class SavedEncoder(Part):
+class SavedEncoder(RecordPart):
     """The encoder of a pretraining: `spec` is an EncoderSpec, `digest` that of its weights.
 
     `start` is the digest of the weights before training: the `random` row of a table.
@@ -53,7 +53,7 @@ class SavedEncoder(Part):
     start: str
 
 
-class PretrainDetails(Part):
+class PretrainDetails(RecordPart):
     """What explains a pretraining.
 
     `training` (speed, waiting, devices) is of a pretext that the loop trained, `fit` whatever one
@@ -67,7 +67,7 @@ class PretrainDetails(Part):
     encoder: SavedEncoder
 
 
-class EncoderIdentity(Part):
+class EncoderIdentity(RecordPart):
     """The encoder under evaluation: `weights` is their digest, `spec` an EncoderSpec.
 
     `run` is the key of a pretraining, or the reference of an encoder from elsewhere.
@@ -78,7 +78,7 @@ class EncoderIdentity(Part):
     spec: dict[str, Any]
 
 
-class EvaluationIdentity(Part):
+class EvaluationIdentity(RecordPart):
     """All that determines an evaluation's numbers.
 
     `config` are the harness's settings. `layer` is the key of a harness's Point: a layer, or what
@@ -96,7 +96,7 @@ class EvaluationIdentity(Part):
     control: str | None = None
 
 
-class Control(Part):
+class Control(RecordPart):
     """How a run with shuffled training labels stands to chance: `z` in standard deviations."""
 
     kind: str = ""
@@ -105,7 +105,7 @@ class Control(Part):
     z: float
 
 
-class EvaluationDetails(Part):
+class EvaluationDetails(RecordPart):
     """What explains an evaluation's numbers, and what tables take from it without asking."""
 
     protocol: str  # as printed: with the settings that deviate from it
@@ -146,11 +146,11 @@ class _Record(BaseModel, extra="forbid", frozen=True):
     schema_version: Literal[1] = 1
     kind: Kind
     key: str
-    identity: Part
+    identity: RecordPart
     method: str
     data: str
     metrics: dict[str, FiniteFloat]
-    details: Part
+    details: RecordPart
     files: dict[str, str]
     provenance: Provenance
 
