@@ -79,7 +79,7 @@ def _protocol_of(entry: str, harness: Any) -> Protocol:
 
 def protocols() -> Mapping[str, Protocol]:
     """All that are installed, by name without version."""
-    return {name: protocol for name, (protocol, _) in _installed().items()}
+    return MappingProxyType({name: protocol for name, (protocol, _) in _installed().items()})
 
 
 def protocol(name: str) -> Protocol:
