@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness, generator
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.encoder import Encoder, probe
 from ssl_bench.encoders.init import initialize
 from ssl_bench.errors import UsageError
 from ssl_bench.training.augment import center_crop, random_crop_flip
@@ -103,9 +103,7 @@ def reconstruction_layers(
     The channel-wise layer is drawn by its fan-in with every `init` but `gaussian`, `dcgan` too.
     """
     top = encoder.layers[-1]
-    with torch.no_grad():
-        blank = torch.zeros(1, 3, config.image_size, config.image_size)
-        _, channels, side, _ = encoder(blank, [top])[top].shape
+    _, channels, side, _ = probe(encoder, config.image_size)[top].shape
     channelwise = ChannelwiseFullyConnected(channels, side)
     std = 0.01 if config.init == "gaussian" else 2**0.5 / side  # fan-in: the n² cells of a map
     draw = generator(config.seed, "channelwise")

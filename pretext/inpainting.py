@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF, Normalization
 from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.encoder import Encoder, probe
 from ssl_bench.encoders.init import Init, initialize
 from ssl_bench.errors import UsageError
 from ssl_bench.progress import say
@@ -179,9 +179,7 @@ class Inpainting(Pretext):
         super().__init__(config, encoder, normalization)
         whole = config.mask != "central"
         top = encoder.layers[-1]
-        with torch.no_grad():
-            units = encoder.eval()(torch.zeros(1, 3, SIZE, SIZE), [top])[top].shape[1]
-            encoder.train()
+        units = probe(encoder, SIZE)[top].shape[1]
         self.decoder = decoder_of(units, config.width, whole)
         initialize(self.decoder, config.init, config.seed, "decoder")
         if config.loss != "l2":

@@ -20,8 +20,10 @@ class AlexNet(Encoder):
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
+        # Even counts: conv2, conv4 and conv5 halve what they take and what they give.
         c1, c2, c3, c4, c5 = (max(2, 2 * round(c * width / 2)) for c in (96, 256, 384, 384, 256))
-        self.conv1 = _stage(nn.Conv2d(3, c1, 11, stride=4))
+        self.conv1 = _stage(nn.Conv2d(3, c1, 11, stride=4))  # no padding: 227 px, not 224, fit
+        # Two groups: in 2012 they lay on two GPUs, which met in conv3 only.
         self.conv2 = _stage(*_pool_norm(), nn.Conv2d(c1, c2, 5, padding=2, groups=2))
         self.conv3 = _stage(*_pool_norm(), nn.Conv2d(c2, c3, 3, padding=1))
         self.conv4 = _stage(nn.Conv2d(c3, c4, 3, padding=1, groups=2))
@@ -38,4 +40,6 @@ def _stage(*modules: nn.Module) -> nn.Sequential:
 
 
 def _pool_norm() -> tuple[nn.Module, nn.Module]:
+    # Caffe rounds sizes of pooling up, and of convolutions down. Its LRN divides alpha by the five
+    # channels, as torch's does, so its 1e-4 is taken as it stands; the paper of 2012 does not.
     return nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.LocalResponseNorm(5, 1e-4, 0.75)

@@ -56,7 +56,7 @@ class Trunk:
 
 TRUNKS = {
     "alexnet": Trunk(lambda spec: AlexNet(spec.width), 64, 227),
-    # A context encoder paints as well as it looks: its pixels end in a tanh, so they begin there.
+    # Its decoder's pixels end in a tanh, in [−1, 1], so those that it sees lie there too.
     "dcgan": Trunk(lambda spec: DCGAN(spec.width, spec.bottleneck), 128, 128, HALF),
 }
 
@@ -71,6 +71,7 @@ def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     with evaluating(encoder):
         maps = encoder(torch.zeros(1, 3, size, size), [layer])[layer]
+    # None, not zeros, is the gradient of a weight that the map does not depend on.
     found = torch.autograd.grad(maps.sum(), weights, allow_unused=True)
     return [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
 

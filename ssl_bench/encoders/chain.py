@@ -62,6 +62,9 @@ def _mark(tensor: Any) -> tuple[int, ...]:
     """Equal for a tensor and its views, as flattening makes, until something is added in place."""
     if not isinstance(tensor, Tensor):
         return ()
+    # A view shares its base's memory and version, and flattening keeps the count: equal marks. A
+    # slice differs in one of the first two. What `x += y` writes stays where it was, so that only
+    # the version, which autograd counts even without gradients, tells a sum from what it was.
     return tensor.data_ptr(), tensor.numel(), tensor._version
 
 
@@ -95,7 +98,7 @@ def hooked(
                 not any(layer.children()) or next(layer.parameters(recurse=False), None) is not None
             )
             if isinstance(layer, kind) and whole:
-
+                # `name` as a default: a closure would see the last one of the loop.
                 def call(layer: Any, *tensors: Any, name: str = name) -> Any:
                     return hook(name, layer, *tensors)
 

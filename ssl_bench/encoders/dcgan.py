@@ -25,8 +25,9 @@ class DCGAN(Encoder):
         scaled = [max(1, round(c * width)) for c in (64, 64, 128, 256, 512, 4000)]
         channels = [3, *scaled[:-1], bottleneck or scaled[-1]]
         for name, (before, after) in zip(self.layers, pairwise(channels), strict=True):
-            down = (1, 0) if name == "bottleneck" else (2, 1)
+            down = (1, 0) if name == "bottleneck" else (2, 1)  # stride, padding: 4×4 cells to one
             convolution = nn.Conv2d(before, after, 4, *down, bias=False)
+            # Radford et al.: with normalisation next to the images too, training oscillated.
             norm = [] if name == "conv1" else [nn.BatchNorm2d(after)]
             self.add_module(name, nn.Sequential(convolution, *norm, nn.LeakyReLU(0.2)))
 

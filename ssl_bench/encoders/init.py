@@ -26,7 +26,7 @@ def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
         if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             continue
         weight = layer.weight
-        inputs = weight[0].numel()
+        inputs = weight[0].numel()  # of one group: torch keeps (out, in / groups, h, w)
         if isinstance(layer, nn.ConvTranspose2d):  # an output sees kernel / stride² inputs
             stride = layer.stride[0] * layer.stride[1]
             inputs = weight.shape[0] // layer.groups * weight[0, 0].numel() // stride

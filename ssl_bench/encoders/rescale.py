@@ -151,7 +151,7 @@ def within_layers(
             output = layer.forward(*inputs)
         alive = _standardize(name, layer, output, beta)
         constant[name] = int((~alive).sum())
-        output = layer.forward(*inputs)
+        output = layer.forward(*inputs)  # a call would run this hook again
         deviations = _channels(layer, output).std(1, correction=0)[alive]
         if not bool(((deviations - 1).abs() < 0.01).all()):  # weight standardisation, say
             raise UsageError(f"the output of layer {name} does not follow the scale of its weights")
@@ -171,6 +171,7 @@ def _standardize(name: str, layer: Affine, output: Tensor, beta: float) -> Tenso
     deviation = variance.sqrt()
     alive = deviation > CONSTANT * z.abs().amax(1)
     divisor = torch.where(alive, deviation, torch.ones_like(deviation))
+    # y = (z − μ) / σ + β is the same layer with W / σ and (b − μ) / σ + β.
     layer.weight.div_(divisor.view(-1, *[1] * (layer.weight.ndim - 1)))
     if layer.bias is not None:
         layer.bias.sub_(mean).div_(divisor).add_(beta)
@@ -207,6 +208,7 @@ def between_layers(
     for _ in range(ROUNDS):
         centre = math.exp(sum(map(math.log, rates.values())) / len(rates))
         drift = mean_size(output) / mean_size(first)
+        # LRN lets the size of the output drift: it must come back too, in equal shares by layer.
         uneven = [drift, *(rate / centre for rate in rates.values())]
         if max(abs(math.log(ratio)) for ratio in uneven) < TOLERANCE:
             break
@@ -269,5 +271,6 @@ def _multiply(
 
 def _distortion(first: Tensor, last: Tensor) -> float:
     """‖first − a·last‖ / ‖first‖ with the best number a."""
+    # The least squares solution of first ≈ a · last.
     a = (first * last).sum() / last.square().sum()
     return float((first - a * last).norm() / first.norm())

@@ -25,6 +25,7 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # As bytes, not numbers: −0 is not 0, and NumPy has no bfloat16.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
@@ -108,6 +109,9 @@ def _by_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[st
     def kinds(tensors: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
         return [(n.rpartition(".")[2], tuple(t.shape)) for n, t in tensors.items()]
 
+    # Two layers of one shape that another project defines in another order would be exchanged
+    # unseen: nothing tells them apart. Hence only where not one name is shared, and where every
+    # kind and shape stands at its place, as in a network that was renamed part by part.
     given, asked = kinds(state), kinds(own)
     over = [(kind, len(shape)) for kind, shape in given[len(asked) :]]
     if given[: len(asked)] != asked or over not in ([], [("weight", 2), ("bias", 1)]):
@@ -124,6 +128,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused
             if zipfile.is_zipfile(path):
                 with zipfile.ZipFile(path) as archive:
+                    # A small file that unpacks to more than the memory would be read whole.
                     if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
                         raise ValueError("torch does not compress")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -132,7 +137,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights: it is damaged, or holds more than tensors, which "
             "is not unpickled because it could run code"
         ) from error
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model"):  # one may hold the other
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(

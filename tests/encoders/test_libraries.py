@@ -9,6 +9,7 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
+from ssl_bench import catalogue
 from ssl_bench.data.normalization import HALF
 from ssl_bench.encoders import libraries
 from ssl_bench.encoders.build import EncoderSpec, build_encoder, learn_up_to, weights_of
@@ -16,6 +17,7 @@ from ssl_bench.encoders.encoder import Encoder, check_maps, probe
 from ssl_bench.encoders.weights import build_shapes, weights_digest
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.features import extract, feature_bytes
+from ssl_bench.training.build import build_pretext
 
 BLOCK = "encoder.layers.encoder_layer"  # of torchvision's vision transformers
 
@@ -170,6 +172,17 @@ def test_questions_about_an_encoder_leave_its_modes_and_statistics(arch, trainin
     probe(encoder, 64)
     assert [m.training for m in encoder.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
+
+
+@pytest.mark.parametrize("method", ["autoencoder", "context-encoder"])
+def test_every_method_starts_from_the_weights_and_statistics_of_the_random_row(method):
+    """A blank image that tells the size of a map is no batch to learn from."""
+
+    def start(name: str) -> str:
+        config = catalogue.pretext(name).Config(arch="torchvision:resnet18", image_size=64)
+        return weights_digest(build_pretext(name, config, HALF)[0].encoder.state_dict())
+
+    assert start(method) == start("random")
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])

@@ -1,0 +1,115 @@
+"""Every kind of encoder with every pretext and evaluation: it works, or one line says why not.
+
+One step of training on a few tiny images. What is refused, and why, stands in REFUSED.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eval.inpainting
+from helpers import golden
+from ssl_bench import catalogue
+from ssl_bench.cli.options import validated
+from ssl_bench.errors import BenchError
+from ssl_bench.evaluation.evaluate import evaluate
+from ssl_bench.evaluation.reference import Reference
+from ssl_bench.records.record import Record
+from ssl_bench.runtime import Runtime
+from ssl_bench.training.pretrain import pretrain
+
+NARROW = {"image_size": 64, "width": 0.1}
+SMALL = {"image_size": 64, "width": 1.0}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "alexnet": NARROW,
+    "dcgan": NARROW | {"image_size": 128},
+    "torchvision:resnet18": SMALL,
+    "torchvision:swin_t": SMALL,
+    "timm:resnet18": SMALL,
+    "timm:vit_tiny_patch16_224": SMALL,
+    "timm:deit_tiny_patch16_224": SMALL,
+    "timm:convnext_atto": SMALL,
+}
+DATA = "scenes:train=60,test=10"
+STEP = {"steps": 1, "batch_size": 4}
+RUNTIME = Runtime(workers=0, devices="1")
+
+ONE_SIZE = {"timm:vit_tiny_patch16_224", "timm:deit_tiny_patch16_224"}  # that they are built for
+# The encoders that a pretext, or an evaluation, refuses, and the reason in its line.
+Refusals = dict[str, tuple[set[str], str]]
+PRETEXTS: Refusals = {
+    "inpainting": (ENCODERS.keys() - {"dcgan"}, "--arch: String should match pattern '^dcgan$'"),
+    "kmeans-init": (ENCODERS.keys() - {"alexnet"}, "kmeans-init takes chains of convolutions"),
+}
+EVALUATIONS: Refusals = {
+    "detect": (ONE_SIZE, "takes images of one size only"),
+    "segment": (ONE_SIZE, "takes images of one size only"),
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """Nothing is drawn: pictures take longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval.inpainting, "picture_grid", lambda *_, **__: None)
+        yield tmp_path_factory.mktemp("matrix")
+
+
+def settings(config: Any, *given: dict[str, Any]) -> Any:
+    """Those of `given` that the configuration has, and one step where it trains."""
+    merged = {name: value for each in given for name, value in each.items()}
+    return validated(config, merged | (STEP if "steps" in config.model_fields else {}))
+
+
+@cache
+def pretrained(method: str, arch: str, workspace: Path) -> Record:
+    """A run of that pretext; the evaluations share them."""
+    Config = catalogue.pretext(method).Config
+    config = settings(Config, golden.PRETEXTS.get(method, {}), {"arch": arch}, ENCODERS[arch])
+    return pretrain(method, config, DATA, workspace, RUNTIME)
+
+
+@cache
+def encoder(method: str, arch: str, workspace: Path) -> Reference:
+    return Reference(f"{method}@{pretrained(method, arch, workspace).key}", workspace)
+
+
+def measured(name: str, arch: str, workspace: Path) -> list[Record]:
+    """One evaluation of the last layer, by golden numbers' small settings."""
+    harness = catalogue.evaluation(name)
+    entry = golden.EVALUATIONS.get(harness.protocol.partition("@")[0], ("", "", "", {}))
+    config = settings(harness.Config, entry[3], {"rescale": False, "dimensions": 500})
+    fills = "context-encoder" if name == "inpainting" else "random"
+    reference = encoder(fills, arch, workspace)
+    return evaluate([(harness(config), [])], reference, DATA, workspace, RUNTIME)
+
+
+def expect(refusals: Refusals, name: str, arch: str, make: Any, workspace: Path) -> None:
+    """It works, or is refused in one line; whatever else is raised passes through."""
+    refused, reason = refusals.get(name, (set(), ""))
+    if arch not in refused:
+        assert make(name, arch, workspace)
+        return
+    with pytest.raises(BenchError) as refusal:
+        make(name, arch, workspace)
+    assert reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("method", catalogue.names("pretext"))
+@pytest.mark.parametrize("arch", ENCODERS)
+def test_every_pretext_trains_every_encoder_or_refuses_it(arch, method, workspace):
+    expect(PRETEXTS, method, arch, pretrained, workspace)
+
+
+@pytest.mark.parametrize("name", catalogue.names("eval"))
+@pytest.mark.parametrize("arch", ENCODERS)
+def test_every_evaluation_measures_every_encoder_or_refuses_it(arch, name, workspace):
+    expect(EVALUATIONS, name, arch, measured, workspace)
+
+
+def test_every_refusal_is_of_a_name_that_is_registered():
+    assert PRETEXTS.keys() <= set(catalogue.names("pretext"))
+    assert EVALUATIONS.keys() <= set(catalogue.names("eval"))
