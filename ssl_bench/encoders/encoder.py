@@ -54,11 +54,11 @@ def check_maps(maps: Mapping[str, Any], images: Sequence[int], arch: str = "the 
     """
     batch, _, height, width = images
     for layer, given in maps.items():
-        shape = tuple(given.shape) if isinstance(given, Tensor) else ()
+        shape: list[int] = list(given.shape) if isinstance(given, Tensor) else []
         is_map = len(shape) == 4 and shape[0] == batch
         if not is_map or (height == width and shape[2] != shape[3]):
             raise UsageError(
-                f"{arch}: layer {layer} gives {shape or type(given).__name__} for images "
+                f"{arch}: layer {layer} gives {tuple(shape) or type(given).__name__} for images "
                 f"{tuple(images)}, not a map (B, C, h, w)"
             )
 

@@ -76,7 +76,7 @@ class TorchvisionEncoder(Encoder):
             self.model = _anywhere(lambda: models.get_model(name, weights=weights, **sized))
         for module in self.model.modules():
             if getattr(module, "inplace", False):  # it would overwrite the layer before it
-                module.inplace = False
+                setattr(module, "inplace", False)  # noqa: B010
         self.layers = self._parts()
         with refusal(arch, image_size, own):
             maps = probe(self, image_size)

@@ -24,10 +24,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def committed(suite: str, data: str, protocol: str, split: SplitName) -> set[str]:
     """Of all evaluations of a suite on a set, by protocols that begin so."""
     found = {
-        record.identity["data"][split]
-        for record in read_records(RESULTS / suite)
-        if record.kind == "evaluation" and record.data == data
-        if record.identity["protocol"].startswith(protocol)
+        record.identity.data[split]
+        for record in read_records(RESULTS / suite, "evaluation")
+        if record.data == data
+        if record.identity.protocol.startswith(protocol)
     }
     assert found, "no record to compare with"
     return found

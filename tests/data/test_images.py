@@ -53,8 +53,8 @@ def test_a_photograph_of_a_folder_is_turned_upright(
     path = tmp_path / f"photo.{suffix}"
     draw_photo(5, 80, 60).save(path, exif=tagged(orientation))
     with Image.open(path) as image:
-        expected = ImageOps.exif_transpose(image).convert("RGB")
-    assert expected.size == ((80, 60) if orientation < 5 else (60, 80))
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert expected.shape == ((60, 80, 3) if orientation < 5 else (80, 60, 3))
     np.testing.assert_array_equal(whole(tmp_path), expected)
     draw_photo(5, 80, 60).save(path)
     assert np.array_equal(whole(tmp_path), expected) == (orientation == 1)

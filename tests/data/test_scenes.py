@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_bench.data.scenes import render as scenes
 from ssl_bench.data.scenes import shapes
+from ssl_bench.stream import Stream
 
 CHANCE = 1 / len(scenes.CLASSES)
 # Labels, classes and 64 px boxes of eight scenes. A change here means VERSION must change too.
@@ -126,7 +127,7 @@ def test_every_block_of_ten_holds_each_class_once():
 def test_polygons_are_convex(name):
     # The distance of a polygon is the largest over its edges, which is true of convex ones only.
     for seed in range(20):
-        for part in shapes.SHAPES[name][0](np.random.default_rng(seed)):
+        for part in shapes.SHAPES[name][0](Stream(seed)):
             if part.hole is None:
                 edges = np.roll(part.points, -1, axis=0) - part.points
                 after = np.roll(edges, -1, axis=0)

@@ -126,8 +126,9 @@ def test_a_frozen_encoder_that_changes_is_an_error_in_classification_too(tmp_pat
     conv1.register_forward_hook(drift)
     harness = Krahenbuhl16(Krahenbuhl16Config(train="fc6-8", steps=1, batch_size=2, head=8))
     data = catalogue.dataset("scenes:train=4,test=2")
-    stores = [harness.open(data, split, tested.spec, workers=0) for split in ("train", "test")]
-    found = harness.evaluate(tested, *stores, Runtime(workers=0), {"pool5": tmp_path})
+    train = harness.open(data, "train", tested.spec, workers=0)
+    test = harness.open(data, "test", tested.spec, workers=0)
+    found = harness.evaluate(tested, train, test, Runtime(workers=0), {"pool5": tmp_path})
     with pytest.raises(DataError, match="weights changed during a frozen evaluation"):
         next(found)
 

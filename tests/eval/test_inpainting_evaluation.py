@@ -167,7 +167,7 @@ def test_only_ssim_looks_out_of_the_hole_and_5_px_far(pairs):
 
 def test_scores_are_means_over_the_images_with_students_interval():
     values = np.random.default_rng(1).normal(20, 3, (4, 7))
-    predictions = dict(zip(METRICS, values, strict=True))
+    predictions: dict[str, np.ndarray] = dict(zip(METRICS, values, strict=True))
     metrics = score_with_intervals(Pathak16(Pathak16Config()), predictions)
     for name, row in zip(METRICS, values, strict=True):
         low, high = student.interval(0.95, 6, row.mean(), row.std(ddof=1) / 7**0.5)

@@ -28,7 +28,7 @@ from ssl_bench.evaluation import features
 from ssl_bench.evaluation.evaluate import evaluate
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.records.protocols import protocols
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import PretrainRecord
 from ssl_bench.records.workspace import folder_of, predictions_of
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
@@ -117,7 +117,7 @@ def protocol_entry(name: str, workspace: Path) -> Entry:
     return {"version": known.version, "digest": known.digest, "numbers": numbers}
 
 
-def _pretrained(method: str, workspace: Path) -> Record:
+def _pretrained(method: str, workspace: Path) -> PretrainRecord:
     config = catalogue.pretext(method).Config.model_validate(PRETEXTS[method])
     return pretrain(method, config, SQUARES, workspace, RUNTIME)
 
@@ -274,7 +274,7 @@ def _apart(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), abs(b), 1e-12)
 
 
-def _elsewhere(values: Mapping[str, str]) -> dict[str, float]:
+def _elsewhere(values: dict[str, str]) -> dict[str, float]:
     """The numbers of a process of its own with other variables."""
     asked = [sys.executable, __file__, "--print"]
     variables = os.environ | {"OMP_NUM_THREADS": "1"} | values

@@ -15,8 +15,8 @@ from unittest import mock
 import pytest
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.accelerators import CPUAccelerator
-from lightning_fabric.strategies import SingleDeviceStrategy
+from lightning_fabric.accelerators.cpu import CPUAccelerator
+from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -33,7 +33,7 @@ INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, 
 class OnStub(Tensor):
     """A tensor of the stub device; `values` has its numbers."""
 
-    values: Tensor
+    values: Any  # a Tensor; sparse tensors have a method of this name
 
     @staticmethod
     def __new__(cls, values: Tensor) -> "OnStub":

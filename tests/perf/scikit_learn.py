@@ -10,6 +10,7 @@ busy or slow one does not make the ratio.
 import sys
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,6 @@ def scikit_learn(
 
 
 if __name__ == "__main__":
-    kinds = (int, int, float, int)
+    kinds: tuple[Any, ...] = (int, int, float, int)
     for line in lines(*(kind(word) for kind, word in zip(kinds, sys.argv[1:], strict=False))):
         print(line, flush=True)

@@ -118,7 +118,7 @@ def test_random_is_where_inpainting_began(bench: Bench, workspace):
     assert bench(*COMMAND, "--steps", 1, *more).code == 0
     same = ("--arch=dcgan", "--init=dcgan", "--image-size=128", "--width=0.05", "--workers=0")
     assert bench("pretrain", "random", *same, *SCENES, *more).code == 0
-    trained, random = (r.details.encoder for r in read_records(workspace))
+    trained, random = (r.details.encoder for r in read_records(workspace, "pretrain"))
     assert trained.start == random.digest
     assert trained.digest != random.digest
 
@@ -279,7 +279,7 @@ def test_a_run_ends_with_finite_numbers_weights_and_a_picture(bench: Bench, work
     toy = ("--bottleneck", 8, "--steps", 3, "--preview", "--workspace", workspace)
     result = bench(*COMMAND, *toy)
     assert result.code == 0, result.err
-    (record,) = read_records(workspace)
+    (record,) = read_records(workspace, "pretrain")
     names = {"loss", "reconstruction", "adversarial", "discriminator", "variation", "collapsed"}
     assert set(record.metrics) == names
     assert all(math.isfinite(value) for value in record.metrics.values())
@@ -305,7 +305,8 @@ def test_two_processes_learn_what_the_halves_of_a_batch_teach(tmp_path):
     """
     launched([*map(str, COMMAND), "--batch-size=16", "--steps=1", "--devices=2",
               f"--workspace={tmp_path}"])  # fmt: skip
-    (record,) = read_records(tmp_path)
+    (record,) = read_records(tmp_path, "pretrain")
+    assert record.details.training
     assert record.details.training["devices"] == 2
     assert all(math.isfinite(value) for value in record.metrics.values())
     folder = folder_of(tmp_path, record)

@@ -11,7 +11,7 @@ import eval.knn
 import eval.krahenbuhl16
 import pretext.context_encoder
 from helpers import golden
-from ssl_bench.records.protocols import protocols
+from ssl_bench.records.protocols import _installed, protocols
 
 ENTRIES = {"pretexts": golden.pretext_entry, "protocols": golden.protocol_entry}
 NAMES = [(kind, name) for kind in ENTRIES for name in golden.own(kind)]
@@ -51,11 +51,11 @@ def test_another_canonical_setting_without_a_new_version_is_noticed(monkeypatch,
         temperature: float = Field(default=0.1001, description="T")
 
     monkeypatch.setattr(eval.knn.VisslKNN, "Config", Warmer)
-    protocols.cache_clear()
+    _installed.cache_clear()
     try:
         digest, found = protocols()["knn/vissl"].digest, said("protocols", "knn/vissl", runs)
     finally:
-        protocols.cache_clear()
+        _installed.cache_clear()
     assert digest != golden.read()["protocols"]["knn/vissl"]["digest"]
     assert found is not None
     assert found.startswith("the numbers of knn/vissl@1 have changed: raise its version, or find")

@@ -16,7 +16,7 @@ from ssl_bench.cli.options import validated
 from ssl_bench.errors import BenchError
 from ssl_bench.evaluation.evaluate import evaluate
 from ssl_bench.evaluation.reference import Reference
-from ssl_bench.records.record import Record
+from ssl_bench.records.record import EvaluationRecord, PretrainRecord
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.pretrain import pretrain
 
@@ -64,7 +64,7 @@ def settings(config: Any, *given: dict[str, Any]) -> Any:
 
 
 @cache
-def pretrained(method: str, arch: str, workspace: Path) -> Record:
+def pretrained(method: str, arch: str, workspace: Path) -> PretrainRecord:
     """A run of that pretext; the evaluations share them."""
     Config = catalogue.pretext(method).Config
     config = settings(Config, golden.PRETEXTS.get(method, {}), {"arch": arch}, ENCODERS[arch])
@@ -76,7 +76,7 @@ def encoder(method: str, arch: str, workspace: Path) -> Reference:
     return Reference(f"{method}@{pretrained(method, arch, workspace).key}", workspace)
 
 
-def measured(name: str, arch: str, workspace: Path) -> list[Record]:
+def measured(name: str, arch: str, workspace: Path) -> list[EvaluationRecord]:
     """One evaluation of the last layer, by golden numbers' small settings."""
     harness = catalogue.evaluation(name)
     entry = golden.EVALUATIONS.get(harness.protocol.partition("@")[0], ("", "", "", {}))
