@@ -23,7 +23,6 @@ from ssl_bench.errors import DataError, plain
 T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none of them runs a program
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-UNREADABLE = (OSError, SyntaxError, ValueError, *BOMBS)  # what Pillow raises of a damaged file
 ORIENTATION = 0x0112  # the EXIF tag
 # By orientation: quarter turns against the clock, after the image was mirrored or not.
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True),
@@ -65,15 +64,15 @@ def read_image(
         shown = str(path).encode(errors="backslashreplace").decode()
         raise DataError(f"{shown} has a name that is not UTF-8: rename it{SKIP}") from error
     try:
-        used, content = open_image(path, use)
-    except UNREADABLE as error:
+        used, content = _open(path, use)
+    except (OSError, SyntaxError, ValueError, *BOMBS) as error:
         raise DataError(
             f"{plain(path)} cannot be read as an image ({_reason(error)}): {remedy}"
         ) from error
     return used, hashlib.sha256(content).hexdigest()
 
 
-def open_image(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, bytes]:
+def _open(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, bytes]:
     """What `use` makes of an image of the usual FORMATS in a regular file, and its bytes."""
     if path.exists() and not path.is_file():
         raise OSError("not a regular file")  # to read a pipe would wait for ever
@@ -89,10 +88,7 @@ def own_picture(path: Path) -> Image.Image:
     """A run's PNG in RGB; DataError for a link and for what cannot be decoded."""
     if path.is_symlink():
         raise DataError(f"{path} is a link: a run's pictures are its own")
-    try:
-        return open_image(path, lambda image: image.convert("RGB"))[0]
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}): remove it") from error
+    return read_image(path, lambda image: image.convert("RGB"), "remove it")[0]
 
 
 def _reason(error: Exception) -> str:

@@ -35,6 +35,10 @@ class StoredIndex(BaseModel):
     std: Triple
     digest: str
 
+    def file_sizes(self) -> dict[str, int]:
+        """The files that stand beside the index, and their sizes in bytes."""
+        raise NotImplementedError
+
 
 Model = TypeVar("Model", bound=StoredIndex)
 
@@ -126,8 +130,8 @@ def _fill_beside(folder: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def read_index(folder: Path, model: type[Model], sizes: Callable[[Model], dict[str, int]]) -> Model:
-    """The index of a folder, and a check that its files have the `sizes` in bytes it asks for.
+def read_index(folder: Path, model: type[Model]) -> Model:
+    """The index of a folder, and a check that its files have the sizes that the index says.
 
     Raises DataError for a damaged folder.
     """
@@ -136,7 +140,7 @@ def read_index(folder: Path, model: type[Model], sizes: Callable[[Model], dict[s
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}/index.json is damaged: remove that folder") from error
     # The sizes only: to read a hundred gigabytes for a checksum would cost what decoding costs.
-    for name, size in sizes(index).items():
+    for name, size in index.file_sizes().items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
             raise DataError(f"{path} is damaged: remove that folder")

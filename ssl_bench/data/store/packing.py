@@ -8,7 +8,7 @@ that the faults of a whole set stand in one report.
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ssl_bench.data.dataset import Split
 from ssl_bench.data.faults import SKIP, lines_of, refuse
-from ssl_bench.data.store.cache import StoredIndex, Triple, fill_once
+from ssl_bench.data.store.cache import StoredIndex, fill_once
 from ssl_bench.errors import DataError
 from ssl_bench.progress import progress
 
@@ -56,51 +56,42 @@ def samples(
 
     `title` says at the progress bar what is being done.
     """
+    reading: Any = _Reading(source, read)
     # collate_fn=list: the default would make tensors of arrays, and fail where sizes differ.
-    loader: Any = DataLoader(
-        _Reading(source, read),  # type: ignore[arg-type]
-        batch_size=BATCH,
-        num_workers=workers,
-        collate_fn=list,
-    )
+    loader = DataLoader(reading, batch_size=BATCH, num_workers=workers, collate_fn=list)
     return progress((one for batch in loader for one in batch), title, len(source.names))
 
 
 # ---- writing
-def moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An image uint8 (H, W, 3) -> means (3,) of its channels in [0, 1] and of their squares."""
-    channels = pixels.reshape(-1, 3) / 255.0
-    return channels.mean(0), (channels**2).mean(0)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StoredSample(Generic[T]):
     """An image at the size to be stored; `entry` is what is kept of it for the index."""
 
     pixels: np.ndarray  # (h, w, 3) uint8
     entry: T
-    moments: tuple[np.ndarray, np.ndarray]
-    weight: int = 1  # of the moments in those of all images
+    weight: int = 1  # in the mean and deviation of all images
     mask: np.ndarray | None = None  # (h, w) uint8
 
+    def __post_init__(self) -> None:
+        channels = self.pixels.reshape(-1, 3) / 255.0  # here, so that workers do it
+        self.mean, self.mean_square = channels.mean(0), (channels**2).mean(0)  # (3,) each
 
-@dataclass
+
 class Packed(Generic[T]):
     """What was packed: the entry of every image by its place in the split, and what was not."""
 
-    entries: dict[int, T] = field(default_factory=dict)
-    faulty: list[Faulty] = field(default_factory=list)
-    total: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    squares: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    weight: int = 0
+    def __init__(self) -> None:
+        self.entries: dict[int, T] = {}
+        self.faulty: list[Faulty] = []
+        self.total, self.squares, self.weight = np.zeros(3), np.zeros(3), 0
 
     def add(self, sample: StoredSample[T], place: int) -> None:
         """Count an image; its pixels are not kept."""
         self.entries[place] = sample.entry
         # One after another: another order of summing moves the last bits of the mean, which is
         # part of the key of every run.
-        self.total += sample.weight * sample.moments[0]
-        self.squares += sample.weight * sample.moments[1]
+        self.total += sample.weight * sample.mean
+        self.squares += sample.weight * sample.mean_square
         self.weight += sample.weight
 
     def common(self, source: Split) -> dict[str, Any]:
@@ -108,13 +99,12 @@ class Packed(Generic[T]):
         mean = self.total / self.weight
         # std² = E[x²] − E[x]², and at least 0.001², as pictures of one colour have none.
         std = np.sqrt(np.maximum(self.squares / self.weight - mean**2, 1e-6))
-        triples: tuple[Triple, Triple] = (tuple(mean.tolist()), tuple(std.tolist()))
         return {
             "classes": source.classes,
             "names": [source.names[place] for place in self.entries],
             "skipped": ["; ".join(image.lines) for image in self.faulty],
-            "mean": triples[0],
-            "std": triples[1],
+            "mean": tuple(mean.tolist()),
+            "std": tuple(std.tolist()),
         }
 
 
@@ -155,7 +145,6 @@ def decode_once(
     source: Split,
     read: Callable[[Split, int], StoredSample[T]],
     index: Callable[[Split, Packed[T]], StoredIndex],
-    *,
     title: str,
     skip_bad_images: bool,
     workers: int,

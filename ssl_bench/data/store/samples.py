@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ssl_bench.data.dataset import Objects, Split, Task
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.store.packing import StoredSample, moments
+from ssl_bench.data.store.packing import StoredSample
 from ssl_bench.errors import DataError
 
 
@@ -57,6 +57,11 @@ class Truth(BaseModel):
     labels: list[int]
     difficult: list[bool]
 
+    @classmethod
+    def of(cls, objects: Objects) -> "Truth":
+        """The same as plain lists."""
+        return cls(**{name: array.tolist() for name, array in vars(objects).items()})
+
 
 @dataclass(frozen=True)
 class ImageEntry:
@@ -84,21 +89,13 @@ def fit(sample: Sample, short: int | None, longest: int) -> StoredSample[ImageEn
     mask = None
     if sample.mask is not None:
         mask = _resized(sample.mask, size, Image.Resampling.NEAREST)
-    truth = None if sample.objects is None else _truth(sample.objects)
+    truth = None if sample.objects is None else Truth.of(sample.objects)
     entry = ImageEntry((height, width), size, scale, sample.digest, sample.mask_digest, truth)
     # Every pixel counts the same in mean and deviation, so a large image counts for more.
-    return StoredSample(pixels, entry, moments(pixels), size[0] * size[1], mask)
+    return StoredSample(pixels, entry, size[0] * size[1], mask)
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
     if pixels.shape[:2] == size:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), how))
-
-
-def _truth(objects: Objects) -> Truth:
-    return Truth(
-        boxes=objects.boxes.tolist(),
-        labels=objects.labels.tolist(),
-        difficult=objects.difficult.tolist(),
-    )

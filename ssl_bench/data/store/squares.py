@@ -16,13 +16,7 @@ from torch import Tensor
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName
 from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_key, read_index
-from ssl_bench.data.store.packing import (
-    Packed,
-    StoredSample,
-    content_digest,
-    decode_once,
-    moments,
-)
+from ssl_bench.data.store.packing import Packed, StoredSample, content_digest, decode_once
 
 LAYOUT = 2  # raised when the files' layout or the decoding changes
 
@@ -31,6 +25,10 @@ class Index(StoredIndex):
     """What stands beside the pixels."""
 
     size: int
+
+    def file_sizes(self) -> dict[str, int]:
+        """See StoredIndex."""
+        return {"images.bin": len(self.names) * self.size**2 * 3}
 
 
 @dataclass(frozen=True)
@@ -78,25 +76,14 @@ def open_store(
     size = stored_size(image_size)
     key = cache_key(LAYOUT, source.fingerprint, size, image_size, skip_bad_images)
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{key}"
-    decode_once(
-        folder,
-        source,
-        partial(_read, size=size, smallest=image_size),
-        partial(_index, size=size),
-        title=f"{dataset.name} {split}",
-        skip_bad_images=skip_bad_images,
-        workers=workers,
-    )
-    return ImageStore(folder, read_index(folder, Index, _file_sizes))
-
-
-def _file_sizes(index: Index) -> dict[str, int]:
-    return {"images.bin": len(index.names) * index.size**2 * 3}
+    read, title = partial(_read, size=size, smallest=image_size), f"{dataset.name} {split}"
+    index = partial(_index, size=size)
+    decode_once(folder, source, read, index, title, skip_bad_images, workers)
+    return ImageStore(folder, read_index(folder, Index))
 
 
 def _read(source: Split, place: int, size: int, smallest: int) -> StoredSample[str]:
-    pixels, digest = source.load(place, size, smallest)
-    return StoredSample(pixels, digest, moments(pixels))
+    return StoredSample(*source.load(place, size, smallest))
 
 
 def _index(source: Split, packed: Packed[str], size: int) -> Index:

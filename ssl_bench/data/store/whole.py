@@ -44,6 +44,11 @@ class WholeIndex(StoredIndex):
     sizes: list[tuple[int, int]]
     scales: list[float]
 
+    def file_sizes(self) -> dict[str, int]:
+        """See StoredIndex."""
+        pixels = sum(height * width for height, width in self.sizes)
+        return {"images.bin": 3 * pixels} | ({} if self.masks is None else {"masks.bin": pixels})
+
 
 @dataclass(frozen=True)
 class WholeStore(Stored):
@@ -150,21 +155,10 @@ def open_whole(
     sides = f"{short or 'any'}-{longest}px"
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{task}-{sides}-{key}"
 
-    decode_once(
-        folder,
-        source,
-        partial(_read, task=task, short=short, longest=longest),
-        partial(_index, task=task),
-        title=f"{dataset.name} {split}, {task}",
-        skip_bad_images=skip_bad_images,
-        workers=workers,
-    )
-    return WholeStore(folder, read_index(folder, WholeIndex, _file_sizes))
-
-
-def _file_sizes(index: WholeIndex) -> dict[str, int]:
-    pixels = sum(height * width for height, width in index.sizes)
-    return {"images.bin": 3 * pixels} | ({} if index.masks is None else {"masks.bin": pixels})
+    read = partial(_read, task=task, short=short, longest=longest)
+    index, title = partial(_index, task=task), f"{dataset.name} {split}, {task}"
+    decode_once(folder, source, read, index, title, skip_bad_images, workers)
+    return WholeStore(folder, read_index(folder, WholeIndex))
 
 
 def _read(

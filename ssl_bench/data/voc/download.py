@@ -17,16 +17,9 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
+from ssl_bench.data.voc import official
 from ssl_bench.data.voc.dataset import OFFICIAL
 from ssl_bench.data.voc.files import read_list
-from ssl_bench.data.voc.official import (
-    WITH_SBD,
-    data_folder,
-    lists_of,
-    sbd_folder,
-    sbd_images,
-    year_folder,
-)
 from ssl_bench.data.voc.split import listed_images
 from ssl_bench.errors import DataError, unknown
 from ssl_bench.progress import say
@@ -51,7 +44,7 @@ def get(name: str) -> Dataset:
     Raises UsageError for a set that is none of them; DataError where an archive cannot be had,
     with its name and the place to put it, and where another set lies in the place.
     """
-    known = [*OFFICIAL, WITH_SBD]
+    known = [*OFFICIAL, official.WITH_SBD]
     if name not in known:
         raise unknown("set to download", name, known)
     for archive in archives(name):
@@ -62,7 +55,7 @@ def get(name: str) -> Dataset:
 
 def archives(name: str) -> list[Archive]:
     """The archives of a set; DataError where other files lie in their place."""
-    if name == WITH_SBD:
+    if name == official.WITH_SBD:
         return [*archives("voc12"), _sbd()]
     _refuse_others(name)
     if name == "voc07":
@@ -73,7 +66,7 @@ def archives(name: str) -> list[Archive]:
 def _voc(name: str, year: str, image_set: str) -> Archive:
     # torchvision knows the test archive of 2007 by a key of its own.
     source = DATASET_YEAR_DICT["2007-test" if (year, image_set) == ("2007", "test") else year]
-    root, folder = data_folder(), year_folder(name)
+    root, folder = official.data_folder(), official.year_folder(name)
 
     def fetch() -> object:
         return VOCDetection(root, year=year, image_set=image_set, download=True)
@@ -95,20 +88,20 @@ def _complete(root: Path, image_set: str) -> bool:
 
 
 def _refuse_others(name: str) -> None:
-    for path in lists_of(name):
+    for path in official.lists_of(name):
         folder = path.parent.name
         size = dict(OFFICIAL[name][folder])[path.stem]
         if path.is_file() and (there := len(read_list(path))) != size:
             raise DataError(
-                f"{year_folder(name)} holds another set: {folder}/{path.name} lists {there:,} "
-                f"images, and {name}'s {size:,}; move it away, or let SSL_BENCH_DATA name another "
-                "folder"
+                f"{official.year_folder(name)} holds another set: {folder}/{path.name} lists "
+                f"{there:,} images, and {name}'s {size:,}; move it away, or let SSL_BENCH_DATA "
+                "name another folder"
             )
 
 
 def _sbd() -> Archive:
     """torchvision moves what it unpacks to the folder it is given: the one it lies in anyway."""
-    root = sbd_folder()
+    root = official.sbd_folder()
 
     def fetch() -> object:
         for part in ("cls", "img", "inst"):
@@ -119,7 +112,9 @@ def _sbd() -> Archive:
     def there() -> bool:
         if not all((root / f"{name}.txt").is_file() for name in ("train", "val")):
             return False
-        return all(image.photo.is_file() and image.truth.is_file() for image in sbd_images(root))
+        return all(
+            image.photo.is_file() and image.truth.is_file() for image in official.sbd_images(root)
+        )
 
     return Archive(SBDataset.url, SBDataset.filename, root, fetch, there)
 
