@@ -188,7 +188,7 @@ def _forward(encoder: Encoder, spec: EncoderSpec, store: ImageStore) -> None:
 
 def _probes(dimensions: int) -> Sequence[Probe]:
     """Every probe of frozen features there is, once per protocol."""
-    kinds = [catalogue.evaluation(name) for name in catalogue.names("eval")]
+    kinds = catalogue.find_all("eval", catalogue.names("eval")).values()
     settings: dict[str, Any] = {"dimensions": dimensions}
     return [kind(kind.Config(**settings)) for kind in kinds if issubclass(kind, Probe)]
 

@@ -1,17 +1,20 @@
 """Finds pretexts, evaluations and datasets through entry points, loaded only when chosen.
 
 The built-in ones are registered in pyproject.toml like anybody's, so a third party's package
-joins on equal footing. Listing names imports nothing.
+joins on equal footing. Listing names imports nothing. One that cannot be imported is an error for
+who asks for it by name; whoever goes through all of a kind is told once, and has the others.
 """
 
 import ast
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_bench.errors import UsageError, unknown
+from ssl_bench.progress import say_once
 
 if TYPE_CHECKING:
     from ssl_bench.data.dataset import Dataset
@@ -25,9 +28,28 @@ NOUNS = {
 }  # fmt: skip
 
 
+OURS = "ssl-bench"  # the distribution whose names nobody takes
+
+
 @cache
 def _found(kind: Kind) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"ssl_bench.{kind}")}
+    """Entry points by name, ours first; of a name that several register, the first one's."""
+    found: dict[str, EntryPoint] = {}
+    points = entry_points(group=f"ssl_bench.{kind}")
+    # Not in the order of sys.path: what a name means must not depend on how a process was started.
+    for point in sorted(points, key=lambda p: (_package(p) != OURS, _package(p), p.name)):
+        first = found.setdefault(point.name, point)
+        if first != point:
+            say_once(
+                f"warning: the {NOUNS[kind]} '{point.name}' of package {_package(point)} is left "
+                f"out: package {_package(first)} has that name"
+            )
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    """The distribution that registers an entry point."""
+    return point.dist.name if point.dist else "unknown"
 
 
 def names(kind: Kind) -> list[str]:
@@ -36,11 +58,51 @@ def names(kind: Kind) -> list[str]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """The class registered under `name`; UsageError with the nearest names if there is none."""
+    """What is registered under `name`.
+
+    Raises UsageError with the nearest names if there is none, with the cause if it cannot be
+    imported.
+    """
     found = _found(kind)
     if name not in found:
         raise unknown(NOUNS[kind], name, found)
-    return found[name].load()
+    try:
+        return found[name].load()
+    except Exception as error:  # whatever a stranger's module does as it is imported
+        raise UsageError(
+            f"{_named(kind, found[name])} cannot be imported: {cause(error)}"
+        ) from error
+
+
+def find(kind: Kind, name: str) -> Any | None:
+    """What is registered under `name`; None where nothing is, or, said once, where it is broken."""
+    if name not in _found(kind):
+        return None
+    try:
+        return load(kind, name)
+    except UsageError as error:
+        say_once(f"warning: {error}")
+        return None
+
+
+def find_all(kind: Kind, wanted: Iterable[str] | None = None) -> dict[str, Any]:
+    """All of a kind, or those `wanted`, by name, ours first; a broken one is said and left out."""
+    found = {name: find(kind, name) for name in (_found(kind) if wanted is None else wanted)}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def left_out(kind: Kind, name: str, error: Exception) -> None:
+    """Say once that something of `kind` could be imported, but is not what its contract says."""
+    say_once(f"warning: {_named(kind, _found(kind)[name])} is left out: {cause(error)}")
+
+
+def _named(kind: Kind, point: EntryPoint) -> str:
+    return f"the {NOUNS[kind]} '{point.name}' of package {_package(point)} ({point.value})"
+
+
+def cause(error: Exception) -> str:
+    """An error of a stranger's code in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def pretext(name: str) -> "type[Pretext]":
@@ -60,11 +122,15 @@ def dataset(specification: str) -> "Dataset":
 
 
 def summary(kind: Kind, name: str) -> str:
-    """The first line of the method's file, read without importing it."""
-    spec = importlib.util.find_spec(_found(kind)[name].module)
-    if spec is None or spec.origin is None:
-        return ""
-    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    """The first line of the method's file, read without importing it; or why it cannot be."""
+    try:
+        # Of a module in a package, this imports the package.
+        spec = importlib.util.find_spec(_found(kind)[name].module)
+        if spec is None or spec.origin is None:
+            return "cannot be imported: there is no such module"
+        text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    except Exception as error:  # `bench --help` lists the others all the same
+        return f"cannot be imported: {cause(error)}"
     return text.partition("\n")[0]
 
 

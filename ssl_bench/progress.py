@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 from ssl_bench.errors import plain
@@ -21,6 +22,12 @@ def is_main_process() -> bool:
 def say(text: str) -> None:
     """A line for the person who waits; results go to standard output, this does not."""
     print(plain(text), file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """The same, but never twice in a process."""
+    say(text)
 
 
 def progress(items: Iterable[T], title: str, total: int, done: int = 0) -> Iterator[T]:

@@ -82,10 +82,11 @@ def figures(
     from ssl_bench.pictures.gallery import Gallery
     from ssl_bench.progress import say
 
-    makers = {name: catalogue.load("figure", name) for name in figures or catalogue.names("figure")}
+    named = {name: catalogue.load("figure", name) for name in figures}
+    makers = named or catalogue.find_all("figure", catalogue.names("figure"))
     known = any(workspace.glob("pretrain/*/record.json"))
-    named = encoders or (newest_of_each(workspace) if known else ())
-    references = [Reference(text, workspace) for text in named]
+    asked = encoders or (newest_of_each(workspace) if known else ())
+    references = [Reference(text, workspace) for text in asked]
     gallery = Gallery(references, catalogue.dataset(data), count, seed, workers)
     out.mkdir(parents=True, exist_ok=True)
     for name, maker in makers.items():

@@ -89,8 +89,10 @@ def evaluation_commands() -> list[str]:
 def _variants_of(name: str) -> dict[str, Any]:
     """The protocols of one command by their short names, the command's own first."""
     names = [n for n in catalogue.names("eval") if n.partition(".")[0] == name]
-    found = [catalogue.evaluation(n) for n in names]
-    return {v.protocol.partition("@")[0].rpartition("/")[2]: v for v in found}
+    first, *others = names
+    # The command is asked for by name, another package's further protocol of it is not.
+    found = {first: catalogue.evaluation(first), **catalogue.find_all("eval", others)}
+    return {v.protocol.partition("@")[0].rpartition("/")[2]: v for v in found.values()}
 
 
 def evaluation_command(name: str) -> click.Command:

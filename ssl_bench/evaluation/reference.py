@@ -175,19 +175,17 @@ def _weights_file(text: str) -> Path:
 
 def newest_that_inpaints(workspace: Path) -> str:
     """A reference to the newest finished run whose pretext fills holes."""
-    runs = [r for r in read_records(workspace, "pretrain") if hasattr(_class_of(r), "fill")]
+    runs = [
+        r
+        for r in read_records(workspace, "pretrain")
+        if hasattr(catalogue.find("pretext", r.method), "fill")
+    ]
     if not runs:
         raise UsageError(
             f"no run in {workspace} fills holes: `bench pretrain inpainting` makes one, or name "
             "one with --encoder"
         )
     return f"{runs[-1].method}@{runs[-1].key[:12]}"
-
-
-def _class_of(record: PretrainRecord) -> type[Pretext] | None:
-    """The pretext that made a run, if it is still installed."""
-    known = record.method in catalogue.names("pretext")
-    return catalogue.pretext(record.method) if known else None
 
 
 def newest_of_each(workspace: Path) -> Sequence[str]:

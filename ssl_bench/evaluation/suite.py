@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from ssl_bench.evaluation.reference import Reference
 
 LARGEST = 64 << 10  # bytes of a suite
-FLOOR = "random"  # the pretext that trains nothing
 
 
 class _Row(BaseModel):
@@ -123,12 +122,14 @@ class Suite(BaseModel):
     @property
     def methods(self) -> tuple[PretrainEntry, ...]:
         """The pretexts, with the random floor if they lack it and controls are on."""
-        present = not self.pretrain or any(entry.method == FLOOR for entry in self.pretrain)
-        floor = () if present or not self.controls else (PretrainEntry(method=FLOOR),)
-        return (*floor, *self.pretrain)
+        if not self.controls or not self.pretrain:
+            return self.pretrain
+        floor = floor_method()
+        present = any(entry.method == floor for entry in self.pretrain)
+        return self.pretrain if present else (PretrainEntry(method=floor), *self.pretrain)
 
     @property
-    def plan(self) -> list["Step"]:
+    def plan(self) -> list["SuiteStep"]:
         """All that is to be done, the first seed's before the second's.
 
         Evaluations of fewer seeds are the costly ones, so they come after all others: a suite that
@@ -139,7 +140,9 @@ class Suite(BaseModel):
         ]
         rows += [(self.seeds[0], entry) for entry in self.external]
         steps = [
-            Step(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is last))
+            SuiteStep(
+                seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is last)
+            )
             for last in (False, True)
             for seed, row in rows
         ]
@@ -162,7 +165,7 @@ class Suite(BaseModel):
 
 
 @dataclass(frozen=True)
-class Step:
+class SuiteStep:
     """What is done in one go: some evaluations of one row with one seed, and at which layers."""
 
     seed: int
@@ -176,6 +179,12 @@ class Step:
         own = isinstance(row, PretrainEntry)
         name = f"{row.method}, seed {self.seed}" if own else row.encoder
         return f"{name}: {', '.join(entry.evaluation for entry, _ in self.requests)}"
+
+
+def floor_method() -> str:
+    """The pretext that trains nothing: what a row has above it is what its training did."""
+    pretexts = catalogue.find_all("pretext")
+    return next(name for name, pretext in pretexts.items() if pretext.baseline == 0)
 
 
 def shipped() -> list[str]:
@@ -268,8 +277,8 @@ def _mistake(error: ValidationError) -> str:
 
 def _models() -> list[type[BaseModel]]:
     """Whatever a suite file's keys can belong to."""
-    pretexts = [catalogue.pretext(name).Config for name in catalogue.names("pretext")]
-    return [Suite, *pretexts, *(catalogue.evaluation(n).Config for n in catalogue.names("eval"))]
+    kinds = [*catalogue.find_all("pretext").values(), *catalogue.find_all("eval").values()]
+    return [Suite, *(each.Config for each in kinds if hasattr(each, "Config"))]
 
 
 def pretrain_config(suite: Suite, entry: PretrainEntry, seed: int) -> Any:
@@ -332,7 +341,7 @@ class _AtWork:
     skip_bad_images: bool
     finished: bool
 
-    def do(self, step: Step, *, wait: bool) -> list[EvaluationRecord]:
+    def do(self, step: SuiteStep, *, wait: bool) -> list[EvaluationRecord]:
         """A step's records. Raises Busy where another process is at it, unless it may `wait`."""
         from ssl_bench.evaluation.reference import Reference
 
@@ -368,10 +377,11 @@ class _AtWork:
             "arch": spec.arch, "image_size": spec.image_size, "init": "fan-in",
             "seed": self.suite.seeds[0],
         }  # fmt: skip
-        entry = PretrainEntry(method=FLOOR)
-        return self.pretrain(entry, catalogue.pretext(FLOOR).Config(**settings))
+        floor = floor_method()
+        entry = PretrainEntry(method=floor)
+        return self.pretrain(entry, catalogue.pretext(floor).Config(**settings))
 
-    def measure(self, step: Step, encoder: "Reference") -> list[EvaluationRecord]:
+    def measure(self, step: SuiteStep, encoder: "Reference") -> list[EvaluationRecord]:
         """A step's evaluations of one encoder: those on the same images share a pass over them."""
         from ssl_bench.evaluation.evaluate import evaluate
 

@@ -47,27 +47,41 @@ class Protocol:
 
 
 @cache
+def _installed() -> Mapping[str, tuple[Protocol, Any]]:
+    """Each protocol with the class of its harness, by name without version."""
+    found: dict[str, tuple[Protocol, Any]] = {}
+    for entry, harness in catalogue.find_all("eval").items():
+        try:
+            protocol = _protocol_of(entry, harness)
+            if protocol.name in found:
+                raise ValueError(f"there is another {found[protocol.name][0].printed}")
+        except Exception as error:  # a stranger's class: it must not take the others with it
+            catalogue.left_out("eval", entry, error)
+        else:
+            found[protocol.name] = protocol, harness
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def _protocol_of(entry: str, harness: Any) -> Protocol:
+    name, _, version = harness.protocol.partition("@")
+    command, _, variant = entry.partition(".")
+    settings = json.loads(harness.Config().model_dump_json(exclude={"seed"}))
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    if "precision" in settings:  # `auto` is what the machine has: the protocol's is 32 bit
+        settings["precision"] = "32"
+    return Protocol(
+        name=name,
+        version=int(version),
+        command=f"bench {command}" + (f" --protocol {name.rpartition('/')[2]}" if variant else ""),
+        metric=harness(harness.Config()).metric,
+        source=harness.source,
+        settings=MappingProxyType(settings),
+    )
+
+
 def protocols() -> Mapping[str, Protocol]:
     """All that are installed, by name without version."""
-    found = {}
-    for entry in catalogue.names("eval"):
-        harness = catalogue.evaluation(entry)
-        name, _, version = harness.protocol.partition("@")
-        command, _, variant = entry.partition(".")
-        settings = json.loads(harness.Config().model_dump_json(exclude={"seed"}))
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        if "precision" in settings:
-            settings["precision"] = "32"
-        found[name] = Protocol(
-            name=name,
-            version=int(version),
-            command=f"bench {command}"
-            + (f" --protocol {name.rpartition('/')[2]}" if variant else ""),
-            metric=harness(harness.Config()).metric,
-            source=harness.source,
-            settings=MappingProxyType(settings),
-        )
-    return MappingProxyType(dict(sorted(found.items())))
+    return MappingProxyType({name: protocol for name, (protocol, _) in _installed().items()})
 
 
 def protocol(name: str) -> Protocol:
@@ -91,10 +105,9 @@ def stale(record: EvaluationRecord) -> str | None:
     if current is not None and str(current.version) != version:
         return f"made by {name}@{version}, which is {current.printed} now"
     method, made_by = record.method, record.details.pretext_version
-    if made_by is not None and method in catalogue.names("pretext"):
-        now = catalogue.pretext(method).version
-        if now != made_by:
-            return f"its encoder is of {method} version {made_by}, which is {now} now"
+    pretext = catalogue.find("pretext", method)
+    if made_by is not None and pretext is not None and pretext.version != made_by:
+        return f"its encoder is of {method} version {made_by}, which is {pretext.version} now"
     return None
 
 
@@ -118,9 +131,5 @@ def settings_of(config: Any, record: Record) -> Any:
 
 def harness_class(protocol: str) -> Any:
     """The installed class of a protocol, of whatever version; None where there is none."""
-    name = protocol.partition("@")[0]
-    for entry in catalogue.names("eval"):
-        harness = catalogue.evaluation(entry)
-        if harness.protocol.partition("@")[0] == name:
-            return harness
-    return None
+    _, harness = _installed().get(protocol.partition("@")[0], (None, None))
+    return harness

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from ssl_bench.records.provenance import Provenance
 
@@ -191,8 +191,8 @@ class EvaluationRecord(_Record, frozen=True):
         """The metrics that tables show, a column each."""
         return self.details.shown or [self.details.metric]
 
-    @model_validator(mode="after")
-    def _what_tables_take(self) -> "EvaluationRecord":
+    def check(self) -> None:
+        """ValueError if what tables and comparisons take from it is not there."""
         for name in {self.details.metric, *self.details.shown}:
             ends = [f"{name}{side}" in self.metrics for side in ("_low", "_high")]
             if name not in self.metrics or any(ends) != all(ends):
@@ -201,7 +201,6 @@ class EvaluationRecord(_Record, frozen=True):
             raise ValueError("no digest of the test images")
         if self.identity.control is not None and self.details.control is None:
             raise ValueError("a control that says nothing of chance")
-        return self
 
 
 Record = PretrainRecord | EvaluationRecord
@@ -214,6 +213,8 @@ def parse_record(text: bytes) -> Record:
     # A record may come from anybody: what steers a terminal is in none of ours.
     if any(unicodedata.category(c) == "Cc" for t in _texts(record.model_dump()) for c in t):
         raise ValueError("a text with control characters")
+    if record.kind == "evaluation":
+        record.check()
     return record
 
 

@@ -223,16 +223,15 @@ def find_run(workspace: Path, reference: str) -> PretrainRecord:
     return fitting[-1]
 
 
-LARGEST = 256 << 20  # bytes of unpacked predictions
+LARGE = 256 << 20  # bytes of unpacked predictions above which the file has to justify them
+FACTOR = 256  # between unpacked and packed: zeros have 1,032, committed predictions 90 at most
 
 
 def predictions_of(record: EvaluationRecord, workspace: Path) -> dict[str, np.ndarray]:
     """The arrays beside a record. Raises DataError for a file that cannot be read."""
     path = folder_of(workspace, record) / "predictions.npz"
     try:
-        with ZipFile(path) as archive:
-            if sum(info.file_size for info in archive.infolist()) > LARGEST:
-                raise ValueError("too large")
+        _check_size(path, record)
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as rows:
             found = dict(rows)
         count = record.details.test_images
@@ -240,5 +239,26 @@ def predictions_of(record: EvaluationRecord, workspace: Path) -> dict[str, np.nd
         if not arrays or len(arrays) < len(found) or {len(array) for array in arrays} != {count}:
             raise ValueError("not a row for each test image")
         return found
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into this machine's memory") from error
     except Exception as error:  # whatever NumPy meets in a damaged or hostile file
         raise DataError(f"{path} is damaged: remove its folder and run again") from error
+
+
+def _check_size(path: Path, record: EvaluationRecord) -> None:
+    """DataError for large predictions that are not the record's, or a small file blown up.
+
+    A run may have as many as it likes: its record names their digest. But the record may be a
+    stranger's, too, so that the memory taken stays within a factor of what he had to send.
+    """
+    with ZipFile(path) as archive:
+        # No member unpacks to more than this: reading stops there whatever is packed.
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked <= LARGE:
+        return
+    if unpacked > FACTOR * path.stat().st_size:
+        raise DataError(f"{path} unpacks to more than {FACTOR} times its size: it is refused")
+    if file_digest(path) != record.files.get(path.name):
+        raise DataError(f"{path} is large, and not the file that its record names: it is refused")

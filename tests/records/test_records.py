@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from helpers.places import RESULTS
+from helpers.predictions import answers, stored
+from helpers.spoilt import edit
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.files import key_of
 from ssl_bench.records.record import (
@@ -16,7 +19,15 @@ from ssl_bench.records.record import (
     Provenance,
     SavedEncoder,
 )
-from ssl_bench.records.workspace import Run, find_run, read_record, read_records, write_predictions
+from ssl_bench.records.workspace import (
+    Run,
+    find_run,
+    folder_of,
+    predictions_of,
+    read_record,
+    read_records,
+    write_predictions,
+)
 
 DETAILS = PretrainDetails(encoder=SavedEncoder(spec={}, digest="d", start="s"), skipped_images=[])
 
@@ -131,3 +142,61 @@ def test_a_record_says_nothing_of_the_machines_folders(typed, kept):
         python="3", packages={}, git_commit=None, git_dirty=None,
     )  # fmt: skip
     assert made.command == kept
+
+
+def large_predictions(workspace, monkeypatch, scores):
+    """A finished evaluation with these scores, where that is more than is read unasked."""
+    record = stored(workspace, "random", {**answers(20, 20), "scores": scores})
+    monkeypatch.setattr("ssl_bench.records.workspace.LARGE", scores.nbytes // 2)
+    return record
+
+
+def test_large_predictions_of_a_run_are_read(tmp_path, monkeypatch):
+    scores = np.random.default_rng(0).normal(size=(40, 100))
+    record = large_predictions(tmp_path, monkeypatch, scores)
+    assert np.array_equal(predictions_of(record, tmp_path)["scores"], scores)
+
+
+def test_large_predictions_that_are_not_the_records_are_refused(tmp_path, monkeypatch):
+    scores = np.random.default_rng(0).normal(size=(40, 100))
+    record = large_predictions(tmp_path, monkeypatch, scores)
+    path = folder_of(tmp_path, record) / "predictions.npz"
+    write_predictions(path, {**answers(20, 20), "scores": scores + 1})
+    with pytest.raises(DataError, match="not the file that its record names"):
+        predictions_of(record, tmp_path)
+
+
+def test_large_predictions_that_were_a_small_file_are_refused(tmp_path, monkeypatch):
+    """Also those that the record names: it may come from whoever made them."""
+    record = large_predictions(tmp_path, monkeypatch, np.zeros((40, 100_000)))
+    with pytest.raises(DataError, match="times its size"):
+        predictions_of(record, tmp_path)
+
+
+def test_an_identity_has_the_key_of_all_that_it_says(tmp_path):
+    """Also of what a later version adds to it: the names that are not known here."""
+    run, record = finished(tmp_path, views=2)
+    assert read_record(run.folder / "record.json").identity.plain()["views"] == 2
+    assert run.key != finished(tmp_path / "other")[1].key
+    assert record.key == key_of(json.loads(record.text)["identity"])
+
+
+def test_what_was_read_is_written_again_word_by_word():
+    for path in RESULTS.glob("*/*/*/record.json"):
+        assert json.loads(read_record(path).text) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("identity", {"version": "1"}),
+        ("identity", {"data": None}),
+        ("details", {"images": "17"}),
+        ("details", {"skipped_images": [1]}),
+    ],
+)
+def test_nothing_is_converted_into_the_type_that_it_should_have(tmp_path, part, change):
+    run, _ = finished(tmp_path)
+    edit(run.folder, lambda record: record[part].update(change))
+    with pytest.raises(DataError, match="is damaged"):
+        read_record(run.folder / "record.json")

@@ -14,7 +14,7 @@ from helpers.refusals import fails
 from ssl_bench import catalogue
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.rows import Rows
-from ssl_bench.records.protocols import protocols
+from ssl_bench.records.protocols import _installed
 from ssl_bench.records.workspace import read_records
 
 EXAMPLE = ROOT / "docs" / "example"
@@ -44,7 +44,7 @@ def site(tmp_path_factory):
 def forget() -> None:
     """What the process found before is looked for again."""
     catalogue._found.cache_clear()
-    protocols.cache_clear()
+    _installed.cache_clear()
 
 
 @pytest.fixture
