@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import lightning_fabric
 import pytest
@@ -55,7 +56,7 @@ def test_once_launched_fabric_says_who_is_first(rank, alone) -> None:
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """TF32 is on, in cuDNN as torch begins with it."""
-    places = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    places: Any = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [place.allow_tf32 for place in places]
     for place in places:
         place.allow_tf32 = True
@@ -79,7 +80,7 @@ def test_32_bit_is_not_rounded_to_tf32(begin, tf32, monkeypatch) -> None:
 @pytest.mark.parametrize("name", catalogue.names("eval"))
 def test_an_evaluation_is_the_protocols_own_on_a_gpu_too(name, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    config = catalogue.evaluation(name).Config()
+    config: Any = catalogue.evaluation(name).Config()
     if hasattr(config, "precision"):
         assert runtime.resolve_precision(config.precision) == "32"
     assert list(config.deviations()) == []
