@@ -162,9 +162,7 @@ def check_training(kind: type[Pretext]) -> None:
     Protocols are recognised by their methods' names: with one misspelt, a method would be recorded
     with its starting weights.
     """
-    parts: dict[str, bool] = {
-        name: callable(getattr(kind, name, None)) for name in ("optimizers", "train_step")
-    }
+    parts: dict[str, bool] = {n: hasattr(kind, n) for n in ("optimizers", "train_step")}
     parts["a Config made from TrainConfig"] = issubclass(kind.Config, TrainConfig)
     has, lacks = ([part for part, there in parts.items() if there is wanted]
                   for wanted in (True, False))  # fmt: skip

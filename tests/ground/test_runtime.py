@@ -56,7 +56,7 @@ def test_once_launched_fabric_says_who_is_first(rank, alone) -> None:
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """TF32 is on, in cuDNN as torch begins with it."""
-    places: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    places: Any = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [place.allow_tf32 for place in places]
     for place in places:
         place.allow_tf32 = True

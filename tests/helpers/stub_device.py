@@ -31,9 +31,9 @@ INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, 
 
 
 class OnStub(Tensor):
-    """A tensor of the stub device; `values` has its numbers."""
+    """A tensor of the stub device; `numbers` are on the CPU."""
 
-    values: Any  # a Tensor; sparse tensors have a method of this name
+    numbers: Tensor
 
     @staticmethod
     def __new__(cls, values: Tensor) -> "OnStub":
@@ -41,11 +41,11 @@ class OnStub(Tensor):
             cls, values.shape, values.stride(), values.storage_offset(),
             dtype=values.dtype, device=STUB, requires_grad=values.requires_grad,
         )  # fmt: skip
-        made.values = values
+        made.numbers = values
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # in a file it is what a GPU's tensor would be
-        return self.values.__reduce_ex__(protocol)
+        return self.numbers.__reduce_ex__(protocol)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -59,7 +59,7 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     _check(func, args, tensors, on_stub)
     device = kwargs.get("device")
     there = on_stub if device is None else torch.device(device).type == STUB.type
-    values, settings = tree_map_only(OnStub, lambda t: t.values, (args, kwargs))
+    values, settings = tree_map_only(OnStub, lambda t: t.numbers, (args, kwargs))
     if device is not None:
         settings = {**settings, "device": torch.device("cpu")}
     found = func(*values, **settings)
@@ -93,7 +93,7 @@ class _Literals(TorchFunctionMode):
         kwargs = kwargs or {}
         device = kwargs.get("device")
         if func is Tensor.tolist and isinstance(args[0], OnStub):
-            return args[0].values.tolist()
+            return args[0].numbers.tolist()
         if func is Tensor.new_tensor and isinstance(args[0], OnStub):
             settings = {"dtype": args[0].dtype, "device": STUB} | kwargs
             return self.__torch_function__(torch.tensor, types, args[1:], settings)

@@ -21,7 +21,7 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.loop import Interrupted, train
+from ssl_bench.training.loop import Interrupted, _wrap_children, train
 
 DATA = "scenes:train=24,test=4"
 TOY = {"image_size": 64, "width": 0.1, "init": "fan-in", "steps": 6, "batch_size": 8, "lr": 1e-3}
@@ -74,6 +74,34 @@ def test_an_interrupted_run_continues_to_the_same_weights(store, tmp_path):
     assert trained(store, folder) == whole
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stop_at_the_last_step_leaves_a_checkpoint_that_can_be_taken_up(store, tmp_path):
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    pretext, config = toy(store)
+    plain = pretext.train_step
+
+    def interrupted(images, step):
+        if step.index == 5:
+            signal.raise_signal(signal.SIGINT)
+        return plain(images, step)
+
+    pretext.train_step = interrupted
+    with pytest.raises(Interrupted, match="stopped after step 6 of 6"):
+        train(pretext, store, config, config.seed, Runtime(workers=0), folder)
+    assert trained(store, folder) == trained(store, tmp_path / "whole")
+
+
+def test_a_weight_that_no_child_owns_is_refused_on_several_devices():
+    class Bare(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = torch.nn.Parameter(torch.ones(()))
+
+    two: Any = types.SimpleNamespace(world_size=2, device=torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"Bare\.temperature must be in a child module"):
+        _wrap_children(Bare(), two)
 
 
 def test_what_was_logged_after_the_checkpoint_is_not_logged_twice(store, tmp_path):
