@@ -277,7 +277,7 @@ def _apart(a: float, b: float) -> float:
 def _elsewhere(values: dict[str, str]) -> dict[str, float]:
     """The numbers of a process of its own with other variables."""
     asked = [sys.executable, __file__, "--print"]
-    variables = os.environ | {"OMP_NUM_THREADS": "1"} | values
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **values}
     done = subprocess.run(asked, env=variables, stdout=subprocess.PIPE, check=True)
     return _flat(json.loads(done.stdout.splitlines()[-1]))
 
