@@ -140,7 +140,7 @@ def test_chance_keeps_images_that_look_alike_together():
     outcome = Outcome({"label": labels, "predicted": clusters})
     found = _against_chance(ClassMeans(ProbeConfig()), outcome, 100.0)
     by_image = 100 * (0.25 * 0.75 / 800) ** 0.5
-    assert found["spread"] > 10 * by_image
+    assert found.spread > 10 * by_image
     assert 10 < found.chance < 45
 
 
