@@ -6,7 +6,6 @@ A name says what tells its row or column apart from the others of the table, and
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from ssl_bench import catalogue
@@ -16,18 +15,13 @@ from ssl_bench.records.record import EvaluationRecord
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
 
 
-@cache
 def baseline_place(method: str) -> int | None:
     """The place of a pretext among the baselines, 0 first; None for what is none.
 
     A pretext that is not installed, or fails to import, is no baseline here.
     """
-    if method not in catalogue.names("pretext"):
-        return None
-    try:
-        return catalogue.pretext(method).baseline
-    except Exception:  # whatever another's package raises: its rows are still rows
-        return None
+    found = catalogue.find("pretext", method)
+    return found.baseline if found else None
 
 
 def rank(record: EvaluationRecord) -> float:

@@ -93,9 +93,10 @@ def published_for(one: Measured) -> tuple[float, Source, Number] | None:
 
 
 def _other_network(record: EvaluationRecord) -> bool:
-    if record.method not in catalogue.names("pretext"):
+    pretext = catalogue.find("pretext", record.method)
+    if pretext is None:
         return False
-    usual = catalogue.pretext(record.method).Config.model_fields["arch"].default
+    usual = pretext.Config.model_fields["arch"].default
     return (record.details.pretraining or {}).get("arch", usual) != usual
 
 
@@ -131,13 +132,14 @@ NOT_LISTED = {"seed", "precision", "image_size", "width", "steps"}
 
 def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
     """The settings of a pretext that are not its defaults, which are the papers' or unstated."""
-    if method not in catalogue.names("pretext"):
+    pretext = catalogue.find("pretext", method)
+    if pretext is None:
         return
-    for name, value in settings_to_state(catalogue.pretext(method).Config, pretraining).items():
+    for name, value in settings_to_state(pretext.Config, pretraining).items():
         if name not in NOT_LISTED:
             yield f"{name}={value}"
 
 
 def _is_fitted(method: str) -> bool:
     """Whether a pretext takes its weights from the images without training."""
-    return method in catalogue.names("pretext") and hasattr(catalogue.pretext(method), "fit")
+    return hasattr(catalogue.find("pretext", method), "fit")
