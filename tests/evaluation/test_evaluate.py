@@ -124,6 +124,7 @@ def test_the_control_learns_from_shuffled_labels_and_is_no_cell_of_the_table(fin
     (control,) = [r for r in records if r.identity.control is not None]
     assert control.identity.layer == "conv3"
     found = control.details.control
+    assert found is not None
     assert abs(found.chance - 10) < 3
     assert abs(found.z) < 4
     table = Table.of(records, finished).markdown()
@@ -139,7 +140,7 @@ def test_chance_keeps_images_that_look_alike_together():
     outcome = Outcome({"label": labels, "predicted": clusters})
     found = _against_chance(ClassMeans(ProbeConfig()), outcome, 100.0)
     by_image = 100 * (0.25 * 0.75 / 800) ** 0.5
-    assert found["spread"] > 10 * by_image
+    assert found.spread > 10 * by_image
     assert 10 < found.chance < 45
 
 
@@ -152,6 +153,7 @@ def test_a_probe_that_sees_the_test_labels_fails_the_control(finished):
 
     records, _ = measure([(Leaking(ProbeConfig()), ["conv3"])], finished, controls=True)
     control = next(r for r in records if r.identity.control is not None)
+    assert control.details.control is not None
     assert control.details.control.z > 4
     assert "ABOVE CHANCE" in Table.of(records, finished).markdown()
 
