@@ -191,6 +191,11 @@ class EvaluationRecord(_Record, frozen=True):
         """The metrics that tables show, a column each."""
         return self.details.shown or [self.details.metric]
 
+    @property
+    def pretraining(self) -> dict[str, Any]:
+        """Settings of the encoder's pretext; empty for an encoder from elsewhere."""
+        return self.details.pretraining or {}
+
     def check(self) -> None:
         """ValueError if what tables and comparisons take from it is not there."""
         for name in {self.details.metric, *self.details.shown}:
