@@ -84,7 +84,7 @@ class TorchvisionEncoder(Encoder):
             check_maps(maps, (2, 3, image_size, image_size), arch)
         self.layers = tuple(maps)
         self.shapes = {layer: tuple(given.shape[1:]) for layer, given in maps.items()}
-        self.train()
+        self.train()  # Inception's outermost module too
 
     def _parts(self) -> tuple[str, ...]:
         """Names of the modules that are layers if they give maps."""
@@ -118,7 +118,7 @@ class TorchvisionEncoder(Encoder):
 
         def keep(layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
             def hook(module: nn.Module, inputs: Any, given: Tensor) -> None:
-                maps[layer] = self._layout(given, images)
+                maps[layer] = self._layout(given)
                 if len(maps) == len(wanted):
                     raise _Done
 
@@ -139,16 +139,16 @@ class _Done(Exception):
     """All layers that are asked for have been computed."""
 
 
-def _as_it_is(given: Tensor, images: Tensor) -> Tensor:
+def _as_it_is(given: Tensor) -> Tensor:
     return given
 
 
-def _channels_second(given: Tensor, images: Tensor) -> Tensor:
+def _channels_second(given: Tensor) -> Tensor:
     """(B, h, w, C) -> (B, C, h, w)."""
     return given.permute(0, 3, 1, 2)
 
 
-def _grid(given: Tensor, images: Tensor) -> Tensor:
+def _grid(given: Tensor) -> Tensor:
     """(B, 1 + h·w, C), the class token first -> (B, C, h, w); what is a map already stays."""
     if given.ndim == 4:
         return given
