@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from helpers.bench import DATA, TOY, call
-from helpers.places import RESULTS
 from helpers.refusals import fails
 from helpers.spoilt import Payload, answer_otherwise, edit, named, rekeyed, with_digest
 from ssl_bench.files import file_digest
@@ -62,10 +61,6 @@ def agrees(bench, path) -> None:
 
 def test_what_was_measured_agrees(bench, measured):
     agrees(bench, measured)
-
-
-def test_the_committed_results_agree(bench):
-    agrees(bench, RESULTS)
 
 
 def test_weights_may_be_left_out(bench, runs):

@@ -50,7 +50,8 @@ class ImageStore(Stored):
         return torch.from_numpy(np.array(pixels[which])).permute(0, 3, 1, 2)
 
     def _map(self) -> np.ndarray:
-        return self.mapped("images.bin").reshape(-1, self.index.size, self.index.size, 3)
+        pixels = self.mapped("images.bin").reshape(-1, self.index.size, self.index.size, 3)
+        return pixels[: len(self)]  # the index of a part of a set is shorter than the file
 
 
 def stored_size(image_size: int) -> int:

@@ -297,7 +297,13 @@ def test_images_that_are_not_there_are_named(runs: Runs, tmp_path: Path, bench: 
 def test_an_encoder_that_fills_nothing_is_refused(runs: Runs, tmp_path: Path, bench: Bench) -> None:
     draw_photo(0).save(tmp_path / "image.png")
     words = (tmp_path / "image.png", "--out", tmp_path / "out")
-    fails(bench("inpaint", *words, *runs.network("random")), 2, "random", "inpainting", "--encoder")
+    fails(
+        bench("inpaint", *words, *runs.network("random")),
+        2,
+        "random",
+        "pretext that does",
+        "--encoder",
+    )
     assert not (tmp_path / "out").exists()
 
 
