@@ -5,6 +5,7 @@ resample by resample.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -48,10 +49,13 @@ def bootstrap_intervals(found: Resampled) -> Intervals:
     return intervals
 
 
+@lru_cache(maxsize=4)  # tables and verification ask for the same few sets again and again
 def resample_counts(images: int) -> np.ndarray:
-    """How often each image is drawn, int32 (N, 1 + B): once, then in each of B resamples."""
+    """How often each image is drawn, int32 (N, 1 + B), read-only: once, then in B resamples."""
     random = Stream(RESAMPLING_SEED)
     # Each resample counts in a range of its own, so that one bincount serves all.
     draws = random.integers(0, images, (RESAMPLES, images)) + images * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(draws.ravel(), minlength=images * RESAMPLES).reshape(RESAMPLES, images)
-    return np.vstack([np.ones((1, images)), counts]).astype(np.int32).T.copy()
+    counts = np.vstack([np.ones((1, images)), counts]).astype(np.int32).T.copy()
+    counts.flags.writeable = False
+    return counts
