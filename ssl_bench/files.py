@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 
 from ssl_bench.errors import DataError
 
-UMASK = os.umask(0)
+UMASK = os.umask(0)  # it can be read by setting it only
+os.umask(UMASK)
 
 
 def key_of(identity: Mapping[str, Any]) -> str:

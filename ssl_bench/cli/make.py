@@ -195,7 +195,8 @@ def _suite_records(
     suite: str, workspace: Path, finished: bool, **options: Any
 ) -> "list[EvaluationRecord]":
     """The evaluations of a suite; the missing ones are made, unless `finished`."""
-    from ssl_bench.evaluation.suite import read_suite, suite_records
+    from ssl_bench.evaluation.suite import read_suite
+    from ssl_bench.evaluation.suite_run import suite_records
 
     return suite_records(
         read_suite(suite), workspace, runtime_of(**options),

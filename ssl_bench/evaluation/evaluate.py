@@ -39,7 +39,7 @@ PERMUTATIONS = 20  # of test labels, which show what chance is
 
 
 @dataclass(frozen=True)
-class _Images:
+class _Splits:
     """Both splits, opened in the form that a kind of harness sees."""
 
     train: Any
@@ -61,7 +61,7 @@ class _Job:
     """One number to be: a harness at a point, what it sees, and the run that keeps it."""
 
     harness: Harness
-    images: _Images
+    images: _Splits
     point: Point
     run: Run[EvaluationRecord]
     control: bool = False
@@ -89,7 +89,7 @@ def evaluate(
     layers, and must fall to chance. Raises what the harnesses raise, after the others are done.
     """
     dataset = catalogue.dataset(data)
-    work = _Work(encoder, dataset, workspace, runtime, skip_bad_images)
+    work = _EncoderOnData(encoder, dataset, workspace, runtime, skip_bad_images)
     asked = [job for request in requests for job in work.jobs(*request, controls=controls)]
     jobs = list({job.run.key: job for job in asked}.values())  # the same may be asked for twice
     for job in {id(job.harness): job for job in jobs}.values():
@@ -105,6 +105,7 @@ def evaluate(
     fabric = _launched(missing, runtime)
     with ExitStack() as locks:
         if fabric is None or fabric.is_global_zero:
+            # All processes lock in one order, so that no two wait for each other.
             for job in sorted(missing, key=lambda job: job.run.key):
                 locks.enter_context(job.run.working(wait=runtime.wait))
         # Another process may have made some while this one waited.
@@ -113,7 +114,7 @@ def evaluate(
             left = fabric.broadcast(left)
         work.do([missing[i] for i in left])
         if fabric is not None:
-            fabric.barrier()
+            fabric.barrier()  # the first process writes: the others read what it wrote
     records = [job.run.record for job in jobs]
     return [record for record in records if record is not None]
 
@@ -133,7 +134,7 @@ def _launched(jobs: Sequence[_Job], runtime: Runtime) -> Fabric | None:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _EncoderOnData:
     """An encoder and the images to measure it on."""
 
     encoder: Reference
@@ -141,16 +142,16 @@ class _Work:
     workspace: Path
     runtime: Runtime
     skip_bad_images: bool
-    opened: dict[object, _Images] = field(default_factory=dict)
+    opened: dict[object, _Splits] = field(default_factory=dict)
 
-    def images(self, harness: Harness) -> _Images:
+    def images(self, harness: Harness) -> _Splits:
         """What a harness sees; those that open no store of their own share the squares."""
         kind = Harness if type(harness).open is Harness.open else harness
         if kind not in self.opened:
             more = {"skip_bad_images": self.skip_bad_images, "workers": self.runtime.workers}
             train = harness.open(self.dataset, "train", self.encoder.spec, **more)
             test = harness.open(self.dataset, "test", self.encoder.spec, **more)
-            self.opened[kind] = _Images(train, test)
+            self.opened[kind] = _Splits(train, test)
         return self.opened[kind]
 
     def jobs(self, harness: Harness, layers: Sequence[str], *, controls: bool) -> list[_Job]:
@@ -175,7 +176,7 @@ class _Work:
         return Subject(reference.encoder, reference.spec, layers, reference.pretext)
 
     def _run(
-        self, harness: Harness, images: _Images, point: Point, control: bool = False
+        self, harness: Harness, images: _Splits, point: Point, control: bool = False
     ) -> Run[EvaluationRecord]:
         # What does not apply is not set at all: the key is of what is set.
         optional: dict[str, Any] = {}
@@ -222,7 +223,7 @@ class _Work:
             if is_main_process():
                 self._finish(by_layer[layer], outcome, started, {})
 
-    def _probe(self, images: _Images, jobs: Sequence[_Job], errors: list[DataError]) -> None:
+    def _probe(self, images: _Splits, jobs: Sequence[_Job], errors: list[DataError]) -> None:
         """One pass over the images for all jobs, then layer by layer, whose rows are then freed."""
         wanted: dict[str, set[int]] = {}
         for job in jobs:

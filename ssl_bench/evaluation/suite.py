@@ -32,22 +32,15 @@ seeds = [0]                         # a costly one: fewer of the suite's seeds; 
 """
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_bench import catalogue
-from ssl_bench.errors import Busy, DataError, UsageError, unknown
-from ssl_bench.progress import say
-from ssl_bench.records.record import EvaluationRecord
-from ssl_bench.runtime import Runtime
-
-if TYPE_CHECKING:
-    from ssl_bench.evaluation.reference import Reference
+from ssl_bench.errors import UsageError, unknown
 
 LARGEST = 64 << 10  # bytes of a suite
 
@@ -129,7 +122,7 @@ class Suite(BaseModel):
         return self.pretrain if present else (PretrainEntry(method=floor), *self.pretrain)
 
     @property
-    def plan(self) -> list["SuiteStep"]:
+    def plan(self) -> list["Stage"]:
         """All that is to be done, the first seed's before the second's.
 
         Evaluations of fewer seeds are the costly ones, so they come after all others: a suite that
@@ -139,14 +132,12 @@ class Suite(BaseModel):
             (s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)
         ]
         rows += [(self.seeds[0], entry) for entry in self.external]
-        steps = [
-            SuiteStep(
-                seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is last)
-            )
-            for last in (False, True)
+        stages = [
+            Stage(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is end))
+            for end in (False, True)
             for seed, row in rows
         ]
-        return [step for step in steps if step.requests]
+        return [stage for stage in stages if stage.requests]
 
     def _fewer(self, entry: EvaluateEntry) -> bool:
         return bool(entry.seeds) and set(entry.seeds) != set(self.seeds)
@@ -165,7 +156,7 @@ class Suite(BaseModel):
 
 
 @dataclass(frozen=True)
-class SuiteStep:
+class Stage:
     """What is done in one go: some evaluations of one row with one seed, and at which layers."""
 
     seed: int
@@ -292,110 +283,3 @@ def evaluation_config(entry: EvaluateEntry, seed: int) -> Any:
     if "seed" in (entry.model_extra or {}):
         raise UsageError(f"{entry.evaluation} has no seed of its own: the suite's seeds are")
     return catalogue.evaluation(entry.evaluation).Config(**(entry.model_extra or {}), seed=seed)
-
-
-def suite_records(
-    suite: Suite,
-    workspace: Path,
-    runtime: Runtime,
-    *,
-    skip_bad_images: bool = False,
-    finished: bool = False,
-) -> list[EvaluationRecord]:
-    """All evaluations of a suite; those that are missing are made now, unless `finished`.
-
-    What another process is at is left for later, so that several processes on one workspace share
-    a suite. Raises DataError if there is no number.
-    """
-    at_work = _AtWork(suite, workspace, runtime, skip_bad_images, finished)
-    found = dict[int, list[EvaluationRecord]]()
-    left = dict(enumerate(suite.plan, start=1))
-    total = len(left)
-    wait = False
-    while left:
-        before = len(left)
-        for place, step in list(left.items()):
-            say(f"[{place}/{total}] {step.title}")
-            try:
-                found[place] = at_work.do(step, wait=wait)
-                del left[place]
-            except Busy as busy:
-                say(f"{busy}: later")
-            if wait:  # for one thing; then look again what is free
-                break
-        wait = len(left) == before  # all that is left is in other hands
-    # Two evaluations of a suite may ask for the same number.
-    records = list({r.key: r for place in sorted(found) for r in found[place]}.values())
-    if not records:
-        raise DataError(f"of suite {suite.name} there is no number")
-    return records
-
-
-@dataclass(frozen=True)
-class _AtWork:
-    """A suite and what it is carried out with."""
-
-    suite: Suite
-    workspace: Path
-    runtime: Runtime
-    skip_bad_images: bool
-    finished: bool
-
-    def do(self, step: SuiteStep, *, wait: bool) -> list[EvaluationRecord]:
-        """A step's records. Raises Busy where another process is at it, unless it may `wait`."""
-        from ssl_bench.evaluation.reference import Reference
-
-        doing = replace(self, runtime=replace(self.runtime, wait=wait))
-        row = step.row
-        if isinstance(row, PretrainEntry):
-            encoder = doing.pretrain(row, pretrain_config(self.suite, row, step.seed))
-            return doing.measure(step, encoder) if encoder else []
-        encoder = Reference(
-            row.encoder, self.workspace, weights=row.weights, image_size=row.image_size
-        )
-        records = doing.measure(step, encoder)
-        if self.suite.controls and (floor := doing.untrained(encoder)):
-            records += doing.measure(step, floor)
-        return records
-
-    def pretrain(self, entry: PretrainEntry, config: Any) -> "Reference | None":
-        """The encoder of one pretext and seed, trained if it is missing; None if it may not be."""
-        from ssl_bench.evaluation.reference import Reference
-        from ssl_bench.training.pretrain import Pretraining, pretrain
-
-        asked = entry.method, config, entry.data or self.suite.data, self.workspace, self.runtime
-        if self.finished:
-            run = Pretraining.of(*asked, skip_bad_images=self.skip_bad_images).run.record
-        else:
-            run = pretrain(*asked, skip_bad_images=self.skip_bad_images)
-        return Reference(f"{entry.method}@{run.key}", self.workspace) if run else None
-
-    def untrained(self, reference: "Reference") -> "Reference | None":
-        """The same network with random weights, at the same image size."""
-        spec = reference.spec
-        settings = {
-            "arch": spec.arch, "image_size": spec.image_size, "init": "fan-in",
-            "seed": self.suite.seeds[0],
-        }  # fmt: skip
-        floor = floor_method()
-        entry = PretrainEntry(method=floor)
-        return self.pretrain(entry, catalogue.pretext(floor).Config(**settings))
-
-    def measure(self, step: SuiteStep, encoder: "Reference") -> list[EvaluationRecord]:
-        """A step's evaluations of one encoder: those on the same images share a pass over them."""
-        from ssl_bench.evaluation.evaluate import evaluate
-
-        by_data: dict[str, list[tuple[Any, Sequence[str]]]] = {}
-        for entry, layers in step.requests:
-            harness = catalogue.evaluation(entry.evaluation)(evaluation_config(entry, step.seed))
-            by_data.setdefault(entry.data or self.suite.data, []).append((harness, layers))
-        return [
-            record
-            for data, requests in by_data.items()
-            for record in evaluate(
-                requests, encoder, data, self.workspace, self.runtime,
-                skip_bad_images=self.skip_bad_images,
-                controls=self.suite.controls and step.seed == self.suite.seeds[0],
-                finished=self.finished,
-            )
-        ]  # fmt: skip

@@ -60,8 +60,10 @@ def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {k: v for k, v in values.items() if k in config.model_fields}
     stated: dict[str, Any] = {}
+    # Each round states one setting at least, so these are enough.
     for _ in known:
         made = config(**stated).model_dump(mode="json")
+        # A record holds what `auto` came to: 32 bit on a CPU is nobody's wish.
         if made.get("precision") == "auto" and known.get("precision") == "32":
             made["precision"] = "32"
         wrong = [k for k, v in known.items() if made[k] != v and k not in stated]

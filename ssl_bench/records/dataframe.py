@@ -35,7 +35,7 @@ def _lines(record: EvaluationRecord, workspace: Path) -> list[dict[str, Any]]:
         "data": record.data,
     }
     rest = {
-        "pretraining_seed": (record.details.pretraining or {}).get("seed"),
+        "pretraining_seed": record.pretraining.get("seed"),
         "seed": record.identity.config["seed"],
         "encoder": encoder.run if encoder else None,
         "control": record.identity.control,

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ssl_bench.errors import Busy, DataError, UsageError, unknown
-from ssl_bench.files import UMASK, file_digest, key_of, write_atomically, written_at_once
+from ssl_bench.files import file_digest, key_of, write_atomically, written_at_once
 from ssl_bench.progress import say
 from ssl_bench.records.provenance import provenance_of
 from ssl_bench.records.record import (
@@ -33,7 +33,6 @@ from ssl_bench.records.record import (
     parse_record,
 )
 
-os.umask(UMASK)
 R = TypeVar("R", bound=Record)
 
 
@@ -50,6 +49,7 @@ class Run(Generic[R]):
         self.form = form
         self.identity = identity
         self.key = key_of(identity.plain())
+        # For people; what tells runs apart is the key. A name may hold anything, `../` too.
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in name)
         self.folder = workspace / identity.kind / f"{slug}-{self.key[:12]}"
 
@@ -115,11 +115,13 @@ class Run(Generic[R]):
         device: str,
     ) -> R:
         """Write the record, last and at once. `started` is of time.monotonic()."""
+        # What is compared later: logs and checkpoints are not.
         files = {
             path.relative_to(self.folder).as_posix(): file_digest(path)
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.suffix in (".safetensors", ".npz", ".png")
         }
+        # By name, kind and schema_version too: what is not set is not written.
         record = self.form.model_validate(
             {
                 "schema_version": 1,
@@ -165,6 +167,7 @@ def read_record(path: Path) -> Record:
         raise DataError(f"{path} is damaged ({error}): {remedy}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    # Over all that the identity says, also what only a later version knows.
     if record.key != key_of(record.identity.plain()):
         raise DataError(f"{path}: its key does not fit its identity: {remedy}")
     return record

@@ -24,6 +24,7 @@ def rerun(
     Weights and predictions are compared bit for bit. Raises UsageError for a baseline where the
     workspace has no encoder of its size.
     """
+    # Hidden, so that what a kill leaves is no run of the workspace; on its disk, which has room.
     with tempfile.TemporaryDirectory(prefix=".rerun-", dir=workspace) as folder:
         apart = Path(folder)
         if record.kind == "pretrain":
@@ -110,7 +111,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 def _differing_weights(before: Path, now: Path) -> Iterator[str]:
     """What a pretext keeps beside its encoder, where it is still there."""
     for path in sorted(before.glob("*.safetensors")):
-        if path.name == "encoder.safetensors":
+        if path.name == "encoder.safetensors":  # by its digest, also where an import left it out
             continue
         held, found = load_file(path), load_file(now / path.name)
         for name in sorted(held.keys() | found.keys()):

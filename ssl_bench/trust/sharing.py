@@ -119,7 +119,7 @@ def _shrunk(path: Path) -> bytes:
     small.thumbnail((WIDEST, 1 << 16))
     made = io.BytesIO()
     small.quantize(COLOURS).save(made, "PNG", optimize=True)
-    return min(made.getvalue(), picture, key=len)
+    return min(made.getvalue(), picture, key=len)  # a palette makes a tiny picture larger
 
 
 def _files(workspace: Path, record: Record) -> list[Path]:
@@ -141,6 +141,7 @@ def import_runs(path: Path, workspace: Path) -> int:
             raise DataError(f"nothing is imported: {fault}")
         for file in sorted(source.glob("*/*/record.json")):
             record = read_record(file)
+            # A folder's name is a stranger's: Run makes it one that leads nowhere else.
             name = file.parent.name.removesuffix(f"-{record.key[:12]}")
             run = Run(workspace, type(record), name, record.identity)
             if run.record is None:

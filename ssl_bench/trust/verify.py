@@ -45,6 +45,7 @@ def disagreements(workspace: Path) -> Iterator[str]:
         keys.setdefault(record.key, path.parent)
     pretrained = {r.key: r for r in found.values() if r.kind == "pretrain"}
     for folder, record in found.items():
+        # A harness meets arrays that anybody may have made: what it raises is a finding, no fall.
         try:
             faults = list(_of_record(folder, record, pretrained))
         except MALFORMED as error:
@@ -114,6 +115,7 @@ def _of_encoder(
 def _of_files(folder: Path, record: Record) -> Iterator[str]:
     for name, digest in record.files.items():
         path = folder / name
+        # Also through a link: a digest of a file elsewhere would tell what is in it.
         if not path.resolve().is_relative_to(folder.resolve()):
             yield f"names a file outside its folder: {name}"
         elif not path.exists():

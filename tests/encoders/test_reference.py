@@ -154,8 +154,8 @@ def test_two_files_of_one_name_are_two_encoders(tmp_path):
     first = Reference("alexnet", tmp_path, weights=str(path)).identity
     torch.save(AlexNet().state_dict(), path)
     second = Reference("alexnet", tmp_path, weights=str(path)).identity
-    assert first["run"] == second["run"]
-    assert first["weights"] != second["weights"]
+    assert first.run == second.run
+    assert first.weights != second.weights
 
 
 @pytest.mark.photos

@@ -125,6 +125,7 @@ def test_the_control_learns_from_shuffled_labels_and_is_no_cell_of_the_table(fin
     (control,) = [r for r in records if r.identity.control is not None]
     assert control.identity.layer == "conv3"
     found = control.details.control
+    assert found is not None
     assert abs(found.chance - 10) < 3
     assert abs(found.z) < 4
     table = markdown(Table.of(records, finished))
@@ -153,6 +154,7 @@ def test_a_probe_that_sees_the_test_labels_fails_the_control(finished):
 
     records, _ = measure([(Leaking(ProbeConfig()), ["conv3"])], finished, controls=True)
     control = next(r for r in records if r.identity.control is not None)
+    assert control.details.control is not None
     assert control.details.control.z > 4
     assert "ABOVE CHANCE" in markdown(Table.of(records, finished))
 

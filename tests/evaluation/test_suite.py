@@ -161,7 +161,7 @@ def test_rows_have_layers_evaluations_and_seeds_of_their_own(bench, workspace, t
     made = bench("run", path, "--workspace", workspace, "--workers", 0)
     assert made.code == 0, made.err
     done = [
-        (r.details.pretraining["arch"], r.identity.protocol.split("/")[0], seed, layer)
+        (r.pretraining["arch"], r.identity.protocol.split("/")[0], seed, layer)
         for r in read_records(workspace, "evaluation")
         for seed, layer in [(r.identity.config["seed"], r.identity.layer)]
     ]
@@ -247,7 +247,7 @@ def test_what_another_process_is_at_is_done_last(shared, bench, workspace):
         else:
             pytest.fail("it did not wait: " + "".join(said))
         made = read_records(workspace, "evaluation")
-        assert [(r.details.pretraining["seed"], r.identity.layer) for r in made] == [(1, "conv4")]
+        assert [(r.pretraining["seed"], r.identity.layer) for r in made] == [(1, "conv4")]
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert len(read_records(workspace, "evaluation")) == 3

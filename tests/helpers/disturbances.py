@@ -252,7 +252,7 @@ def clock(days: float, step: float = 0) -> None:
             return datetime.now(tz) + timedelta(days=days + step * next(looks))
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("ssl_bench.records.record.datetime", Clock)
+    patch.setattr("ssl_bench.records.provenance.datetime", Clock)
     patch.setattr("time.time", lambda: real() + 86400 * (days + step * next(looks)))
 
 
