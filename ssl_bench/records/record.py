@@ -124,9 +124,9 @@ class EvaluationDetails(RecordPart):
     skipped_images: list[str]
     skipped_training_images: list[str] = []
     duplicates: list[str] = []  # test images that are training images too
-    pretraining: dict[str, Any] | None = None  # settings of the encoder's pretext
+    pretraining: dict[str, Any] | None  # settings of the encoder's pretext; None: from elsewhere
     pretext_version: int | None = None
-    pretraining_data: str | None = None  # name and digest of the pretext's images
+    pretraining_data: str | None  # name and digest of the pretext's images
     pretraining_digest: str | None = None
     train_images: int | None = None
     control: Control | None = None

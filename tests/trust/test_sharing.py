@@ -105,7 +105,12 @@ def test_pictures_are_shrunk_to_thumbnails(tmp_path: Path):
         data={"train": "a", "test": "b"},
     )  # fmt: skip
     details = EvaluationDetails(
-        protocol="mine@1", metric="top1", test_images=1, skipped_images=[], pretraining_data="d"
+        protocol="mine@1",
+        metric="top1",
+        test_images=1,
+        skipped_images=[],
+        pretraining=None,
+        pretraining_data="d",
     )
     scored = Run(tmp_path / "runs", EvaluationRecord, "of-mine", identity)
     with scored.working():
