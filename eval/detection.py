@@ -101,8 +101,9 @@ class FastRCNN(FineTunedOnWhole):
         """The last but for pooling, whose place RoI pooling takes: conv5 of AlexNet."""
         return [name for name in encoder.layers if not name.startswith("pool")][-1:]
 
-    def check(self, train: WholeStore, test: WholeStore) -> None:
+    def check(self, splits: Mapping[str, WholeStore]) -> None:
         """An object to learn and one to find."""
+        train, test = splits["train"], splits["test"]
         if not any(len(train.objects(i).boxes) for i in range(len(train))):
             raise DataError("the training images hold no object: detection needs some to learn")
         if all(test.objects(i).difficult.all() for i in range(len(test))):

@@ -208,12 +208,12 @@ class FineTuned(Evaluation):
     def evaluate(
         self,
         subject: Subject,
-        train: Any,
-        test: Any,
+        splits: Mapping[str, Any],
         runtime: Runtime,
         folders: Mapping[str, Path],
     ) -> Iterator[tuple[str, Outcome]]:
         """Each layer is a training of its own, from the subject's weights."""
+        train, test = splits["train"], splits["test"]
         stores = self.prepared(subject, train, test)
         for layer in subject.layers:
             yield layer, self._tuned(subject, layer, *stores, runtime, folders[layer])

@@ -123,12 +123,12 @@ class Pathak16(Evaluation):
     def evaluate(
         self,
         subject: Subject,
-        train: ImageStore,
-        test: ImageStore,
+        splits: Mapping[str, ImageStore],
         runtime: Runtime,
         folders: Mapping[str, Path],
     ) -> Iterator[tuple[str, Outcome]]:
         """Each point is a way to fill the same holes."""
+        train, test = splits["train"], splits["test"]
         size = subject.spec.image_size
         for key in subject.layers:
             fill, about = self._fill(key, subject, train, test, runtime)

@@ -77,8 +77,9 @@ class KNN(Probe):
         every = {f"top1_k{k}": top1(label, by_k[:, i]) for i, k in enumerate(self.config.k)}
         return {"top1": top1(label, predictions["predicted"]), **every}
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
         """One label each, two classes, none that train lacks, as many images as the largest k."""
+        train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
         largest, total = self.config.k[-1], len(train)
         chosen = len(self.config.k) > 1
@@ -91,8 +92,9 @@ class KNN(Probe):
                 f"ask for {searched} at most"
             )
 
-    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+    def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose k on a part of train, then search all of train for each test image."""
+        train, test = splits["train"], splits["test"]
         check_directions(layer, train.rows)
         labels = torch.from_numpy(train.labels).to(train.rows.device)
         best, selection = self._choose(train.rows, labels)

@@ -102,8 +102,9 @@ class Krahenbuhl16(FineTunedOnWhole):
     metrics = (Metric("map_uninterpolated"), TOP1)
     task, clip, scored, rescaled_by = "classification", CLIP, SCORED, RESCALED_BY
 
-    def check(self, train: WholeStore, test: WholeStore) -> None:
+    def check(self, splits: Mapping[str, WholeStore]) -> None:
         """Two classes, none that train lacks, as many images as `--labels` asks for."""
+        train, test = splits["train"], splits["test"]
         check_labels(train.annotations, test.annotations, train.index.classes)
         self.chosen(train)
 

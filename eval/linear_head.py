@@ -63,8 +63,9 @@ class LinearHead(FineTuned):
     source = "ours"
     metrics = (TOP1,)
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
         """One label each, two classes, none that train lacks, as many images as `--labels`."""
+        train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
         self.chosen(train)
 

@@ -51,13 +51,15 @@ class LinearProbe(Probe):
         """`top1`."""
         return {"top1": top1(predictions["label"], predictions["predicted"])}
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
         """One label each, two classes, none that train lacks, enough images to hold some out."""
+        train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
         held_out(train.labels, self.config.held_out, self.config.seed)
 
-    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+    def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose the strength on a part of train, fit on all of it, look at test once."""
+        train, test = splits["train"], splits["test"]
         rows, labels = train.rows, torch.from_numpy(train.labels)
         predict, selection = self._fit(layer, rows, labels.to(rows.device))
         predicted = predict(test.rows).cpu().numpy()

@@ -135,8 +135,9 @@ class LowShot(Probe):
         found = [average_precision(targets[:, c], scores[:, c]).eleven for c in present]
         return float(np.mean(found))
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
         """As many training images of each class as the largest number of shots."""
+        train, test = splits["train"], splits["test"]
         classes = train.index.classes
         if self.config.probe == "svm":
             check_labels(train.annotations, test.annotations, classes)
@@ -152,8 +153,9 @@ class LowShot(Probe):
                 "images; ask for fewer shots"
             )
 
-    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+    def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Fit the classifier to each draw; the test images are scored, never chosen by."""
+        train, test = splits["train"], splits["test"]
         config = self.config
         classify = CLASSIFIERS[config.probe]
         several = train.annotations.ndim == 2

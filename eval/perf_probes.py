@@ -94,8 +94,9 @@ class PerfProbes:
             seconds = 0.0
             for layer in encoder.layers:
                 key = layer, self.config.dimensions
-                a, b = Features.of(seen[key], few), Features.of(unseen[key], test)
-                seconds += timed(partial(probe.probe, layer, a, b))
+                splits = {"train": Features.of(seen[key], few),
+                          "test": Features.of(unseen[key], test)}  # fmt: skip
+                seconds += timed(partial(probe.probe, layer, splits))
             total += seconds
             yield f"{probe.protocol:22} solver, {len(few)} images {seconds:8.1f} s"
         ratio = (passed + total) / (bare + total)
@@ -186,11 +187,11 @@ def _work(images: int) -> float:
     unseen = extract(encoder, spec, test, wanted, on_disk=on_disk)
     for probe in _probes(dimensions):
         for layer in encoder.layers:
-            a, b = (
-                Features.of(rows[layer, dimensions], store)
-                for rows, store in ((seen, train), (unseen, test))
-            )
-            probe.probe(layer, a, b)
+            splits = {
+                name: Features.of(rows[layer, dimensions], store)
+                for name, rows, store in (("train", seen, train), ("test", unseen, test))
+            }
+            probe.probe(layer, splits)
     return _peak()
 
 

@@ -103,8 +103,9 @@ class FCN32s(FineTunedOnWhole):
     metrics = (Metric("mean_iu", interval="over the test images, percentiles of a bootstrap"),)
     title, task, scored, rescaled_by = "segmentation", "segmentation", SCORED, RESCALED_BY
 
-    def check(self, train: WholeStore, test: WholeStore) -> None:
+    def check(self, splits: Mapping[str, WholeStore]) -> None:
         """Something to learn, and something to judge."""
+        train, test = splits["train"], splits["test"]
         if not _any_pixel(train, lambda masks: (masks != 0) & (masks != VOID)):
             raise DataError(
                 "the training masks show background or void only: there is no class to learn"
@@ -115,7 +116,7 @@ class FCN32s(FineTunedOnWhole):
     def prepared(
         self, subject: Subject, train: WholeStore, test: WholeStore
     ) -> tuple[Framed, Framed]:
-        """In one frame, with the masks as a fourth channel."""
+        """In one frame."""
         learnt, judged = frames(train, test)
         return learnt, judged
 
@@ -148,10 +149,11 @@ class FCN32s(FineTunedOnWhole):
     def loss(
         self, network: FCN, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
     ) -> Tensor:
-        """Of every labelled pixel, on mirrored images; uint8 (B, 4, H, W), the last the masks."""
-        turned = mirror(images, truth["sizes"], step.random)
-        scores = network(normalized(turned[:, :3], truth["sizes"], spec.normalization))
-        return pixel_loss(scores, turned[:, 3])
+        """Of every labelled pixel, on mirrored images; uint8 (B, 3, H, W)."""
+        sizes, masks = truth["sizes"], step.batch["masks"][:, None]
+        turned = mirror(images, sizes, step.random)
+        scores = network(normalized(turned, sizes, spec.normalization))
+        return pixel_loss(scores, mirror(masks, sizes, step.random)[:, 0])
 
     def predict(
         self, network: FCN, images: Tensor, test: Framed, which: slice, spec: EncoderSpec
@@ -159,7 +161,7 @@ class FCN32s(FineTunedOnWhole):
         """Each image's confusion, int32 (B, K, K), at the size of the stored image."""
         found = predicted_masks(network, images, test.store.sizes[which], spec.normalization)
         classes = len(names_of(test))
-        pairs = zip(images[:, 3].cpu().numpy(), found, strict=True)
+        pairs = zip(test.masks(which).numpy(), found, strict=True)
         # Void outside the image, whatever is found there.
         return np.stack([confusion(truth, mask, classes) for truth, mask in pairs])
 
@@ -201,8 +203,8 @@ class FCN32s(FineTunedOnWhole):
             (found,) = predicted_masks(
                 network, one.to(device), test.store.sizes[i : i + 1], spec.normalization
             )
-            pictures.append(one[0, :3, :h, :w].permute(1, 2, 0).numpy())
-            truths.append(one[0, 3, :h, :w].numpy())
+            pictures.append(one[0, :, :h, :w].permute(1, 2, 0).numpy())
+            truths.append(test.masks(slice(i, i + 1))[0, :h, :w].numpy())
             masks.append(found[:h, :w])
         mask_grid(pictures, truths, masks, names_of(test), folder / "masks.png", title)
 
@@ -229,7 +231,7 @@ def predicted_masks(
     network: FCN, images: Tensor, sizes: np.ndarray, normalization: Normalization
 ) -> np.ndarray:
     """The class with the highest score at every pixel, uint8 (B, H, W), of framed images."""
-    inputs = normalized(images[:, :3], torch.from_numpy(sizes).to(images.device), normalization)
+    inputs = normalized(images, torch.from_numpy(sizes).to(images.device), normalization)
     return network(inputs).argmax(1).to(torch.uint8).cpu().numpy()
 
 

@@ -82,14 +82,16 @@ class SVM(Probe):
         """Scores as ranks among those of the positives; see `compact_scores`."""
         return with_compact_scores(predictions)
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
         """Two classes in train, enough images of each for the folds, none that train lacks."""
+        train, test = splits["train"], splits["test"]
         classes = train.index.classes
         check_labels(train.targets, test.targets, classes)
         check_folds(train.targets, classes, self.config.folds)
 
-    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+    def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose each class's cost on train, fit on all of it, look at test once."""
+        train, test = splits["train"], splits["test"]
         config = self.config
         check_folds(train.targets, train.classes, config.folds)
         known = present(train.targets)  # others are left out, with scores of 0

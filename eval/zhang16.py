@@ -152,19 +152,20 @@ class Zhang16(Evaluation):
         """`top1`."""
         return {"top1": top1(predictions["label"], predictions["predicted"])}
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
         """One label each, two classes, none that train lacks."""
+        train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
 
     def evaluate(
         self,
         subject: Subject,
-        train: ImageStore,
-        test: ImageStore,
+        splits: Mapping[str, ImageStore],
         runtime: Runtime,
         folders: Mapping[str, Path],
     ) -> Iterator[tuple[str, Outcome]]:
         """All layers in one training, then one pass over the test images."""
+        train, test = splits["train"], splits["test"]
         config, labels = self.config, train.labels
         frozen = Frozen(subject, config.dimensions)
         shapes = frozen.shapes()

@@ -19,10 +19,7 @@ from ssl_bench.data.store.whole import WholeStore
 
 @dataclass(frozen=True)
 class Framed:
-    """A store whose images lie in one frame, with their masks as a fourth channel.
-
-    So the training loop, which asks a store for images, has its workers read the masks, too.
-    """
+    """A store whose images and masks lie in one frame."""
 
     store: WholeStore
     size: tuple[int, int]  # height and width of the frame
@@ -31,12 +28,20 @@ class Framed:
         return len(self.store)
 
     def images(self, which: slice | np.ndarray) -> Tensor:
-        """uint8 (B, 4, H, W): red, green, blue, mask; 0, 0, 0, VOID outside the image."""
-        pixels, masks = self.store.images(which), self.store.masks(which)
-        framed = torch.zeros(len(pixels), 4, *self.size, dtype=torch.uint8)
-        framed[:, 3] = VOID
-        framed[:, :3, : pixels.shape[2], : pixels.shape[3]] = pixels
-        framed[:, 3, : masks.shape[1], : masks.shape[2]] = masks
+        """uint8 (B, 3, H, W), 0 outside the image."""
+        return self._framed(self.store.images(which), 0)
+
+    def masks(self, which: slice | np.ndarray) -> Tensor:
+        """uint8 (B, H, W), VOID outside the image."""
+        return self._framed(self.store.masks(which), VOID)
+
+    def batch(self, which: slice | np.ndarray) -> dict[str, Tensor]:
+        """`images` and `masks`."""
+        return {"images": self.images(which), "masks": self.masks(which)}
+
+    def _framed(self, rows: Tensor, fill: int) -> Tensor:
+        framed = rows.new_full((*rows.shape[:-2], *self.size), fill)
+        framed[..., : rows.shape[-2], : rows.shape[-1]] = rows
         return framed
 
 
@@ -47,7 +52,7 @@ def frames(*stores: WholeStore) -> list[Framed]:
 
 
 def mirror(framed: Tensor, sizes: Tensor, random: Randomness) -> Tensor:
-    """Mirror every second image on average, within its own width.
+    """Mirror every second image on average, within its own width; masks as their images.
 
     (B, C, H, W), sizes int64 (B, 2) -> (B, C, H, W).
     """

@@ -72,6 +72,10 @@ class Searched:
         """As the store's."""
         return self.store.images(which)
 
+    def batch(self, which: slice | np.ndarray) -> dict[str, Tensor]:
+        """As the store's."""
+        return self.store.batch(which)
+
 
 def selective_search(image: np.ndarray) -> np.ndarray:
     """uint8 RGB (h, w, 3) -> float32 (n, 4), sorted, each box once; at least one.

@@ -7,15 +7,15 @@ A dataset is found by its entry point (`ssl_bench.data`) and opened from a speci
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ssl_bench.errors import DataError
 
-SplitName = Literal["train", "test"]
-Task = Literal["classification", "detection", "segmentation"]
+SplitName: TypeAlias = str  # what a dataset calls a part of it: train, test, query, gallery …
+Task: TypeAlias = str  # what there is ground truth for: classification, detection, segmentation …
 VOID = 255  # in a mask: pixels that no class is claimed for, such as VOC's borders of objects
 
 
@@ -107,8 +107,8 @@ class Split(ABC):
 class Dataset(ABC):
     """A named set of images with a training split and, unless it is flat, a test split.
 
-    `tasks` are those that it has ground truth for, `splits` those that it has, `where` says
-    which folder it lies in.
+    `tasks` are those that it has ground truth for, `splits` those that it has, which may be others
+    and more, `where` says which folder it lies in.
     """
 
     name: str
@@ -127,6 +127,11 @@ class Dataset(ABC):
     def count(self, name: SplitName, task: Task) -> int:
         """How many images a split has."""
         return len(self.split(name, task).names)
+
+    def check_split(self, name: SplitName) -> None:
+        """DataError with the splits that there are, if `name` is not one of them."""
+        if name not in self.splits:
+            raise DataError(f"{self.name} has no split {name}, only {', '.join(self.splits)}")
 
     def check_task(self, task: Task) -> None:
         """DataError with the tasks that there are, if `task` is not one of them."""

@@ -1,6 +1,7 @@
 """`folder:PATH`: one's own images in torchvision's ImageFolder layout, or a flat folder.
 
 PATH/train/<class>/…  and  PATH/val/<class>/…  (or test/)   for training and evaluation
+PATH/NAME/<class>/…                                         any other split that is asked for
 PATH/…                                                      images only, for pretraining
 """
 
@@ -62,11 +63,14 @@ class FolderDataset(Dataset):
             self.splits = ("train",)
 
     def split(self, name: SplitName, task: Task = "classification") -> Split:
-        """`train` is PATH/train, else all images of PATH; `test` is PATH/val, else PATH/test."""
+        """`train` is PATH/train, else all images of PATH; `test` is PATH/val, else PATH/test.
+
+        Any other split is the folder of its name, of the classes of `train`.
+        """
         self.check_task(task)
         train = self.root / "train"
         if not train.is_dir():
-            if name == "test":
+            if name != "train":
                 raise DataError(
                     f"{self.root} has no train/ and val/ folders of classes: a flat folder "
                     "serves pretraining only"
@@ -75,10 +79,11 @@ class FolderDataset(Dataset):
         classes = self._classes(train)
         if name == "train":
             return self._labelled(train, classes)
-        for folder in (self.root / "val", self.root / "test"):
-            if folder.is_dir():
-                return self._labelled(folder, classes)
-        raise DataError(f"{self.root} has no val/ (or test/) beside train/: nothing to test on")
+        for folder in ("val", "test") if name == "test" else (name,):
+            if (self.root / folder).is_dir():
+                return self._labelled(self.root / folder, classes)
+        missing = "val/ (or test/) beside train/: nothing to test on"
+        raise DataError(f"{self.root} has no {missing if name == 'test' else f'{name}/'}")
 
     def _classes(self, root: Path) -> list[str]:
         try:

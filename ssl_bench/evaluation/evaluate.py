@@ -17,7 +17,7 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from ssl_bench import catalogue
-from ssl_bench.data.dataset import Dataset
+from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.features import Features, extract, feature_bytes
 from ssl_bench.evaluation.harness import (
@@ -56,17 +56,33 @@ PERMUTATIONS = 20  # of test labels, which show what chance is
 
 @dataclass(frozen=True)
 class _Splits:
-    """Both splits, opened in the form that a kind of harness sees."""
+    """The splits of a harness, opened in the form that its kind sees; `tests` are predicted."""
 
-    train: Any
-    test: Any
+    opened: Mapping[SplitName, Any]
+    tests: Sequence[SplitName]
+
+    @property
+    def learnt(self) -> Sequence[Any]:
+        """Those that are not predicted."""
+        return [store for name, store in self.opened.items() if name not in self.tests]
+
+    @property
+    def judged(self) -> Sequence[Any]:
+        """Those that are, in order."""
+        return [self.opened[name] for name in self.tests]
+
+    @property
+    def digests(self) -> dict[SplitName, str]:
+        """Of the images of each."""
+        return {name: store.index.digest for name, store in self.opened.items()}
 
     @cached_property
     def duplicates(self) -> list[str]:
         """Names of test images whose file is also a training image, byte for byte."""
-        known = set(self.train.index.digests)
-        index = self.test.index
-        found = [n for n, d in zip(index.names, index.digests, strict=True) if d in known]
+        known = {digest for store in self.learnt for digest in store.index.digests}
+        indices = [store.index for store in self.judged]
+        pairs = [pair for i in indices for pair in zip(i.names, i.digests, strict=True)]
+        found = [name for name, digest in pairs if digest in known]
         if found:
             say(f"warning: {len(found)} test images are training images too, {found[0]} first")
         return found
@@ -109,7 +125,7 @@ def evaluate(
     asked = [job for request in requests for job in work.jobs(*request, controls=controls)]
     jobs = list({job.run.key: job for job in asked}.values())  # the same may be asked for twice
     for job in {id(job.harness): job for job in jobs}.values():
-        job.harness.check(job.images.train, job.images.test)
+        job.harness.check(job.images.opened)
     missing = list[_Job]()
     for job in jobs:
         if job.run.record is not None:
@@ -166,12 +182,13 @@ class _EncoderOnData:
     def images(self, harness: Harness) -> _Splits:
         """What a harness sees; those that open no store of their own share the squares."""
         kind = Harness if type(harness).open is Harness.open else harness
-        if kind not in self.opened:
+        key = kind, *harness.splits, None, *harness.tests
+        if key not in self.opened:
             more = {"skip_bad_images": self.skip_bad_images, "workers": self.runtime.workers}
-            train = harness.open(self.dataset, "train", self.encoder.spec, **more)
-            test = harness.open(self.dataset, "test", self.encoder.spec, **more)
-            self.opened[kind] = _Splits(train, test)
-        return self.opened[kind]
+            found = {name: harness.open(self.dataset, name, self.encoder.spec, **more)
+                     for name in harness.splits}  # fmt: skip
+            self.opened[key] = _Splits(found, harness.tests)
+        return self.opened[key]
 
     def jobs(self, harness: Harness, layers: Sequence[str], *, controls: bool) -> list[_Job]:
         if hasattr(harness.config, "precision"):  # what is computed with is part of the key
@@ -213,7 +230,7 @@ class _EncoderOnData:
             config=harness.config.model_dump(mode="json"),
             layer=point.key,
             encoder=None if point.free else self.encoder.identity,
-            data={"train": images.train.index.digest, "test": images.test.index.digest},
+            data=images.digests,
             **optional,
         )
         return Run(self.workspace, EvaluationRecord, name, identity)
@@ -235,9 +252,8 @@ class _EncoderOnData:
         by_layer = {job.layer: job for job in jobs}
         subject = self.subject(tuple(by_layer))
         folders = {layer: job.run.folder for layer, job in by_layer.items()}
-        train, test = jobs[0].images.train, jobs[0].images.test
         started = time.monotonic()
-        outcomes = harness.evaluate(subject, train, test, self.runtime, folders)
+        outcomes = harness.evaluate(subject, jobs[0].images.opened, self.runtime, folders)
         for layer, outcome in outcomes:
             if is_main_process():
                 self._finish(by_layer[layer], outcome, started, {})
@@ -249,43 +265,43 @@ class _EncoderOnData:
             wanted.setdefault(job.layer, set()).add(job.harness.config.dimensions)
         subject, spec = self.encoder.encoder, self.encoder.spec
         started = time.monotonic()
-        count = len(images.train) + len(images.test)
+        count = sum(map(len, images.opened.values()))
         needed = feature_bytes(subject, spec, count, wanted)
         on_disk = needed > self.runtime.feature_memory_mb << 20
-        seen = extract(subject, spec, images.train, wanted, "features of train", on_disk=on_disk)
-        unseen = extract(subject, spec, images.test, wanted, "features of test", on_disk=on_disk)
+        rows = {
+            name: extract(subject, spec, store, wanted, f"features of {name}", on_disk=on_disk)
+            for name, store in images.opened.items()
+        }
         shared = {"seconds": round(time.monotonic() - started, 2), "on_disk": on_disk}
         ordered = sorted(jobs, key=lambda job: subject.layers.index(job.layer))
         users = Counter((job.layer, job.harness.config.dimensions) for job in jobs)
         for job in progress(ordered, "probes", len(ordered)):
             key = job.layer, job.harness.config.dimensions
             started = time.monotonic()
-            train = Features.of(seen[key], images.train)
-            test = Features.of(unseen[key], images.test)
+            found = {n: Features.of(rows[n][key], store) for n, store in images.opened.items()}
             try:
-                outcome = self._outcome(job, train, test)
+                outcome = self._outcome(job, found)
             except DataError as error:
                 errors.append(error)
             else:
                 self._finish(job, outcome, started, {"pass": shared})
             users[key] -= 1
             if not users[key]:
-                del seen[key], unseen[key]
+                for of_split in rows.values():
+                    del of_split[key]
 
-    def _outcome(self, job: _Job, train: Features, test: Features) -> Outcome:
+    def _outcome(self, job: _Job, splits: Mapping[SplitName, Features]) -> Outcome:
         assert isinstance(job.harness, Probe)
         if job.control:
-            order = Stream(job.harness.config.seed).permutation(len(train))
-            train = replace(train, annotations=train.annotations[order])
-        return job.harness.probe(job.layer, train, test)
+            splits = {name: rows if name in job.harness.tests else _shuffled(rows, job.harness)
+                      for name, rows in splits.items()}  # fmt: skip
+        return job.harness.probe(job.layer, splits)
 
     def _finish(self, job: _Job, outcome: Outcome, started: float, more: Mapping[str, Any]) -> None:
-        images = job.images
+        count = sum(map(len, job.images.judged))
         for name, rows in outcome.predictions.items():
-            if len(rows) != len(images.test):
-                raise ValueError(
-                    f"{name}: {len(rows)} predictions for {len(images.test)} test images"
-                )
+            if len(rows) != count:
+                raise ValueError(f"{name}: {len(rows)} predictions for {count} test images")
         write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
         metrics = score_with_intervals(job.harness, outcome.predictions)
         details = self._details(job, outcome, more)
@@ -306,6 +322,8 @@ class _EncoderOnData:
         harness, images, layers = job.harness, job.images, self.encoder.encoder.layers
         encoder = None if job.point.free else self.encoder
         run = encoder.run if encoder else None
+        if tuple(harness.tests) != Harness.tests:
+            more = {**more, "tests": list(harness.tests)}
         return EvaluationDetails(
             protocol=" ".join([harness.protocol, *harness.config.deviations()]),
             **printing(harness, outcome.predictions),
@@ -314,17 +332,23 @@ class _EncoderOnData:
             asked_layer=job.point.layer,
             depth=layers.index(job.layer) if job.layer in layers else None,
             selection=dict(outcome.selection),
-            test_images=len(images.test),
-            skipped_images=images.test.index.skipped,
-            skipped_training_images=images.train.index.skipped,
+            test_images=sum(map(len, images.judged)),
+            skipped_images=[name for store in images.judged for name in store.index.skipped],
+            skipped_training_images=[n for store in images.learnt for n in store.index.skipped],
             duplicates=images.duplicates,
             pretraining=run.identity.config if run else None,
             pretext_version=run.identity.version if run else None,
             pretraining_data=run.data if run else None,
             pretraining_digest=run.identity.data if run else None,
-            train_images=len(images.train),
+            train_images=sum(map(len, images.learnt)),
             **more,
         )
+
+
+def _shuffled(rows: Features, harness: Harness) -> Features:
+    """With the annotations of other images."""
+    order = Stream(harness.config.seed).permutation(len(rows))
+    return replace(rows, annotations=rows.annotations[order])
 
 
 def _against_chance(harness: Harness, outcome: Outcome, value: float) -> Control:

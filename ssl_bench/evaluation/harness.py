@@ -59,9 +59,9 @@ class Point:
 class Outcome:
     """What an evaluation found at one point.
 
-    `predictions` hold one row per test image, in the store's order, and the truth beside them: all
-    that `Evaluation.score` needs. `selection` says what was chosen, on which split, and every
-    point that lost.
+    `predictions` hold one row per test image, in the store's order, one test after the other, and
+    the truth beside them: all that `Evaluation.score` needs. `selection` says what was chosen, on
+    which split, and every point that lost.
     """
 
     predictions: Mapping[str, np.ndarray]
@@ -73,12 +73,15 @@ class Harness(ABC):
 
     `protocol` is the name and version of the canonical settings, which are the defaults of
     `Config`; a setting that differs is printed behind the name. `metrics` are those that tables
-    may show, the protocol's headline first.
+    may show, the protocol's headline first. `splits` are those of the dataset that it sees, `tests`
+    those among them whose images it predicts: query of gallery and query, or many tests.
     """
 
     Config: ClassVar[type["EvaluationConfig"]]
     protocol: ClassVar[str]
     source: ClassVar[str] = "not stated"  # of the settings: a publication, its code, or ours
+    splits: Sequence[SplitName] = ("train", "test")
+    tests: Sequence[SplitName] = ("test",)
     metrics: Sequence[Metric]  # of the class, or of the instance where settings name them
 
     def __init__(self, config: Any) -> None:
@@ -120,10 +123,10 @@ class Harness(ABC):
             dataset, split, spec.image_size, skip_bad_images=skip_bad_images, workers=workers
         )
 
-    def check(self, train: Any, test: Any) -> None:  # noqa: B027
+    def check(self, splits: Mapping[SplitName, Any]) -> None:  # noqa: B027
         """Raise UsageError or DataError for images or labels that cannot be measured on.
 
-        Called before anything is computed.
+        `splits` are what `open` returned. Called before anything is computed.
         """
 
     @abstractmethod
@@ -203,14 +206,13 @@ class Evaluation(Harness):
     def evaluate(
         self,
         subject: Subject,
-        train: Any,
-        test: Any,
+        splits: Mapping[SplitName, Any],
         runtime: Runtime,
         folders: Mapping[str, Path],
     ) -> Iterator[tuple[str, Outcome]]:
         """Yield each of `subject.layers` with its Outcome, as soon as it is known.
 
-        `train` and `test` are what `open` returned. What is yielded is recorded at once. `folders`
+        `splits` are what `open` returned. What is yielded is recorded at once. `folders`
         has one per layer, for checkpoints and pictures.
         """
 
@@ -219,7 +221,7 @@ class Probe(Harness):
     """A harness that sees frozen features: all probes that are asked for share one pass."""
 
     @abstractmethod
-    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+    def probe(self, layer: str, splits: Mapping[SplitName, Features]) -> Outcome:
         """Measure one layer. Raises DataError, naming the layer, for features it cannot use."""
 
 

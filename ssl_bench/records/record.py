@@ -120,6 +120,7 @@ class EvaluationDetails(RecordPart):
     lower: list[str] | None = None  # metrics of which less is better; None: not said
     interval: str = "over the test images, Wilson's"  # what the 95 % intervals are
     selection: dict[str, Any] = {}  # what was chosen, on which split, and all that lost
+    tests: list[str] = ["test"]  # the splits that the predictions are of, in order
     test_images: int
     skipped_images: list[str]
     skipped_training_images: list[str] = []
@@ -192,6 +193,11 @@ class EvaluationRecord(_Record, frozen=True):
         return self.details.shown or [self.details.metric]
 
     @property
+    def images(self) -> str:
+        """Digests of the test images: numbers are paired where they are equal."""
+        return " ".join(self.identity.data[name] for name in self.details.tests)
+
+    @property
     def pretraining(self) -> dict[str, Any]:
         """Settings of the encoder's pretext; empty for an encoder from elsewhere."""
         return self.details.pretraining or {}
@@ -202,7 +208,7 @@ class EvaluationRecord(_Record, frozen=True):
             ends = [f"{name}{side}" in self.metrics for side in ("_low", "_high")]
             if name not in self.metrics or any(ends) != all(ends):
                 raise ValueError(f"no {name}, or half of its interval")
-        if "test" not in self.identity.data:
+        if not self.details.tests or set(self.details.tests) - self.identity.data.keys():
             raise ValueError("no digest of the test images")
         if self.identity.control is not None and self.details.control is None:
             raise ValueError("a control that says nothing of chance")

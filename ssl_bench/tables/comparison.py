@@ -84,7 +84,7 @@ def _numbers(
             continue
         for metric in record.shown:
             words = (record.details.protocol, record.column, metric, "on", record.data)
-            column = " ".join(filter(None, words)), record.identity.data["test"]
+            column = " ".join(filter(None, words)), record.images
             found.setdefault(column, []).append(Measured(record, metric, workspace))
     if not found:
         raise UsageError(f"{name} has no number of {protocol}")

@@ -79,7 +79,7 @@ class Measured:
     @property
     def images(self) -> str:
         """Digest of the test images."""
-        return self.record.identity.data["test"]
+        return self.record.images
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """What a step sees: this process's part of each global batch, a function of the step's number."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,13 +16,13 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def images(self, which: np.ndarray, /) -> Tensor:
-        """The images at these places, uint8 (B, 3, H, W)."""
+    def batch(self, which: np.ndarray, /) -> Mapping[str, Tensor]:
+        """`images` uint8 (B, 3, H, W) at these places, and by other names what goes with them."""
         ...
 
 
-class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Images and their places in the store, int64 (B,), by the number of a step."""
+class Batches(Dataset[tuple[Mapping[str, Tensor], Tensor]]):
+    """What a store has at some places, and these places int64 (B,), by the number of a step."""
 
     def __init__(
         self, store: Images, subset: Tensor, seed: int, batch_size: int, positions: Tensor
@@ -30,14 +30,19 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self.store, self.subset, self.positions = store, subset, positions
         self.seed, self.batch_size = seed, batch_size
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Mapping[str, Tensor], Tensor]:
         visits = batch_indices(self.seed, step, self.positions, self.batch_size, len(self.subset))
         indices = self.subset[visits]
-        return self.store.images(indices.numpy()), indices
+        return self.store.batch(indices.numpy()), indices
+
+    def epoch(self, step: int) -> int | None:
+        """The number of the epoch in which a step is the first; None for any other step."""
+        epoch, before = (s * self.batch_size // len(self.subset) for s in (step, step - 1))
+        return epoch if epoch != before else None
 
     def loader(
         self, steps: Sequence[int], workers: int, pin_memory: bool
-    ) -> DataLoader[tuple[Tensor, Tensor]]:
+    ) -> DataLoader[tuple[Mapping[str, Tensor], Tensor]]:
         """The batches of these steps, in order, read ahead by `workers` processes."""
         return DataLoader(
             self,

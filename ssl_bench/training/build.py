@@ -7,9 +7,10 @@ import torch
 from ssl_bench import catalogue
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.weights import build_shapes, load_strictly
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, UsageError
 from ssl_bench.files import file_digest
 from ssl_bench.records.record import PretrainRecord
 from ssl_bench.training.pretext import EncoderConfig, Pretext
@@ -18,17 +19,28 @@ PLAIN = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def build_pretext(
-    method: str, config: EncoderConfig, normalization: Normalization
+    method: str, config: EncoderConfig, normalization: Normalization, images: int = 0
 ) -> tuple[Pretext, EncoderSpec]:
     """A pretext around an encoder with the starting weights of (seed, init, arch, width).
 
-    Every method gets the same ones: the random row of a table is where the others began.
+    Every method gets the same ones: the random row of a table is where the others began. `images`
+    is the number of those that it is trained on.
     """
     spec = config.spec(normalization)
     torch.manual_seed(config.seed)  # for what a library's model draws in its constructor
     encoder = build_encoder(spec)
     initialize(encoder, config.init, config.seed, "encoder")
-    return catalogue.pretext(method)(config, encoder, normalization), spec
+    pretext = catalogue.pretext(method)(config, encoder, normalization)
+    pretext.prepare(images)
+    return pretext, spec
+
+
+def exported(pretext: Pretext) -> Encoder:
+    """The encoder that a pretext gives away. UsageError if it names something else."""
+    found = dict(pretext.named_modules()).get(pretext.exported)
+    if not isinstance(found, Encoder):
+        raise UsageError(f"{type(pretext).__name__}.exported names no encoder: {pretext.exported}")
+    return found
 
 
 def open_pretext(record: PretrainRecord, folder: Path) -> Pretext:
@@ -45,9 +57,12 @@ def open_pretext(record: PretrainRecord, folder: Path) -> Pretext:
         build_shapes(config.spec(spec.normalization))
     except (ValueError, RuntimeError, TypeError) as error:
         raise DataError(f"{folder}: its record describes no pretext: remove it") from error
-    pretext, _ = build_pretext(record.method, config, spec.normalization)
+    pretext, _ = build_pretext(
+        record.method, config, spec.normalization, record.details.images or 0
+    )
     state: dict[str, torch.Tensor] = {}
-    for name, prefix in (("encoder.safetensors", "encoder."), ("rest.safetensors", "")):
+    saved = ("encoder.safetensors", f"{pretext.exported}."), ("rest.safetensors", "")
+    for name, prefix in saved:
         path = folder / name
         if name not in record.files:
             continue

@@ -10,16 +10,16 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import is_wrapped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ssl_bench.counter import Randomness, derive
@@ -29,7 +29,8 @@ from ssl_bench.progress import progress, say
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.training.batches import Batches, Images
 from ssl_bench.training.checkpoint import damaged, load_checkpoint, load_optimizer, trim_log
-from ssl_bench.training.pretext import Step, TrainConfig
+from ssl_bench.training.devices import copy_buffers, gather, place, shared_statistics, unwrap
+from ssl_bench.training.pretext import Between, Step, TrainConfig
 from ssl_bench.training.schedule import rate_factor
 
 LOG_LINES = 200  # about so many lines a run
@@ -79,13 +80,13 @@ def train(
     every = np.arange(len(store)) if subset is None else subset
     batches = Batches(store, torch.as_tensor(every), seed, config.batch_size, positions)
     saved = load_checkpoint(folder / "checkpoint.pt", task)
-    _wrap_children(task, fabric)
+    place(task, fabric)
     task.train()
     run = _Run(task, fabric, config, seed, runtime, folder, share * fabric.global_rank)
     started_at = run.resume(saved)
     run.loop(batches, positions.to(fabric.device), title)
     report = run.report(started_at)
-    _unwrap_children(task)
+    unwrap(task)
     return report
 
 
@@ -105,6 +106,7 @@ class _Run:
         self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
         self.runtime, self.folder = runtime, folder
         self.first = first  # this process's first position in the global batch
+        self.halved = resolve_precision(config.precision) != "32"
         self.optimizers: list[Optimizer] = task.optimizers()
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.step = 0
@@ -123,9 +125,10 @@ class _Run:
         interval = max(1, self.config.steps // LOG_LINES)
         with _stop_request() as asked:
             since = time.monotonic()
-            for pixels, indices in shown:
+            for batch, indices in shown:
                 arrived = time.monotonic()
-                self._advance(pixels, indices, positions)
+                self._begin_epoch(batches.store, batches.epoch(self.step))
+                self._advance(batch, indices, positions)
                 logged = self.step % interval == 0 or self.step == self.config.steps
                 synced = logged or self._is_sync_step()
                 if synced:
@@ -142,25 +145,49 @@ class _Run:
                     self._save_or_stop(bool(asked))
                 since = time.monotonic()
 
-    def _advance(self, pixels: Tensor, indices: Tensor, positions: Tensor) -> None:
+    def _begin_epoch(self, store: Images, epoch: int | None) -> None:
+        """At the first step of an epoch, on every device, for a task that looks at the whole set.
+
+        A run that is resumed here begins the epoch again from the state that it began it from.
+        """
+        task: Any = self.task
+        if epoch is None or not isinstance(task, Between):
+            return
+        with self.fabric.autocast():
+            task.between(store, epoch)
+        copy_buffers(self.task, self.fabric)
+        self.task.train()
+
+    def _advance(self, batch: Mapping[str, Tensor], indices: Tensor, positions: Tensor) -> None:
         """One step: everything random in it follows from its number and the positions."""
-        device = self.fabric.device
-        factor = rate_factor(self.config.schedule, self.step / self.config.steps)
+        device, config = self.fabric.device, self.config
+        factor = rate_factor(config.schedule, self.step, config.steps, config.warmup)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         # For modules that draw from torch's own generator, such as nn.Dropout.
         torch.manual_seed(derive(self.seed, "torch", self.step, self.first) >> 1)
+        moved = {name: rows.to(device, non_blocking=True) for name, rows in batch.items()}
         step = Step(
             index=self.step,
             indices=indices.to(device, non_blocking=True),
             random=Randomness(self.seed, self.step, positions),
-            backward=self.fabric.backward,
+            backward=self._backward,
+            done=self.step / config.steps,
+            batch=moved,
+            gather=partial(gather, self.fabric),
         )
-        images = pixels.to(device, non_blocking=True)  # (B, 3, R, R)
-        values = self.task.train_step(images, step)
+        with self.fabric.autocast(), shared_statistics(self.fabric):
+            values = self.task.train_step(moved["images"], step)
         self.step += 1
         self.pending.append((self.step, values))
+
+    def _backward(self, loss: Tensor) -> None:
+        """Outside of autocast, in which `train_step` runs: gradients take their forward's types."""
+        with (
+            torch.autocast(self.fabric.device.type, enabled=False) if self.halved else nullcontext()
+        ):
+            self.fabric.backward(loss)
 
     def _is_sync_step(self) -> bool:
         """Whether values are looked at, and stops and checkpoints decided, after this step.
@@ -297,26 +324,6 @@ class _Run:
         if self.fabric.is_global_zero:
             trim_log(self.folder / "log.jsonl", self.step)
         return self.step
-
-
-def _wrap_children(task: nn.Module, fabric: Fabric) -> None:
-    """Move the whole task; its children with weights to learn average their gradients."""
-    own = [name for name, weight in task.named_parameters(recurse=False) if weight.requires_grad]
-    if own and fabric.world_size > 1:  # no child: each device would learn a weight of its own
-        raise UsageError(
-            f"{type(task).__name__}.{own[0]} must be in a child module to learn on several devices"
-        )
-    task.to(fabric.device)  # buffers of its own belong to no child
-    for name, child in task.named_children():
-        if any(p.requires_grad for p in child.parameters()):
-            child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            setattr(task, name, fabric.setup_module(child))
-
-
-def _unwrap_children(task: nn.Module) -> None:
-    for name, child in task.named_children():
-        if is_wrapped(child):
-            setattr(task, name, child.module)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -7,10 +7,11 @@ to change. docs/extend.md walks through it.
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,6 +23,7 @@ from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init
 from ssl_bench.errors import UsageError
 from ssl_bench.runtime import Precision
+from ssl_bench.training.batches import Images
 from ssl_bench.training.schedule import Schedule
 
 
@@ -75,12 +77,23 @@ class TrainConfig(Config):
     lr: float = Field(gt=0, le=1e30, description="learning rate at the start")
     schedule: Schedule = Field(
         default="constant",
-        description="the learning rate's course; step: a tenth after 2/7, 4/7 and 6/7 of the steps"
-        "; halve: half after each eighth; drop: a tenth after 3/4",
+        description="the learning rate's course: constant; cosine; step: a tenth after 2/7, 4/7 "
+        "and 6/7 of the steps; halve: half after each eighth; drop: a tenth after 3/4",
     )
+    # Left out at 0: records of the time before it was there have the same key.
+    warmup: int = Field(
+        default=0, ge=0, exclude_if=lambda steps: steps == 0,
+        description="steps over which the learning rate rises from 0, before its course",
+    )  # fmt: skip
     precision: Precision = Field(
         default="32", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
     )
+
+    @model_validator(mode="after")
+    def _warm_before_the_end(self) -> Self:
+        if self.warmup and self.warmup >= self.steps:
+            raise PydanticCustomError("warmup", "must be below --steps {s}", {"s": self.steps})
+        return self
 
 
 class PretextConfig(EncoderConfig, TrainConfig):
@@ -101,17 +114,25 @@ class Pretext(nn.Module, ABC):
     A method that trains is also `Trainable`; one that takes its weights from the images without
     training is `Fitted`; one that has pictures to show is `Previewable`.
     Child modules are moved, wrapped for several devices and saved by the loop: call each as a
-    whole in `train_step`, so that its gradients are averaged over the devices.
+    whole in `train_step`, so that its gradients are averaged over the devices. A teacher is a child
+    without gradients, a queue a buffer: both are saved, too, and move with the task.
     """
 
     Config: ClassVar[type[EncoderConfig]]
     version: ClassVar[int]  # raised when a change makes other weights of the same settings
     baseline: ClassVar[int | None] = None  # place among the baselines of tables; 0: the floor
+    exported: ClassVar[str] = "encoder"  # the child whose weights are saved as the encoder's
 
     def __init__(self, config: Any, encoder: Encoder, normalization: Normalization) -> None:
         super().__init__()
         self.config, self.normalization = config, normalization
         self.encoder = encoder
+
+    def prepare(self, images: int) -> None:
+        """Make the buffers that hold something of each image, before any weight is loaded.
+
+        Called once when a run is begun, resumed or opened; `images` is how many there are.
+        """
 
 
 @dataclass(frozen=True)
@@ -119,13 +140,19 @@ class Step:
     """What a task is told of the step it is in.
 
     `index` counts from 0; `indices` int64 (B,) says which image of the store each row is, so a
-    supervised task finds its targets; `random` draws per-image numbers.
+    supervised task finds its targets; `random` draws per-image numbers, `random.view(name)` those
+    of one of several views. `done` is the share of all steps before this one, from 0 towards 1, for
+    momenta and temperatures with a course of their own. `batch` is all that the store gave.
+    `gather` makes (D·B, …) of (B, …) on each of D devices, with gradients: see devices.py.
     """
 
     index: int
     indices: Tensor
     random: Randomness
     backward: Callable[[Tensor], None] = field(repr=False)
+    done: float = 0.0
+    batch: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    gather: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor, repr=False)
 
     def update(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
         """One update of one optimiser's parameters along the gradient of `loss`.
@@ -152,6 +179,19 @@ class Trainable(Protocol):
         """One update on raw images, uint8 (B, 3, R, R); returns scalars to log, detached.
 
         Calls `step.update(optimizer, loss)` once for each optimiser it wants to advance.
+        """
+        ...
+
+
+@runtime_checkable
+class Between(Protocol):
+    """A task that looks at the whole set before each epoch: to cluster it, say."""
+
+    def between(self, store: Images, epoch: int) -> None:
+        """Called before the first step of each epoch, from 0; what it finds is kept in buffers.
+
+        Nothing but the buffers, the weights and the epoch may decide what it does, so that a
+        resumed run is the same run. Every device calls it; the first one's buffers count.
         """
         ...
 

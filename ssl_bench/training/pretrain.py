@@ -18,7 +18,7 @@ from ssl_bench.progress import say
 from ssl_bench.records.record import PretrainDetails, PretrainIdentity, PretrainRecord, SavedEncoder
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime, device_name, is_one_of_several, resolve_precision
-from ssl_bench.training.build import PLAIN, build_pretext
+from ssl_bench.training.build import PLAIN, build_pretext, exported
 from ssl_bench.training.loop import train
 from ssl_bench.training.pretext import (
     EncoderConfig,
@@ -103,7 +103,7 @@ def _make(
     runtime: Runtime,
 ) -> None:
     started = time.monotonic()
-    pretext, spec = build_pretext(method, config, store.normalization)
+    pretext, spec = build_pretext(method, config, store.normalization, len(store))
     start = weights_digest(pretext.encoder.state_dict())
     course: dict[str, Any] = {}  # how the weights came about: nothing to say of random ones
     metrics: dict[str, float] = {}
@@ -133,10 +133,11 @@ def _make(
             return
         course["fit"] = dict(pretext.fit(store, fabric.device))
     pretext.cpu()
-    digest = save_encoder(pretext.encoder, spec, folder / "encoder.safetensors")
+    digest = save_encoder(exported(pretext), spec, folder / "encoder.safetensors")
     if isinstance(config, TrainConfig) and digest == start:
         say(f"warning: training {method} left the encoder at its starting weights")
-    others = {k: v for k, v in pretext.state_dict().items() if not k.startswith("encoder.")}
+    saved = f"{pretext.exported}."
+    others = {k: v for k, v in pretext.state_dict().items() if not k.startswith(saved)}
     if others:
         _save_rest(others, folder)
     details = PretrainDetails(

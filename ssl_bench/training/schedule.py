@@ -1,8 +1,11 @@
-"""Courses of the learning rate, by name."""
+"""Courses of the learning rate, by name. A method adds its own: `SCHEDULES["poly"] = …`."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 # Of schedule `step`, as shares of all steps: 40k, 80k and 120k of 140k (Goyal et al., 1905.01235).
 DECAYS = (2 / 7, 4 / 7, 6 / 7)
@@ -12,7 +15,7 @@ SHARES = 8
 DROP = 3 / 4
 
 # What the learning rate is multiplied by after the share `done` (0 to 1) of all steps.
-SCHEDULES: Mapping[str, Callable[[float], float]] = {
+SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "step": lambda done: 0.1 ** sum(done >= decay for decay in DECAYS),
@@ -20,12 +23,22 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "drop": lambda done: 0.1 if done >= DROP else 1.0,
 }
 
-if TYPE_CHECKING:
-    Schedule: TypeAlias = str
-else:
-    Schedule = Literal[*SCHEDULES]  # for pydantic and the command line, which name the choices
+
+def _known(name: str) -> str:
+    if name not in SCHEDULES:
+        raise PydanticCustomError("schedule", "takes {names}", {"names": ", ".join(SCHEDULES)})
+    return name
 
 
-def rate_factor(schedule: Schedule, done: float) -> float:
-    """What the learning rate is multiplied by after the share `done` (0 to 1) of all steps."""
-    return SCHEDULES[schedule](done)
+Schedule = Annotated[str, AfterValidator(_known)]
+
+
+def rate_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:
+    """What the learning rate is multiplied by at `step`, from 0, of `steps`.
+
+    Over `warmup` steps it rises in equal parts to 1, which its last step has; the schedule runs
+    over the rest (Goyal et al., "Accurate, Large Minibatch SGD", arXiv 1706.02677, section 2.2).
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return SCHEDULES[schedule]((step - warmup) / (steps - warmup))

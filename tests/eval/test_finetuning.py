@@ -1,6 +1,7 @@
 """The base of the protocols that train: groups, rows, and that what is frozen stays."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def test_statistics_of_batches_stay_through_a_step_of_training(name, arch, layer
     task = harness.learner(network, train, tested.spec)
     task.optimizers()
     task.train()
-    task.train_step(train.images(torch.arange(2).numpy()), step())
+    batch = train.batch(torch.arange(2).numpy())
+    task.train_step(batch["images"], replace(step(), batch=batch))
     moved = {n for n, t in network.encoder.state_dict().items() if not t.equal(before[n])}
     assert [n for n in moved if "running" in n or "num_batches" in n] == []
     assert all_stays == (not moved)
@@ -128,7 +130,9 @@ def test_a_frozen_encoder_that_changes_is_an_error_in_classification_too(tmp_pat
     data = catalogue.dataset("scenes:train=4,test=2")
     train = harness.open(data, "train", tested.spec, workers=0)
     test = harness.open(data, "test", tested.spec, workers=0)
-    found = harness.evaluate(tested, train, test, Runtime(workers=0), {"pool5": tmp_path})
+    found = harness.evaluate(
+        tested, {"train": train, "test": test}, Runtime(workers=0), {"pool5": tmp_path}
+    )
     with pytest.raises(DataError, match="weights changed during a frozen evaluation"):
         next(found)
 
@@ -144,9 +148,11 @@ def test_the_example_of_the_docs_is_a_protocol(tmp_path):
     tested = subject("alexnet", "conv5")
     data = catalogue.dataset("scenes:train=60,test=30")
     train, test = (open_store(data, split, 64, workers=0) for split in ("train", "test"))
-    harness.check(train, test)
+    harness.check({"train": train, "test": test})
     folders: dict[str, Path] = {"conv5": tmp_path}
-    ((layer, outcome),) = harness.evaluate(tested, train, test, Runtime(workers=0), folders)
+    ((layer, outcome),) = harness.evaluate(
+        tested, {"train": train, "test": test}, Runtime(workers=0), folders
+    )
     assert layer == "conv5"
     assert outcome.selection["training_images"] == 60
     assert outcome.selection["final_loss"] > 0

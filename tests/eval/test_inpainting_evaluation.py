@@ -272,7 +272,9 @@ def measured(tested, train, test, folder: Path, **settings):
     for place in folders.values():
         place.mkdir(parents=True)
     harness = Pathak16(Pathak16Config(**settings))
-    return dict(harness.evaluate(tested, train, test, Runtime(workers=0), folders))
+    return dict(
+        harness.evaluate(tested, {"train": train, "test": test}, Runtime(workers=0), folders)
+    )
 
 
 def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, ...]]:

@@ -41,7 +41,7 @@ def clouds(count, seed, spread=3.0, size=20):
 
 
 def probed(train, test, **settings):
-    return KNN(KNNConfig(**settings)).probe("conv2", train, test)
+    return KNN(KNNConfig(**settings)).probe("conv2", {"train": train, "test": test})
 
 
 def by_hand(train, labels, tests, k, temperature):
@@ -76,7 +76,9 @@ def test_scikit_learn_finds_the_same_classes(variant, k, temperature):
     (rows, labels), (tests, truth) = clouds(400, 2), clouds(200, 3)
     harness = variant(variant.Config(k=(k,)))
     assert harness.config.temperature == temperature
-    found = harness.probe("pool5", features(rows, labels), features(tests, truth))
+    found = harness.probe(
+        "pool5", {"train": features(rows, labels), "test": features(tests, truth)}
+    )
     weights: Any = lambda distances: np.exp((1 - distances) / temperature)  # noqa: E731
     oracle = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weights)
     oracle.fit(rows, labels)
@@ -248,12 +250,12 @@ def stores():
 def test_a_k_beyond_the_searched_images_is_refused(stores):
     for config in (KNNConfig(), KNNConfig(k=(10, 49))):
         with pytest.raises(UsageError, match=r"--k \d+ .* 48 of the 60 .* ask for 48 at most"):
-            KNN(config).check(*stores)
+            KNN(config).check({"train": stores[0], "test": stores[1]})
     for variant in (VisslKNN, LightlyKNN):
         with pytest.raises(UsageError, match=r"--k 200 .*: there are 60; ask for 60 at most"):
-            variant(variant.Config()).check(*stores)
-    KNN(KNNConfig(k=(48, 10))).check(*stores)
-    KNN(KNNConfig(k=(60,))).check(*stores)
+            variant(variant.Config()).check({"train": stores[0], "test": stores[1]})
+    KNN(KNNConfig(k=(48, 10))).check({"train": stores[0], "test": stores[1]})
+    KNN(KNNConfig(k=(60,))).check({"train": stores[0], "test": stores[1]})
 
 
 def test_too_few_images_to_choose_on_are_refused_unless_there_is_nothing_to_choose():
@@ -272,11 +274,11 @@ def test_labels_that_cannot_be_used_are_refused(stores):
 
     harness = KNN(KNNConfig(k=(5,)))
     with pytest.raises(DataError, match="hold 1 class"):
-        harness.check(labelled(train, [0] * 60), test)
+        harness.check({"train": labelled(train, [0] * 60), "test": test})
     with pytest.raises(DataError, match="is in the test images but not in train"):
-        harness.check(labelled(train, [0, 1] * 30), test)
+        harness.check({"train": labelled(train, [0, 1] * 30), "test": test})
     with pytest.raises(DataError, match="several labels each"):
-        harness.check(labelled(train, [[1, 0]] * 60), test)
+        harness.check({"train": labelled(train, [[1, 0]] * 60), "test": test})
 
 
 @pytest.mark.parametrize("kind", ["zero", "constant", "one direction"])

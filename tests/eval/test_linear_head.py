@@ -40,7 +40,9 @@ def subject(store, width=0.1):
 def tuned(config, tested, train, test, folder: Path, **runtime):
     folder.mkdir(exist_ok=True)
     settings = Runtime(workers=0, **runtime)
-    found = LinearHead(config).evaluate(tested, train, test, settings, {"conv5": folder})
+    found = LinearHead(config).evaluate(
+        tested, {"train": train, "test": test}, settings, {"conv5": folder}
+    )
     return dict(found)["conv5"]
 
 
@@ -122,10 +124,10 @@ def test_what_cannot_be_learnt_is_refused_before_anything_is_computed(stores):
     train, test = stores
     harness = LinearHead(QUICK.model_copy(update={"labels": 500}))
     with pytest.raises(UsageError, match=r"--labels 500: class '.*' has only"):
-        harness.check(train, test)
+        harness.check({"train": train, "test": test})
     one = ImageStore(train.folder, train.index.model_copy(update={"labels": [0] * 60}))
     with pytest.raises(DataError, match="hold 1 class"):
-        LinearHead(QUICK).check(one, test)
+        LinearHead(QUICK).check({"train": one, "test": test})
 
 
 def test_deviations_are_named_and_the_arithmetic_is_one_of_them():

@@ -38,7 +38,7 @@ def clusters(count, seed, several=False, spread=1.0, size=12):
 
 def measure(config, train, test):
     probe = LowShot(config)
-    outcome = probe.probe("conv1", train, test)
+    outcome = probe.probe("conv1", {"train": train, "test": test})
     return outcome, score_with_intervals(probe, outcome.predictions)
 
 
@@ -176,17 +176,17 @@ def labelled(labels):
 def test_fewer_images_than_shots_are_refused_before_anything_is_computed():
     train, test = labelled([0] * 9 + [1] * 5 + [2] * 9), labelled([0, 1, 2])
     with pytest.raises(UsageError, match="--shots 96: class 'bee' has only 5 training images"):
-        LowShot(LowShotConfig()).check(train, test)
-    LowShot(LowShotConfig(shots=(1, 5))).check(train, test)
+        LowShot(LowShotConfig()).check({"train": train, "test": test})
+    LowShot(LowShotConfig(shots=(1, 5))).check({"train": train, "test": test})
     with pytest.raises(DataError, match="class 'bee' is in the test images but not in train"):
-        LowShot(LowShotConfig(shots=(1,))).check(labelled([0, 2] * 5), test)
+        LowShot(LowShotConfig(shots=(1,))).check({"train": labelled([0, 2] * 5), "test": test})
 
 
 def test_several_labels_are_for_the_svm():
     store = labelled([[1, 0, -1], [0, 1, 0], [0, 0, 1]] * 3)
-    LowShot(LowShotConfig(shots=(1, 3))).check(store, store)
+    LowShot(LowShotConfig(shots=(1, 3))).check({"train": store, "test": store})
     with pytest.raises(DataError, match="several labels each"):
-        LowShot(LowShotConfig(probe="logreg", shots=(1, 3))).check(store, store)
+        LowShot(LowShotConfig(probe="logreg", shots=(1, 3))).check({"train": store, "test": store})
 
 
 def test_the_command_prints_a_column_for_each_number_of_shots(finished, bench):

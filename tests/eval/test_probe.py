@@ -36,7 +36,10 @@ def features(tested, store, dimensions=9600):
 def probed(config, tested, train, test):
     """{layer: Outcome} of a linear probe."""
     seen, unseen = features(tested, train), features(tested, test)
-    return {k: LinearProbe(config).probe(k, seen[k], unseen[k]) for k in tested.layers}
+    return {
+        k: LinearProbe(config).probe(k, {"train": seen[k], "test": unseen[k]})
+        for k in tested.layers
+    }
 
 
 def top1(outcome):
@@ -145,4 +148,6 @@ def test_one_class_is_refused_before_anything_is_computed(stores):
     train, test = stores
     same = train.index.model_copy(update={"labels": [0] * len(train)})
     with pytest.raises(DataError, match="hold 1 class"):
-        LinearProbe(LinearProbeConfig()).check(ImageStore(train.folder, same), test)
+        LinearProbe(LinearProbeConfig()).check(
+            {"train": ImageStore(train.folder, same), "test": test}
+        )

@@ -106,8 +106,10 @@ def segmented(config, tested, train, test, folder: Path):
     for place in folders.values():
         place.mkdir(parents=True, exist_ok=True)
     harness = FCN32s(config)
-    harness.check(train, test)
-    return dict(harness.evaluate(tested, train, test, Runtime(workers=0), folders))
+    harness.check({"train": train, "test": test})
+    return dict(
+        harness.evaluate(tested, {"train": train, "test": test}, Runtime(workers=0), folders)
+    )
 
 
 # ---- the metric
@@ -278,9 +280,9 @@ def test_an_image_counts_the_same_alone_and_among_larger_ones():
     assert framed.size == (96, 90)
 
     def loss(which):
-        batch = framed.images(np.array(which))
+        batch = framed.batch(np.array(which))
         sizes = torch.from_numpy(store.sizes[which])
-        return pixel_loss(network(normalized(batch[:, :3], sizes, PLAIN)), batch[:, 3])
+        return pixel_loss(network(normalized(batch["images"], sizes, PLAIN)), batch["masks"])
 
     with torch.no_grad():
         alone = [float(loss([i])) for i in range(3)]
@@ -304,14 +306,16 @@ def test_the_loss_is_the_mean_over_images_of_the_mean_over_labelled_pixels():
 
 def test_padding_is_zero_after_normalising_and_masks_are_void_there():
     store = drawn(2, 64, sides=[(40, 64), (64, 50)])
-    framed = Framed(store, (64, 70)).images(np.array([0, 1]))
-    assert framed.shape == (2, 4, 64, 70)
-    assert bool((framed[0, 3, 40:] == VOID).all())
-    assert bool((framed[:, 3, :, 64:] == VOID).all())
-    inputs = normalized(framed[:, :3], torch.from_numpy(store.sizes), PLAIN)
+    batch = Framed(store, (64, 70)).batch(np.array([0, 1]))
+    framed, masks = batch["images"], batch["masks"]
+    assert framed.shape == (2, 3, 64, 70)
+    assert masks.shape == (2, 64, 70)
+    assert bool((masks[0, 40:] == VOID).all())
+    assert bool((masks[:, :, 64:] == VOID).all())
+    inputs = normalized(framed, torch.from_numpy(store.sizes), PLAIN)
     assert not inputs[0, :, 40:].any()
     assert not inputs[1, :, :, 50:].any()
-    assert torch.allclose(inputs[0, :, :40, :64], PLAIN.apply(framed[0, None, :3, :40, :64])[0])
+    assert torch.allclose(inputs[0, :, :40, :64], PLAIN.apply(framed[0, None, :, :40, :64])[0])
 
 
 def test_mirrors_turn_images_with_their_masks_in_place():
@@ -455,10 +459,10 @@ def test_masks_without_anything_to_learn_or_to_judge_are_refused():
     nothing = whole([(i, np.where(m == VOID, m, 0).astype(np.uint8)) for i, m in pairs])
     plain, void = whole(pairs), whole([(i, np.full_like(m, VOID)) for i, m in pairs])
     with pytest.raises(DataError, match="no class to learn"):
-        FCN32s(QUICK).check(nothing, plain)
+        FCN32s(QUICK).check({"train": nothing, "test": plain})
     with pytest.raises(DataError, match="no pixel to judge"):
-        FCN32s(QUICK).check(plain, void)
-    FCN32s(QUICK).check(plain, nothing)
+        FCN32s(QUICK).check({"train": plain, "test": void})
+    FCN32s(QUICK).check({"train": plain, "test": nothing})
 
 
 def test_encoders_that_cannot_be_applied_to_whole_images_are_refused():

@@ -35,7 +35,9 @@ def features(part, classes=CLASSES):
 
 
 def probed(train, test, **settings):
-    return SVM(SVMConfig(costs=COSTS, **settings)).probe("conv1", features(train), features(test))
+    return SVM(SVMConfig(costs=COSTS, **settings)).probe(
+        "conv1", {"train": features(train), "test": features(test)}
+    )
 
 
 def scaled(rows):
@@ -152,7 +154,9 @@ def test_classes_of_neither_split_are_left_out(given):
     wide, unseen = (np.insert(t, 1, 0, axis=1) for t in (targets, asked))
     classes = ("ant", "auk", "bee", "cat")
     probe = SVM(SVMConfig(costs=COSTS))
-    found = probe.probe("x", features((rows, wide), classes), features((others, unseen), classes))
+    found = probe.probe(
+        "x", {"train": features((rows, wide), classes), "test": features((others, unseen), classes)}
+    )
     plain = probed((rows, targets), (others, asked))
     assert found.selection["left_out"] == ["auk"]
     assert plain.selection["left_out"] == []
@@ -223,14 +227,19 @@ REFUSED = {
 def test_labels_that_cannot_be_measured_on_are_refused_at_once(tmp_path, case):
     train, test, kind, message = REFUSED[case]
     with pytest.raises(kind, match=message):
-        SVM(SVMConfig()).check(store(tmp_path, train), store(tmp_path, test))
+        SVM(SVMConfig()).check({"train": store(tmp_path, train), "test": store(tmp_path, test)})
 
 
 def test_labels_that_will_do_pass(tmp_path):
     probe = SVM(SVMConfig())
-    probe.check(store(tmp_path, targets_of(6, 3, 0)), store(tmp_path, targets_of(2, 2, 0)))
+    probe.check(
+        {
+            "train": store(tmp_path, targets_of(6, 3, 0)),
+            "test": store(tmp_path, targets_of(2, 2, 0)),
+        }
+    )
     single = np.arange(12) % 3
-    probe.check(store(tmp_path, single), store(tmp_path, single))
+    probe.check({"train": store(tmp_path, single), "test": store(tmp_path, single)})
 
 
 def test_the_probe_itself_refuses_too(given):

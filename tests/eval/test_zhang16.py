@@ -52,7 +52,11 @@ def probed(config, tested, stores, folder: Path) -> dict[str, Outcome]:
     for place in folders.values():
         place.mkdir(parents=True, exist_ok=True)
     train, test = stores
-    return dict(Zhang16(config).evaluate(tested, train, test, Runtime(workers=0), folders))
+    return dict(
+        Zhang16(config).evaluate(
+            tested, {"train": train, "test": test}, Runtime(workers=0), folders
+        )
+    )
 
 
 def top1(outcome):
@@ -343,7 +347,7 @@ def test_one_class_is_refused_before_anything_is_computed(stores):
     for labels, words in (([0] * 60, "hold 1 class"), ([[1, 0]] * 60, "several labels each")):
         store = ImageStore(train.folder, train.index.model_copy(update={"labels": labels}))
         with pytest.raises(DataError, match=words):
-            Zhang16(QUICK).check(store, test)
+            Zhang16(QUICK).check({"train": store, "test": test})
 
 
 def test_deviations_are_named():

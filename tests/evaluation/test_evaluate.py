@@ -33,7 +33,8 @@ class ClassMeans(Probe):
     def score(self, predictions):
         return {"top1": top1(predictions["label"], predictions["predicted"])}
 
-    def probe(self, layer, train, test):
+    def probe(self, layer, splits):
+        train, test = splits["train"], splits["test"]
         rows = train.rows.whole()
         means = torch.stack([rows[train.labels == c].mean(0) for c in range(len(train.classes))])
         predicted = torch.cdist(test.rows.whole(), means.nan_to_num(1e9)).argmin(1)
@@ -56,10 +57,10 @@ class Fewer(ClassMeans):
 class Fussy(ClassMeans):
     protocol = "test/fussy@1"
 
-    def probe(self, layer, train, test):
+    def probe(self, layer, splits):
         if layer == "conv3":
             raise DataError("layer conv3: nothing to fit")
-        return super().probe(layer, train, test)
+        return super().probe(layer, splits)
 
 
 def measure(requests, workspace, **more):
@@ -150,8 +151,9 @@ def test_a_probe_that_sees_the_test_labels_fails_the_control(finished):
     class Leaking(ClassMeans):
         protocol = "test/leaking@1"
 
-        def probe(self, layer, train, test):
-            return Outcome({"label": test.labels, "predicted": test.labels})
+        def probe(self, layer, splits):
+            labels = splits["test"].labels
+            return Outcome({"label": labels, "predicted": labels})
 
     records, _ = measure([(Leaking(ProbeConfig()), ["conv3"])], finished, controls=True)
     control = next(r for r in records if r.identity.control is not None)

@@ -38,7 +38,9 @@ def detected(config, tested, stores, folder: Path, **runtime):
     (layer,) = tested.layers
     settings = Runtime(**{"workers": 0, **runtime})
     train, test = stores
-    return dict(FastRCNN(config).evaluate(tested, train, test, settings, {layer: folder}))[layer]
+    return dict(
+        FastRCNN(config).evaluate(tested, {"train": train, "test": test}, settings, {layer: folder})
+    )[layer]
 
 
 def network_of(tested, store, config=QUICK):

@@ -51,8 +51,10 @@ def subject(width=0.1, arch="alexnet", layers=("pool5",)):
 def tuned(config, train, test, folder: Path, tested=None) -> Outcome:
     folder.mkdir(exist_ok=True)
     harness, tested = Krahenbuhl16(config), tested or subject()
-    harness.check(train, test)
-    found = harness.evaluate(tested, train, test, Runtime(workers=0), {"pool5": folder})
+    harness.check({"train": train, "test": test})
+    found = harness.evaluate(
+        tested, {"train": train, "test": test}, Runtime(workers=0), {"pool5": folder}
+    )
     return dict(found)["pool5"]
 
 

@@ -42,8 +42,9 @@ class Store:
     def __len__(self) -> int:
         return 16
 
-    def images(self, which: np.ndarray) -> Tensor:
-        return torch.from_numpy(which[:, None, None, None] % 256).expand(-1, 3, 2, 2).byte()
+    def batch(self, which: np.ndarray) -> dict[str, Tensor]:
+        images = torch.from_numpy(which[:, None, None, None] % 256).expand(-1, 3, 2, 2).byte()
+        return {"images": images}
 
 
 def main(out: Path, broken: bool) -> None:

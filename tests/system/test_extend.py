@@ -154,7 +154,7 @@ def test_class_means_are_scikit_learns(installed):
     oracle = NearestCentroid().fit(normalize(train), labels).predict(normalize(test))
     probe = catalogue.load("eval", "class-mean")
     found = probe(probe.Config()).probe(
-        "conv1", features(train, labels), features(test, np.zeros(40, np.int64))
+        "conv1", {"train": features(train, labels), "test": features(test, np.zeros(40, np.int64))}
     )
     assert len(set(oracle)) == 3
     np.testing.assert_array_equal(found.predictions["predicted"], oracle)

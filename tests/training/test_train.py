@@ -21,7 +21,8 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.loop import Interrupted, _wrap_children, train
+from ssl_bench.training.devices import place
+from ssl_bench.training.loop import Interrupted, train
 
 DATA = "scenes:train=24,test=4"
 TOY = {"image_size": 64, "width": 0.1, "init": "fan-in", "steps": 6, "batch_size": 8, "lr": 1e-3}
@@ -101,7 +102,7 @@ def test_a_weight_that_no_child_owns_is_refused_on_several_devices():
 
     two: Any = types.SimpleNamespace(world_size=2, device=torch.device("cpu"))
     with pytest.raises(UsageError, match=r"Bare\.temperature must be in a child module"):
-        _wrap_children(Bare(), two)
+        place(Bare(), two)
 
 
 def test_what_was_logged_after_the_checkpoint_is_not_logged_twice(store, tmp_path):

@@ -25,14 +25,16 @@ class ClassMean(Probe):
     source = 'Mensink et al., "Distance-Based Image Classification", PAMI 2013, section 3.3'
     metrics = (TOP1,)
 
-    def check(self, train: ImageStore, test: ImageStore) -> None:
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
         """UsageError for a class of the test images that has no mean."""
+        train, test = splits["train"], splits["test"]
         absent = np.setdiff1d(test.labels, train.labels)
         if len(absent):
             raise UsageError(f"no training image is of class {train.index.classes[absent[0]]}")
 
-    def probe(self, layer: str, train: Features, test: Features) -> Outcome:
+    def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """One pass over the rows, block by block: memory does not grow with the images."""
+        train, test = splits["train"], splits["test"]
         labels = torch.from_numpy(train.labels).to(train.rows.device)
         means = torch.zeros(int(labels.max()) + 1, train.rows.shape[1], device=labels.device)
         for span, block in train.rows.blocks():

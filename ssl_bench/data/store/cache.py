@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel
+from torch import Tensor
 
 from ssl_bench.data.dataset import one_label_each, targets_of
 from ssl_bench.data.normalization import Normalization
@@ -75,6 +76,14 @@ class Stored:
     def normalization(self) -> Normalization:
         """Mean and standard deviation of these very pixels, per channel, in [0, 1]."""
         return Normalization(mean=self.index.mean, std=self.index.std)
+
+    def images(self, which: slice | np.ndarray) -> Tensor:
+        """uint8 (B, 3, H, W), a copy."""
+        raise NotImplementedError
+
+    def batch(self, which: slice | np.ndarray) -> dict[str, Tensor]:
+        """What a training step is given: `images`, and by other names what goes with them."""
+        return {"images": self.images(which)}
 
     def mapped(self, name: str) -> np.ndarray:
         """The bytes of a file beside the index, read-only, through a new map."""

@@ -168,8 +168,8 @@ def test_training_loops_batches(year: Path) -> None:
     store = opened(year)
     batches = Batches(store, torch.arange(4), 0, 2, torch.arange(2))  # type: ignore[arg-type]
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(4), num_workers=1)
-    for images, indices in loader:
-        size = store.sizes[indices.numpy()].max(0)
+    for batch, indices in loader:
+        images, size = batch["images"], store.sizes[indices.numpy()].max(0)
         assert images.shape == (2, 3, *size)
         np.testing.assert_array_equal(images, store.images(indices.numpy()))
 

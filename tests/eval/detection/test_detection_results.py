@@ -95,11 +95,11 @@ def test_nothing_to_learn_or_to_find_is_refused_before_anything_is_computed(stor
             return type(found)(found.boxes[keep], found.labels[keep], hard)
 
     harness: Any = FastRCNN(QUICK)
-    harness.check(train, test)
+    harness.check({"train": train, "test": test})
     with pytest.raises(DataError, match="training images hold no object"):
-        harness.check(Without(train, difficult=False), test)
+        harness.check({"train": Without(train, difficult=False), "test": test})
     with pytest.raises(DataError, match="no object to find that is not difficult"):
-        harness.check(train, Without(test, difficult=True))
+        harness.check({"train": train, "test": Without(test, difficult=True)})
 
 
 def test_an_encoder_of_one_size_is_refused_before_anything_is_searched(

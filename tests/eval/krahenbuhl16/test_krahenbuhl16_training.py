@@ -110,7 +110,9 @@ def test_what_cannot_be_rescaled_is_named(pictures, tmp_path):
     tested = subject(width=1.0, arch="timm:resnet10t", layers=("pool5",))
     tested = Subject(tested.encoder, tested.spec, ("layer2",))
     harness = Krahenbuhl16(QUICK.model_copy(update={"rescale": True}))
-    found = harness.evaluate(tested, store, store, Runtime(workers=0), {"layer2": tmp_path})
+    found = harness.evaluate(
+        tested, {"train": store, "test": store}, Runtime(workers=0), {"layer2": tmp_path}
+    )
     with pytest.raises(UsageError, match=r"timm:resnet10t cannot be rescaled: .*BatchNorm"):
         next(iter(found))
 
@@ -145,7 +147,7 @@ def test_labels_that_cannot_be_measured_are_refused(pictures):
 
     def check(train, test, **settings):
         made = Krahenbuhl16(QUICK.model_copy(update=settings))
-        made.check(relabelled(store, train), relabelled(store, test))
+        made.check({"train": relabelled(store, train), "test": relabelled(store, test)})
 
     some, none = store.targets, np.zeros_like(store.targets)
     lone = none.copy()
@@ -160,8 +162,8 @@ def test_labels_that_cannot_be_measured_are_refused(pictures):
         check(some, some, labels=12)
     with pytest.raises(DataError, match="hold 1 class"):
         check(np.zeros(12, np.int64), np.zeros(12, np.int64))
-    harness.check(store, store)
-    harness.check(pictures(6), pictures(6))
+    harness.check({"train": store, "test": store})
+    harness.check({"train": pictures(6), "test": pictures(6)})
 
 
 def test_the_headline_follows_from_the_predictions_and_from_nothing_else():

@@ -1,0 +1,120 @@
+"""A task on its devices: each sees its share of the batch, and together they are one.
+
+Gradients are averaged by DDP. What else depends on the whole batch is shared here: tensors that a
+loss compares (`gather`), the statistics of batch normalisation, and what a task keeps of the set.
+So equal global batches give equal losses and gradients on any number of devices, up to rounding.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import is_wrapped
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ssl_bench.errors import UsageError
+
+
+def place(task: nn.Module, fabric: Fabric) -> None:
+    """Move the whole task; its children with weights to learn average their gradients."""
+    own = [name for name, weight in task.named_parameters(recurse=False) if weight.requires_grad]
+    if own and fabric.world_size > 1:  # no child: each device would learn a weight of its own
+        raise UsageError(
+            f"{type(task).__name__}.{own[0]} must be in a child module to learn on several devices"
+        )
+    task.to(fabric.device)  # buffers of its own belong to no child
+    for name, child in task.named_children():
+        child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if any(p.requires_grad for p in child.parameters()):
+            setattr(task, name, fabric.setup_module(child))
+
+
+def unwrap(task: nn.Module) -> None:
+    """The task's own children again."""
+    for name, child in task.named_children():
+        if is_wrapped(child):
+            setattr(task, name, child.module)
+
+
+def gather(fabric: Fabric, tensor: Tensor) -> Tensor:
+    """(B, …) of this device -> (D·B, …) of all D, in the order of the global batch.
+
+    Gradients flow back to the device that a row came from, summed over the losses of all; DDP then
+    takes the mean over the devices. So a loss may be that of this device's rows or of all rows, as
+    long as its mean over the devices is the loss of the whole batch.
+    """
+    if fabric.world_size == 1:
+        return tensor
+    return cast(Tensor, fabric.all_gather(tensor, sync_grads=True)).flatten(0, 1)
+
+
+def copy_buffers(task: nn.Module, fabric: Fabric) -> None:
+    """What the first process keeps in buffers, all of them keep."""
+    if fabric.world_size > 1:
+        for buffer in task.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def shared_statistics(fabric: Fabric) -> AbstractContextManager[object]:
+    """Within, batch normalisation that trains takes its statistics over the batch of all devices.
+
+    Whatever library its module comes from: the function is replaced, not the module. PyTorch's
+    SyncBatchNorm would do for its own modules, on GPUs.
+    """
+    return nullcontext() if fabric.world_size == 1 else _SharedStatistics(fabric.world_size)
+
+
+class _SharedStatistics(TorchFunctionMode):
+    def __init__(self, devices: int) -> None:
+        super().__init__()
+        self.devices = devices
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        known = kwargs or {}
+        if func is F.batch_norm and (known.get("training") or (len(args) > 5 and args[5])):
+            return self._batch_norm(*args, **known)
+        return func(*args, **known)
+
+    def _batch_norm(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = True,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """As torch.nn.functional.batch_norm on the global batch, of which all have equal shares."""
+        x = input.float()
+        over, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+        mean = self._mean(x.mean(over))
+        centred = x - mean.view(shape)
+        variance = self._mean(centred.square().mean(over))  # after the mean: no cancellation
+        if running_mean is not None and running_var is not None:
+            count = x.numel() // x.shape[1] * self.devices
+            running_mean.lerp_(mean.detach(), momentum)
+            running_var.lerp_(variance.detach() * count / (count - 1), momentum)  # unbiased
+        found = centred * torch.rsqrt(variance + eps).view(shape)
+        if weight is not None:
+            found = found * weight.view(shape)
+        if bias is not None:
+            found = found + bias.view(shape)
+        return found.to(input.dtype)
+
+    def _mean(self, each: Tensor) -> Tensor:
+        """Over the devices, with gradients."""
+        from torch.distributed.nn.functional import all_reduce
+
+        return cast(Tensor, all_reduce(each)) / self.devices
