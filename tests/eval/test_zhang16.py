@@ -201,9 +201,9 @@ def test_the_learning_rate_falls_three_times(stores, tmp_path, monkeypatch):
 
 
 def test_the_schedule_of_goyal_et_al():
-    factors = [rate_factor("step", step / 140_000) for step in (0, 39_999, 40_000, 79_999, 80_000)]
+    factors = [rate_factor("step", step, 140_000) for step in (0, 39_999, 40_000, 79_999, 80_000)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    late = [rate_factor("step", step / 140_000) for step in (119_999, 120_000, 139_999)]
+    late = [rate_factor("step", step, 140_000) for step in (119_999, 120_000, 139_999)]
     assert late == pytest.approx([0.01, 0.001, 0.001])
 
 

@@ -82,7 +82,7 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(stores):
 
 
 def test_the_rate_falls_once_at_three_quarters():
-    factors = [rate_factor("drop", step / 40_000) for step in (0, 29_999, 30_000, 39_999)]
+    factors = [rate_factor("drop", step, 40_000) for step in (0, 29_999, 30_000, 39_999)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1])
 
 

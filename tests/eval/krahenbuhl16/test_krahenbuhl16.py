@@ -149,9 +149,9 @@ def test_biases_learn_at_twice_the_rate_and_all_decays(pictures):
 
 def test_the_rate_halves_after_each_10k_of_80k():
     steps = [0, 9_999, 10_000, 19_999, 20_000, 69_999, 70_000, 79_999]
-    factors = [rate_factor("halve", s / 80_000) for s in steps]
+    factors = [rate_factor("halve", s, 80_000) for s in steps]
     assert factors == [1, 1, 0.5, 0.5, 0.25, 2**-6, 2**-7, 2**-7]
-    assert [rate_factor("halve", s / 24) for s in (2, 3, 21)] == [1, 0.5, 2**-7]
+    assert [rate_factor("halve", s, 24) for s in (2, 3, 21)] == [1, 0.5, 2**-7]
 
 
 def test_the_loop_sets_the_rates(pictures, tmp_path, monkeypatch):
