@@ -98,8 +98,8 @@ class FastRCNN(FineTunedOnWhole):
     title, task, scored, rescaled_by = "detection", "detection", 1, RESCALED_BY
 
     def usual_layers(self, encoder: Encoder) -> Sequence[str]:
-        """The last but for pooling, whose place RoI pooling takes: conv5 of AlexNet."""
-        return [name for name in encoder.layers if not name.startswith("pool")][-1:]
+        """The last map but for pooling, whose place RoI pooling takes: conv5 of AlexNet."""
+        return [name for name in encoder.maps if not name.startswith("pool")][-1:]
 
     def check(self, splits: Mapping[str, WholeStore]) -> None:
         """An object to learn and one to find."""

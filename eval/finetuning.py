@@ -7,7 +7,7 @@ and what a record says of how it went. docs/extend.md has the shortest one there
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -262,6 +262,10 @@ class FineTunedOnWhole(FineTuned):
     """On images of any size, packed whole, with the truth of a `task` beside them."""
 
     task: ClassVar[Task]
+
+    def usual_layers(self, encoder: Encoder) -> Sequence[str]:
+        """The last map: fc6 looks at places, of which `pooled` has none."""
+        return encoder.maps[-1:]
 
     def sides(self, spec: EncoderSpec) -> tuple[int | None, int]:
         """Short side that images are resized to, px, None: as it is, and the longest allowed."""

@@ -32,6 +32,7 @@ from eval.finetuning import Learner, Truth, caffe_groups
 from eval.splits import check_labels
 from ssl_bench.counter import derive, generator
 from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import pooled_side
@@ -147,6 +148,10 @@ class Zhang16(Evaluation):
     protocol = "linear/zhang16@1"
     source = "Zhang et al., arXiv 1603.08511 and 1611.09842; schedule of Goyal et al., 1905.01235"
     metrics = (TOP1,)
+
+    def usual_layers(self, encoder: Encoder) -> Sequence[str]:
+        """The last map: the published classifiers see a grid."""
+        return encoder.maps[-1:]
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`top1`."""

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness, generator
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.encoders.encoder import Encoder, probe
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.errors import UsageError
 from ssl_bench.training.augment import center_crop, random_crop_flip
@@ -98,12 +98,12 @@ class Reconstruction(Protocol):
 def reconstruction_layers(
     config: PretextConfig, encoder: Encoder
 ) -> tuple[ChannelwiseFullyConnected, nn.Conv2d, nn.Sequential]:
-    """What stands on the encoder, with its starting weights: channelwise, convolution, decoder.
+    """What stands on the encoder's last map: channelwise, convolution, decoder.
 
-    The channel-wise layer is drawn by its fan-in with every `init` but `gaussian`, `dcgan` too.
+    The channel-wise layer is drawn by its fan-in with every `init` but `gaussian`, `dcgan` too. An
+    encoder's `own` starting weights leave these layers to fan-in.
     """
-    top = encoder.layers[-1]
-    _, channels, side, _ = probe(encoder, config.image_size)[top].shape
+    channels, side, _ = encoder.shape(encoder.maps[-1], config.image_size)
     channelwise = ChannelwiseFullyConnected(channels, side)
     std = 0.01 if config.init == "gaussian" else 2**0.5 / side  # fan-in: the n² cells of a map
     draw = generator(config.seed, "channelwise")
@@ -112,7 +112,10 @@ def reconstruction_layers(
     decoder = up_convolutions(channels, side, config.width)
     initialize(convolution, config.init, config.seed, "convolution")
     initialize(decoder, config.init, config.seed, "decoder")
-    if config.init == "fan-in":  # the output has no ReLU behind it: begin near the mean colour
+    if config.init in (
+        "fan-in",
+        "own",
+    ):  # the output has no ReLU behind it: begin near the mean colour
         with torch.no_grad():
             decoder[-1].get_parameter("weight").mul_(0.1)
     return channelwise, convolution, decoder
@@ -124,7 +127,7 @@ def reconstruct(network: Reconstruction, images: Tensor, random: Randomness | No
     `random` draws the dropout of 0.5 behind the channel-wise layer; None: no dropout. The paper
     states no activation around that layer; ReLU is our choice, as everywhere else in the network.
     """
-    top = network.encoder.layers[-1]
+    top = network.encoder.maps[-1]
     maps = network.encoder(images, [top])[top]  # (B, m, n, n)
     maps = F.relu(network.channelwise(maps))
     if random is not None:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF, Normalization
 from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder, probe
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init, initialize
 from ssl_bench.errors import UsageError
 from ssl_bench.progress import say
@@ -178,8 +178,7 @@ class Inpainting(Pretext):
     ) -> None:
         super().__init__(config, encoder, normalization)
         whole = config.mask != "central"
-        top = encoder.layers[-1]
-        units = probe(encoder, SIZE)[top].shape[1]
+        units, _, _ = encoder.shape(encoder.maps[-1], SIZE)
         self.decoder = decoder_of(units, config.width, whole)
         initialize(self.decoder, config.init, config.seed, "decoder")
         if config.loss != "l2":
@@ -264,7 +263,7 @@ class Inpainting(Pretext):
     def predict(self, x: Tensor, holes: Tensor) -> Tensor:
         """(B, 3, 128, 128) in [−1, 1], of which holes are hidden -> the patch (B, 3, P, P)."""
         hidden = torch.where(holes.bool(), self.colour.to(x.dtype), x)
-        top = self.encoder.layers[-1]
+        top = self.encoder.maps[-1]
         return self.decoder(self.encoder(hidden, [top])[top])
 
     # ---- use

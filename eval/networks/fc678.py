@@ -8,7 +8,6 @@ N(0, 0.01²), with biases of 0.1 (philkr/voc-classification, src/train_cls.py).
 from collections import OrderedDict
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from ssl_bench.encoders.build import learn_up_to
@@ -34,8 +33,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder, self.layer, self.frozen = encoder.eval(), layer, False
         learn_up_to(encoder, layer, size)
-        with torch.no_grad():
-            channels, side = encoder(torch.zeros(1, 3, size, size), [layer])[layer].shape[1:3]
+        channels, side, _ = encoder.shape(layer, size)
         # 6 for pool5 at 227 px: fc6 then sees what Caffe's does. Larger maps would make fc6 huge.
         grid = pooled_side(channels, side, DIMENSIONS)
         self.fc67 = nn.Sequential(

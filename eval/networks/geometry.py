@@ -29,8 +29,8 @@ class Geometry:
         if gained <= 0 or SPAN % gained:
             raise UsageError(
                 f"layer {layer} has {cells} and {cells + gained} cells across images of {PROBE} "
-                f"and {PROBE + SPAN} px: segmentation needs a map that grows with the image, so "
-                "choose another --layer"
+                f"and {PROBE + SPAN} px: this protocol needs a map that grows with the image, "
+                "so choose another --layer"
             )
         self.stride = SPAN // gained
         self.offset = (PROBE - 1 - self.stride * (cells - 1)) / 2
@@ -50,7 +50,7 @@ class Geometry:
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"layer {self._layer} takes images of one size only, it seems "
-                f"({_first_line(error)}): segmentation needs a convolutional encoder"
+                f"({_first_line(error)}): this protocol needs a convolutional encoder"
             ) from error
         return channels, cells
 

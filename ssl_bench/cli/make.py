@@ -103,7 +103,8 @@ def evaluation_command(name: str) -> click.Command:
                   help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
                   "several times; default: the newest run of every method.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
-                  help="Layer to measure, several times, or all; default: the last.")  # fmt: skip
+                  help="Layer to measure, several times, or all; default: the last, or the last "
+                  "map where a protocol looks at places.")  # fmt: skip
     @click.option(
         "--data",
         default="scenes",

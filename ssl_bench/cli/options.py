@@ -105,7 +105,10 @@ class _Numbers(click.ParamType):
 def config_options(config: Any) -> list[click.Option]:
     """One option per field of a pydantic model, with its phrase and default."""
     options: list[click.Option] = []
+    defaults: dict[str, Any] = {}
     for name, field in config.model_fields.items():
+        # One may follow from those above it.
+        defaults[name] = field.get_default(call_default_factory=True, validated_data=defaults)
         kind: Any = field.annotation
         text = f"{field.description}."
         text, flag = text[0].upper() + text[1:], "--" + name.replace("_", "-")
@@ -119,7 +122,7 @@ def config_options(config: Any) -> list[click.Option]:
             kind = click.Choice(get_args(kind))
         elif get_origin(kind) is tuple:
             kind = _Numbers(get_args(kind)[0])
-        shown = f"{text} [default: {_default_text(field.default)}]"
+        shown = f"{text} [default: {_default_text(defaults[name])}]"
         options.append(click.Option([flag], type=kind, help=shown))
     return options
 

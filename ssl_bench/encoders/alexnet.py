@@ -30,9 +30,11 @@ class AlexNet(Encoder):
         self.conv5 = _stage(nn.Conv2d(c4, c5, 3, padding=1, groups=2))
         self.pool5 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Normalised float (B, 3, S, S), S >= 64 -> {layer: (B, C, h, w)}."""
-        return self._chain(images, layers)
+        return self._chain(images, layers, keep)
 
 
 def _stage(*modules: nn.Module) -> nn.Sequential:

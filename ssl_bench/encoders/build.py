@@ -16,7 +16,9 @@ from ssl_bench.data.normalization import HALF, IMAGENET, Normalization
 from ssl_bench.encoders.alexnet import AlexNet
 from ssl_bench.encoders.dcgan import DCGAN
 from ssl_bench.encoders.encoder import Encoder, evaluating
-from ssl_bench.encoders.libraries import TimmEncoder, TorchvisionEncoder
+from ssl_bench.encoders.from_timm import TimmEncoder
+from ssl_bench.encoders.from_torchvision import TorchvisionEncoder
+from ssl_bench.encoders.init import Init
 from ssl_bench.errors import UsageError, unknown
 
 LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
@@ -64,6 +66,11 @@ TRUNKS = {
 def training_normalization(arch: str, images: Normalization) -> Normalization:
     """What `arch` is trained with on images that have a normalisation of their own."""
     return (arch in TRUNKS and TRUNKS[arch].normalization) or images
+
+
+def default_init(arch: str) -> Init:
+    """Starting weights where none are asked for: nobody draws a ViT from N(0, 0.01²)."""
+    return "gaussian" if arch in TRUNKS else "own"
 
 
 def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:

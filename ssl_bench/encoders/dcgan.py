@@ -31,6 +31,8 @@ class DCGAN(Encoder):
             norm = [] if name == "conv1" else [nn.BatchNorm2d(after)]
             self.add_module(name, nn.Sequential(convolution, *norm, nn.LeakyReLU(0.2)))
 
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Normalised float (B, 3, S, S), S >= 128 -> {layer: (B, C, h, w)}."""
-        return self._chain(images, layers)
+        return self._chain(images, layers, keep)

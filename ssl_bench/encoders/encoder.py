@@ -11,21 +11,48 @@ from torch import Tensor, nn
 
 from ssl_bench.errors import UsageError, unknown
 
+POOLED = "pooled"
+
 
 class Encoder(nn.Module, ABC):
     """A trunk with ordered, named layers.
 
     `layers` names them from the image upwards; calling the encoder with some of these names
-    returns their maps and computes nothing after the last of them. Calling it leaves the modes of
-    its modules as `train` and `eval` have set them.
+    returns their maps and computes nothing after the last of them. The last one is `pooled` where
+    the network has one vector that the field calls its representation. Calling it leaves the modes
+    of its modules as `train` and `eval` have set them.
     """
 
     layers: tuple[str, ...]
     head: tuple[str, ...] = ()  # names of weights of a classifier that the encoder leaves out
+    takes_keep: bool = False
 
     @abstractmethod
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}."""
+    def forward(
+        self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}, `pooled` (B, C, 1, 1).
+
+        `keep`, int64 (B, K), says which patches of each image are seen, counted row by row from 0,
+        in any order; class and register tokens always are. Maps are then the tokens that were kept,
+        (B, C, K, 1), in the order of `keep`. Encoders with `takes_keep` take it, others raise
+        UsageError.
+        """
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The layers but for `pooled`: those with an extent."""
+        return tuple(layer for layer in self.layers if layer != POOLED)
+
+    def shape(self, layer: str, size: int) -> tuple[int, int, int]:
+        """Channels, height and width of what a layer gives for images of `size` px.
+
+        It costs a pass without numbers: for whoever builds a head. UsageError for a layer that this
+        encoder lacks.
+        """
+        self.check_layers([layer])
+        _, channels, height, width = probe(self, size)[layer].shape
+        return channels, height, width
 
     def check_layers(self, wanted: Iterable[str]) -> None:
         """Raise UsageError for a layer that this encoder lacks."""
@@ -33,9 +60,27 @@ class Encoder(nn.Module, ABC):
             if layer not in self.layers:
                 raise unknown("layer", layer, self.layers)
 
-    def _chain(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def check_keep(self, keep: Tensor | None, images: Tensor) -> None:
+        """Raise UsageError for tokens to keep that this encoder lacks, or in another form."""
+        if keep is None:
+            return
+        if not self.takes_keep:
+            raise UsageError(
+                f"{type(self).__name__} cannot leave out tokens: `keep` is for vision transformers "
+                "of timm whose patches do not overlap"
+            )
+        if keep.dtype != torch.int64 or keep.ndim != 2 or len(keep) != len(images):
+            raise UsageError(
+                f"`keep` is int64 (B, K) for {len(images)} images, not {keep.dtype} "
+                f"{tuple(keep.shape)}"
+            )
+
+    def _chain(
+        self, x: Tensor, layers: Sequence[str], keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """For a trunk whose layers are its children, one after the other."""
         self.check_layers(layers)
+        self.check_keep(keep, x)
         maps: dict[str, Tensor] = {}
         for name in self.layers:
             if len(maps) == len(set(layers)):

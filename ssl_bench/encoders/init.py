@@ -6,7 +6,7 @@ from torch import nn
 
 from ssl_bench.counter import generator
 
-Init = Literal["gaussian", "fan-in", "dcgan"]
+Init = Literal["gaussian", "fan-in", "dcgan", "own"]
 FIXED = {"gaussian": 0.01, "dcgan": 0.02}  # deviations that do not depend on the layer
 
 
@@ -18,6 +18,8 @@ def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
     `fan-in`: N(0, 2 / fan-in), He et al. 2015, eq. 10, which keeps the activations' scale.
     `dcgan`: N(0, 0.02²), and N(1, 0.02²) for the scales of batch normalisation, as in the released
     code of the inpainting network.
+    `own`: as `fan-in`. It is for what a pretext builds beside an encoder that keeps what its
+    constructor drew, and is not passed through here (see `build_pretext`).
     The numbers depend on `key` and on the layer's name in `module`, on nothing drawn before.
     """
     for name, layer in module.named_modules():
@@ -30,7 +32,7 @@ def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
         if isinstance(layer, nn.ConvTranspose2d):  # an output sees kernel / stride² inputs
             stride = layer.stride[0] * layer.stride[1]
             inputs = weight.shape[0] // layer.groups * weight[0, 0].numel() // stride
-        std = (2 / inputs) ** 0.5 if init == "fan-in" else FIXED[init]
+        std = FIXED.get(init, (2 / inputs) ** 0.5)
         nn.init.normal_(weight, std=std, generator=generator(*key, name))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -120,8 +120,8 @@ def rescale_with_head(
 
 
 def top_of(encoder: Encoder) -> Run:
-    """The encoder as a function from images to the map of its last layer."""
-    last = encoder.layers[-1]
+    """The encoder as a function from images to its last map."""
+    last = encoder.maps[-1]
     return lambda images: encoder(images, [last])[last]
 
 

@@ -95,7 +95,10 @@ class Harness(ABC):
         return self.metrics
 
     def usual_layers(self, encoder: Encoder) -> Sequence[str]:
-        """What is measured where no layer is asked for: the last."""
+        """What is measured where no layer is asked for: the last, `pooled` where there is one.
+
+        A harness that looks at places takes the last of `encoder.maps`.
+        """
         return encoder.layers[-1:]
 
     def points(self, subject: Subject, name: str) -> Sequence[Point]:

@@ -23,13 +23,15 @@ def build_pretext(
 ) -> tuple[Pretext, EncoderSpec]:
     """A pretext around an encoder with the starting weights of (seed, init, arch, width).
 
-    Every method gets the same ones: the random row of a table is where the others began. `images`
-    is the number of those that it is trained on.
+    Every method gets the same ones: the random row of a table is where the others began. With
+    `init` own, they are what the constructor draws from torch's generator on the CPU. `images` is
+    the number of those that it is trained on.
     """
     spec = config.spec(normalization)
-    torch.manual_seed(config.seed)  # for what a library's model draws in its constructor
+    torch.manual_seed(config.seed)
     encoder = build_encoder(spec)
-    initialize(encoder, config.init, config.seed, "encoder")
+    if config.init != "own":
+        initialize(encoder, config.init, config.seed, "encoder")
     pretext = catalogue.pretext(method)(config, encoder, normalization)
     pretext.prepare(images)
     return pretext, spec

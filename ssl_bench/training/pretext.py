@@ -18,7 +18,13 @@ from torch.optim import Optimizer
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.encoders.build import DEFAULT_ARCH, TRUNKS, EncoderSpec, training_normalization
+from ssl_bench.encoders.build import (
+    DEFAULT_ARCH,
+    TRUNKS,
+    EncoderSpec,
+    default_init,
+    training_normalization,
+)
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init
 from ssl_bench.errors import UsageError
@@ -52,8 +58,9 @@ class EncoderConfig(Config):
         description=f"factor on the channel counts of {' and '.join(TRUNKS)}",
     )
     init: Init = Field(
-        default="gaussian",
-        description="starting weights: N(0, 0.01²), scaled by fan-in, or as for dcgan N(0, 0.02²)",
+        default_factory=lambda given: default_init(given["arch"]),  # of what stands above
+        description="starting weights: N(0, 0.01²), scaled by fan-in, as for dcgan N(0, 0.02²), or "
+        "own: what the constructor draws, the default of timm's and torchvision's networks",
     )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="seed of weights, order, crops, masks and dropout"

@@ -37,7 +37,9 @@ class Trunk(Encoder):
         self.trunk = nn.Sequential(*modules)
         initialize(self, "fan-in", 0)
 
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
         return {"top": self.trunk(images)}
 
 

@@ -13,7 +13,8 @@ WORKS = ("torchvision:resnet18", "torchvision resnet")
 
 def test_a_model_that_works_is_seen_at_two_sizes():
     line = survey_models.look(*WORKS)
-    assert (line["own"], line["refused"], line["other"], line["layers"]) == (224, None, 64, 7)
+    assert (line["own"], line["refused"], line["other"], line["layers"]) == (224, None, 64, 8)
+    assert (line["pooled"], line["keep"]) == (512, False)
 
 
 def test_a_refusal_and_a_defect_are_told_apart(monkeypatch):
@@ -48,4 +49,4 @@ def test_it_goes_on_where_it_was_stopped(ready, monkeypatch, tmp_path, capsys):
     assert len(path.read_text().splitlines()) == 1
     monkeypatch.setattr(sys, "argv", ["survey", str(path), "--table"])
     survey_models.main()
-    assert "| torchvision resnet | 1 | 1 | 1 | 7 | 1 at 64 |  |" in capsys.readouterr().out
+    assert "| torchvision resnet | 1 | 1 | 1 | 8 | 1 | 0 | 1 at 64 |  |" in capsys.readouterr().out

@@ -203,12 +203,12 @@ def test_other_networks_cells_lie_where_their_layers_say(arch):
     """Within 2 px of what kernels, strides and padding give."""
     spec = EncoderSpec(arch=arch, image_size=224, normalization=PLAIN)
     encoder = build_encoder(spec)
-    geometry = Geometry(encoder, encoder.layers[-1])
+    geometry = Geometry(encoder, encoder.maps[-1])
     known = {"torchvision:resnet18": (32, 0), "timm:vgg11": (32, 15.5),
              "torchvision:alexnet": (32, 31)}[arch]  # fmt: skip
     assert geometry.stride == known[0]
     assert abs(geometry.offset - known[1]) <= 2
-    network = FCN(encoder, encoder.layers[-1], 3, kernel=2, head=4)
+    network = FCN(encoder, encoder.maps[-1], 3, kernel=2, head=4)
     assert network(torch.randn(1, 3, 45, 70)).shape == (1, 3, 45, 70)
 
 
@@ -470,7 +470,7 @@ def test_encoders_that_cannot_be_applied_to_whole_images_are_refused():
         EncoderSpec(arch="timm:vit_tiny_patch16_224", image_size=224, normalization=PLAIN)
     )
     with pytest.raises(UsageError, match="one size only"):
-        FCN(fixed, fixed.layers[-1], 3, head=4)
+        FCN(fixed, fixed.maps[-1], 3, head=4)
 
     class Pooled(nn.Module):
         layers = ("top",)

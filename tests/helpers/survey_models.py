@@ -4,8 +4,9 @@
     PYTHONPATH=tests python -m helpers.survey_models OUT.jsonl --table   # that of docs/encoders.md
 
 A model works if every layer gives a map (2, C, h, w) of two images of its own size, with as many
-channels as the library says; then the first other size is looked for at which its layers have the
-same channels. Members of a family are spread: each family is seen before any is finished.
+channels as the library says, `pooled` too; then the first other size is looked for at which its
+layers have the same channels. Members of a family are spread: each family is seen before any is
+finished.
 """
 
 import json
@@ -25,8 +26,10 @@ import torchvision.models
 from timm.layers import weight_init
 
 from ssl_bench.encoders.build import own_spec
-from ssl_bench.encoders.encoder import check_maps, probe
-from ssl_bench.encoders.libraries import TimmEncoder, TorchvisionEncoder, family_of, refusal
+from ssl_bench.encoders.encoder import POOLED, check_maps, probe
+from ssl_bench.encoders.from_timm import TimmEncoder
+from ssl_bench.encoders.from_torchvision import TorchvisionEncoder, family_of
+from ssl_bench.encoders.libraries import refusal
 from ssl_bench.errors import UsageError
 
 OTHERS = (64, 96, 112, 128, 192, 256, 448)  # px, and twice the own; 112 for patches of 14 px
@@ -75,9 +78,11 @@ def look(arch: str, family: str) -> Line:
     try:
         encoder = build(arch, own)
         first = {layer: shape[0] for layer, shape in encoder.shapes.items()}
-        line["layers"] = len(first)
+        line |= {"layers": len(first), "pooled": first.get(POOLED), "keep": encoder.takes_keep}
         if isinstance(encoder, TimmEncoder):
             said = {info["module"]: info["num_chs"] for info in encoder.model.feature_info}
+            if POOLED in first:
+                said[POOLED] = encoder.model.head_hidden_size
             assert first == said, f"channels {first}, said to be {said}"
         line["other"] = other_size(encoder, arch, own, first)
     except UsageError as error:
@@ -106,8 +111,9 @@ def table(lines: list[Line]) -> Iterator[str]:
     families, total = defaultdict(list), Counter(family for _, family in models())
     for line in lines:
         families[line["family"]].append(line)
-    yield "| family | models | run | work | layers | at another size, px | refused |"
-    yield "|---|---:|---:|---:|---:|---|---|"
+    heads = "| family | models | run | work | layers | `pooled` | `keep` | "
+    yield heads + "at another size, px | refused |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---|---|"
     for family, members in sorted(families.items()):
         good = [line for line in members if not line["refused"]]
         layers = sorted({line["layers"] for line in good})
@@ -117,12 +123,20 @@ def table(lines: list[Line]) -> Iterator[str]:
         reasons = Counter(_reason(line) for line in members if line["refused"])
         refused = "; ".join(f"{count}: {reason}" for reason, count in reasons.items())
         yield (
-            f"| {family} | {total[family]} | {len(members)} | {len(good)} | {span} | {others} "
-            f"| {refused} |"
+            f"| {family} | {total[family]} | {len(members)} | {len(good)} | {span} "
+            f"| {_count(good, 'pooled')} | {_count(good, 'keep')} | {others} | {refused} |"
         )
     good = [line for line in lines if not line["refused"]]
-    others, refused = sum(bool(line["other"]) for line in good), len(lines) - len(good)
-    yield f"| all | {total.total()} | {len(lines)} | {len(good)} | | {others} | {refused} |"
+    others, refused = _count(good, "other"), len(lines) - len(good)
+    yield (
+        f"| all | {total.total()} | {len(lines)} | {len(good)} | | {_count(good, 'pooled')} "
+        f"| {_count(good, 'keep')} | {others} | {refused} |"
+    )
+
+
+def _count(lines: list[Line], what: str) -> int:
+    """How many have it."""
+    return sum(bool(line[what]) for line in lines)
 
 
 def _reason(line: Line) -> str:

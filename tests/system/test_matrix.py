@@ -22,7 +22,7 @@ from ssl_bench.runtime import Runtime
 from ssl_bench.training.pretrain import pretrain
 
 NARROW = {"image_size": 64, "width": 0.1}
-SMALL = {"image_size": 64, "width": 1.0}
+SMALL = {"image_size": 64, "width": 1.0, "init": "own"}
 ENCODERS: dict[str, dict[str, Any]] = {
     "alexnet": NARROW,
     "dcgan": NARROW | {"image_size": 128},
@@ -82,7 +82,7 @@ def encoder(method: str, arch: str, workspace: Path) -> Reference:
 
 
 def measured(name: str, arch: str, workspace: Path) -> list[EvaluationRecord]:
-    """One evaluation of the last layer, by golden numbers' small settings."""
+    """One evaluation of its usual layer, by golden numbers' small settings."""
     harness = catalogue.evaluation(name)
     stored = golden.EVALUATIONS.get(harness.protocol.partition("@")[0])
     config = settings(harness.Config, stored[3] if stored else {}, FEW)

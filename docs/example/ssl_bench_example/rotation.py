@@ -4,6 +4,7 @@ bench pretrain rotation --data folder:photos
 """
 
 from collections.abc import Mapping
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 
 
 class Rotation(Pretext):
-    """Four quarter turns, one linear classifier on the encoder's last map."""
+    """Four quarter turns, one linear classifier on the encoder's last layer."""
 
     Config = PretextConfig  # steps, batch size, rate, encoder: this method adds none
     version = 1
@@ -26,13 +27,12 @@ class Rotation(Pretext):
         self, config: PretextConfig, encoder: Encoder, normalization: Normalization
     ) -> None:
         super().__init__(config, encoder, normalization)
-        with torch.no_grad():
-            numbers = self._top(torch.zeros(1, 3, config.image_size, config.image_size)).shape[1]
+        numbers = prod(encoder.shape(encoder.layers[-1], config.image_size))
         self.head = nn.Linear(numbers, 4)
         initialize(self.head, config.init, config.seed, "head")
 
     def _top(self, images: Tensor) -> Tensor:
-        """Normalised (B, 3, S, S) -> (B, D), the last map as a vector."""
+        """Normalised (B, 3, S, S) -> (B, D), the last layer as a vector."""
         last = self.encoder.layers[-1]
         return self.encoder(images, [last])[last].flatten(1)
 
