@@ -64,16 +64,20 @@ def resolve_precision(precision: Precision) -> Literal["32", "bf16"]:
 def _launch(devices: str, precision: str) -> "Fabric":
     import torch
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     _use_all_bits()
     on_cuda = torch.cuda.is_available()
     launched = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
     count = (torch.cuda.device_count() if on_cuda else launched) if devices == "auto" else devices
+    alone = int(count) == 1 and launched == 1
     fabric = Fabric(
         accelerator="cuda" if on_cuda else "cpu",
         devices=int(count),
         num_nodes=int(os.environ.get("SLURM_NNODES", os.environ.get("GROUP_WORLD_SIZE", "1"))),
-        strategy="auto" if int(count) == 1 and launched == 1 else "ddp",
+        # Buffers are equal on all devices (training/devices.py): copied at every forward pass, they
+        # would change under the gradients of a network that is called twice, for two views.
+        strategy="auto" if alone else DDPStrategy(broadcast_buffers=False),
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()

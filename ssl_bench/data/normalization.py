@@ -18,9 +18,11 @@ class Normalization(BaseModel):
 
     def apply(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32, zero-centred: a hole of zeros has the mean colour."""
-        return (images.float() / 255 - self._column(self.mean, images)) / self._column(
-            self.std, images
-        )
+        return self.standardize(images.float() / 255)
+
+    def standardize(self, pixels: Tensor) -> Tensor:
+        """float (B, 3, H, W) in [0, 1], such as augmented views -> float32, zero-centred."""
+        return (pixels - self._column(self.mean, pixels)) / self._column(self.std, pixels)
 
     def invert(self, images: Tensor) -> Tensor:
         """float (B, 3, H, W) -> float32 in [0, 1], clipped."""

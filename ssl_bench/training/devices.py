@@ -49,7 +49,10 @@ def gather(fabric: Fabric, tensor: Tensor) -> Tensor:
     """
     if fabric.world_size == 1:
         return tensor
-    return cast(Tensor, fabric.all_gather(tensor, sync_grads=True)).flatten(0, 1)
+    # A sum with zeros of the others: PyTorch's all_gather has no gradients.
+    rows = tensor.new_zeros(fabric.world_size, *tensor.shape)
+    rows[fabric.global_rank] = tensor
+    return cast(Tensor, _Sum.apply(rows)).flatten(0, 1)
 
 
 def copy_buffers(task: nn.Module, fabric: Fabric) -> None:
@@ -115,6 +118,18 @@ class _SharedStatistics(TorchFunctionMode):
 
     def _mean(self, each: Tensor) -> Tensor:
         """Over the devices, with gradients."""
-        from torch.distributed.nn.functional import all_reduce
+        return cast(Tensor, _Sum.apply(each)) / self.devices
 
-        return cast(Tensor, all_reduce(each)) / self.devices
+
+class _Sum(torch.autograd.Function):
+    """Of a tensor over the devices; of its gradients, as it stands in the losses of all."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return _Sum.forward(ctx, gradient)

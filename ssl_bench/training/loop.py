@@ -153,7 +153,7 @@ class _Run:
         task: Any = self.task
         if epoch is None or not isinstance(task, Between):
             return
-        with self.fabric.autocast():
+        with torch.no_grad(), self.fabric.autocast():
             task.between(store, epoch)
         copy_buffers(self.task, self.fabric)
         self.task.train()

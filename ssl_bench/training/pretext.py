@@ -195,10 +195,11 @@ class Between(Protocol):
     """A task that looks at the whole set before each epoch: to cluster it, say."""
 
     def between(self, store: Images, epoch: int) -> None:
-        """Called before the first step of each epoch, from 0; what it finds is kept in buffers.
+        """Called before the first step of each epoch, from 0, without gradients.
 
-        Nothing but the buffers, the weights and the epoch may decide what it does, so that a
-        resumed run is the same run. Every device calls it; the first one's buffers count.
+        What it finds is kept in buffers. Nothing but these, the weights and the epoch may decide
+        it, so that a resumed run is the same run. Every device calls it; the first one's buffers
+        count.
         """
         ...
 
