@@ -7,7 +7,7 @@ can be, and the same integer arithmetic gives the same bits on CPU and GPU.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -52,12 +52,18 @@ def generator(*parts: int | str) -> torch.Generator:
 class Randomness:
     """The random numbers of one batch: each image has its own, by its place in the global batch.
 
-    `positions` is int64 (B,), on the device where the numbers are wanted.
+    `positions` is int64 (B,), on the device where the numbers are wanted. `path` names the view,
+    see `view`.
     """
 
     seed: int
     step: int
     positions: Tensor
+    path: str = ""
+
+    def view(self, name: str) -> "Randomness":
+        """Other numbers for the same images: what is drawn for another view of them."""
+        return replace(self, path=f"{self.path}{name}/")
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """float32 (B, *shape) in [0, 1); a stream's name keeps its numbers from the others'."""
@@ -66,7 +72,7 @@ class Randomness:
             size *= length
         within = torch.arange(size, device=self.positions.device)
         counters = self.positions[:, None] * size + within  # (B, size)
-        bits = splitmix64(derive(self.seed, stream, self.step), counters)
+        bits = splitmix64(derive(self.seed, self.path + stream, self.step), counters)
         return (_shift(bits, 40).float() / (1 << 24)).reshape(-1, *shape)
 
     def dropout(self, x: Tensor, probability: float, stream: str = "dropout") -> Tensor:

@@ -1,7 +1,8 @@
 """Crops and flips: batched, on the device, reproducible per image.
 
 Crops of stored squares are one gather, so a batch is read once whatever is done to it; crops of
-whole images are sampled between the pixels.
+whole images are sampled between the pixels. What self-supervised methods do beyond it is in
+`views.py`.
 """
 
 import torch
