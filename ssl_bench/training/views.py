@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssl_bench.counter import Randomness
 from ssl_bench.training.colour import adjust, luma
-from ssl_bench.training.resample import filtered, gaussian, triangle
+from ssl_bench.training.resample import Taps, filtered, gaussian, triangle
 
 TRIES = 10  # windows drawn until one fits
 CACHED = 2**18  # pixels at a time on a CPU: some MB, which its cache holds between the changes
@@ -37,13 +37,16 @@ def resized_crop(
     random: Randomness,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    mirrored: float = 0.0,
 ) -> Tensor:
     """RandomResizedCrop: uint8 (B, 3, R, R) -> float32 (B, 3, size, size).
 
     The window's area is uniform in `scale`, as a share of the image's, its width by height
-    log-uniform in `ratio`; bilinear, antialiased.
+    log-uniform in `ratio`; bilinear, antialiased. With the probability `mirrored` it is flipped
+    as `flip` would, at no cost.
     """
-    return crop(images, crop_windows(images.shape[-1], random, scale, ratio), size)
+    windows = crop_windows(images.shape[-1], random, scale, ratio)
+    return crop(images, windows, size, drawn(random, "flip", mirrored))
 
 
 def crop_windows(
@@ -66,10 +69,15 @@ def crop_windows(
     return torch.cat([torch.where(fitted, start, room // 2), lengths], 1)
 
 
-def crop(images: Tensor, windows: Tensor, size: int) -> Tensor:
-    """Windows int64 (B, 4), as `crop_windows` gives them, of uint8 images -> float32 in [0, 1]."""
+def crop(images: Tensor, windows: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
+    """Windows int64 (B, 4), as `crop_windows` gives them, of uint8 images -> float32 in [0, 1].
+
+    Left and right change sides where `mirrored`, bool (B,).
+    """
     (top, left, height, width), side = windows.float().unbind(1), images.shape[-1]
     rows, columns = triangle(top, height, side, size), triangle(left, width, side, size)
+    if mirrored is not None:
+        columns = Taps(*(torch.where(mirrored[:, None, None], t.flip(1), t) for t in columns))
     return filtered(images, rows, columns._replace(weights=columns.weights / 255))
 
 
@@ -209,8 +217,8 @@ def _view(
         parts = zip(images.split(some), random.positions.split(some), strict=True)
         views = [_view(part, size, replace(random, positions=at), *settings) for part, at in parts]
         return torch.cat(views)
-    view = resized_crop(images, size, random, scale)
-    view = jitter(flip(view, random), random, colours)
+    view = resized_crop(images, size, random, scale, mirrored=0.5)
+    view = jitter(view, random, colours)
     view = blur(grey(view, random), random, probability=blurring)
     return solarise(view, random, probability=solarising)
 

@@ -25,9 +25,9 @@ from eval.perf_probes import timed
 from ssl_bench.counter import Randomness, generator
 from ssl_bench.training.views import simclr_view
 
-BATCH = 128
+BATCH = 256
 WORKERS = 2
-SIZES = ((64, 72, 1), (224, 256, 4))  # px of a view and of the stored square, fewer images by
+SIZES = ((64, 72, 1), (224, 256, 8))  # px of a view and of the stored square, a share of the images
 
 
 def lines(images: int = 2048, repetitions: int = 7) -> Iterator[str]:

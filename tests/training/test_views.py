@@ -55,6 +55,12 @@ def test_a_crop_of_the_whole_is_the_image():
     assert (views.crop(images, whole, 40) - images / 255).abs().max() < 1e-6
 
 
+def test_a_mirrored_crop_is_a_crop_and_a_flip():
+    images, random = squares(), random_of(16)
+    found = views.resized_crop(images, 24, random, mirrored=0.5)
+    assert (found - views.flip(views.resized_crop(images, 24, random), random)).abs().max() < 1e-6
+
+
 def test_windows_are_distributed_as_torchvisions():
     count, side = 4000, 72
     found = views.crop_windows(side, random_of(count), (0.08, 1.0), (3 / 4, 4 / 3))
