@@ -4,7 +4,6 @@ Images are float32 (B, 3, H, W) in [0, 1]. torchvision rounds images of 8 bit af
 nothing is rounded here.
 """
 
-import torch
 from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of factors, entries of orders
@@ -63,8 +62,8 @@ def _shift_hue(images: Tensor, turns: Tensor) -> None:
     spread = images.amax(1, keepdim=True).sub_(smallest)
     hue = (green + blue).sub_(red).sub_(smallest)
     hue.div_(spread.clamp_(min=1e-12)).add_(1)  # a grey pixel has no hue: any will do
-    hue.copysign_(green.sub_(blue)).div_(6)
+    hue.copysign_(green.sub_(blue)).div_(6)  # from here on the channels may be overwritten
     hue.add_(turns[:, None, None, None] + 1).frac_().mul_(6)  # + 1: above zero
-    for channel, centre, sign in ((red, 3, 1), (green, 2, -1), (blue, 4, -1)):
-        share = channel.copy_(hue).sub_(centre).abs_().sub_(1.5 - sign / 2).mul_(sign)
-        share.clamp_(0, 1).mul_(spread).add_(smallest)
+    for channel, centre, edge, sign in ((red, 3, 1, 1), (green, 2, 2, -1), (blue, 4, 2, -1)):
+        channel.copy_(hue).sub_(centre).abs_().sub_(edge).mul_(sign).clamp_(0, 1)
+        channel.mul_(spread).add_(smallest)

@@ -37,7 +37,8 @@ def lines(images: int = 2048, repetitions: int = 7) -> Iterator[str]:
         squares = torch.randint(256, (count, side, side, 3), generator=generator(side)).byte()
         loaders = of_batches(squares, size), of_pictures(squares.numpy(), size)
         ours, theirs = (partial(deque, loader, maxlen=0) for loader in loaders)
-        ours(), theirs()  # starts the workers
+        ours()  # starts the workers, as the next line does
+        theirs()
         pairs = [(timed(ours), timed(theirs)) for _ in range(repetitions)]
         a, b = (median(times) for times in zip(*pairs, strict=True))
         yield (
