@@ -194,9 +194,10 @@ def byol_view(
     blurring: float = 1.0,
     solarising: float = 0.0,
 ) -> Tensor:
-    """BYOL's first view (Grill et al. 2020, appendix B); its second has 0.1 and 0.2 for the last two.
+    """BYOL's first view (Grill et al. 2020, appendix B), float32 (B, 3, size, size).
 
-    Barlow Twins', VICReg's and DINO's large ones are the same.
+    The second has `blurring` 0.1 and `solarising` 0.2. Barlow Twins', VICReg's and DINO's large
+    views are the same two.
     """
     return _view(images, size, random, scale, Jitter(0.4, 0.4, 0.2, 0.1), blurring, solarising)
 
