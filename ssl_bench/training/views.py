@@ -3,7 +3,8 @@
 Images are the loop's, uint8 (B, 3, R, R), R the side of the stored square; views are float32
 (B, 3, S, S) in [0, 1], and so is what the changes of colour take and give. Each change draws from
 a stream of its own, so leaving one out moves no other; `random.view(name)` draws another view of
-the same images. Each is torchvision's transform of that name, without its rounding to 8 bit.
+the same images. Each is the transform of torchvision that it names, without its rounding to 8 bit.
+Recipes are at the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ssl_bench.counter import Randomness
 from ssl_bench.training.colour import adjust, luma
-from ssl_bench.training.resample import filtered, gaussian, triangle
+from ssl_bench.training.resample import Taps, filtered, gaussian, triangle
 
 TRIES = 10  # windows drawn until one fits
 CACHED = 2**18  # pixels at a time on a CPU: some MB, which its cache holds between the changes
@@ -37,13 +38,16 @@ def resized_crop(
     random: Randomness,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    mirrored: float = 0.0,
 ) -> Tensor:
     """RandomResizedCrop: uint8 (B, 3, R, R) -> float32 (B, 3, size, size).
 
     The window's area is uniform in `scale`, as a share of the image's, its width by height
-    log-uniform in `ratio`; bilinear, antialiased.
+    log-uniform in `ratio`; bilinear, antialiased. With the probability `mirrored` it is flipped
+    as `flip` would, at no cost.
     """
-    return crop(images, crop_windows(images.shape[-1], random, scale, ratio), size)
+    windows = crop_windows(images.shape[-1], random, scale, ratio)
+    return crop(images, windows, size, drawn(random, "flip", mirrored))
 
 
 def crop_windows(
@@ -55,21 +59,24 @@ def crop_windows(
     shape = (log(ratio[0]) + u[..., 1] * log(ratio[1] / ratio[0])).exp()
     tried = torch.stack([(area / shape).sqrt(), (area * shape).sqrt()], 2).round()
     fits = ((tried > 0) & (tried <= side)).all(2)  # (B, TRIES)
-    first = fits.int().argmax(1)[:, None, None].expand(-1, 1, 2)
-    whole = [min(side, round(side / ratio[0])), min(side, round(side * ratio[1]))]
-    lengths = tried.gather(1, first)[:, 0].long()  # (B, 2): height, width
-    centred = torch.tensor(whole, device=u.device).expand_as(lengths)
-    fitted = fits.any(1)[:, None]
-    lengths = torch.where(fitted, lengths, centred)
-    room = side - lengths
+    first, fitted = fits.int().argmax(1, keepdim=True), fits.any(1, keepdim=True)
+    # Scalars, not tensors of them: a copy to a GPU would wait for it.
+    whole = min(side, round(side / ratio[0])), min(side, round(side * ratio[1]))
+    found = [tried[..., k].gather(1, first).where(fitted, whole[k]) for k in (0, 1)]
+    room = side - torch.cat(found, 1).long()  # (B, 2)
     start = (random.uniform("resized-crop place", 2) * (room + 1)).long()
-    return torch.cat([torch.where(fitted, start, room // 2), lengths], 1)
+    return torch.cat([start.where(fitted, room // 2), side - room], 1)
 
 
-def crop(images: Tensor, windows: Tensor, size: int) -> Tensor:
-    """Windows int64 (B, 4), as `crop_windows` gives them, of uint8 images -> float32 in [0, 1]."""
+def crop(images: Tensor, windows: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
+    """Windows int64 (B, 4), as `crop_windows` gives them, of uint8 images -> float32 in [0, 1].
+
+    Left and right change sides where `mirrored`, bool (B,).
+    """
     (top, left, height, width), side = windows.float().unbind(1), images.shape[-1]
     rows, columns = triangle(top, height, side, size), triangle(left, width, side, size)
+    if mirrored is not None:
+        columns = Taps(*(torch.where(mirrored[:, None, None], t.flip(1), t) for t in columns))
     return filtered(images, rows, columns._replace(weights=columns.weights / 255))
 
 
@@ -92,8 +99,8 @@ def jitter_factors(random: Randomness, strengths: Jitter) -> tuple[Tensor, Tenso
     A factor is uniform in [max(0, 1 − strength), 1 + strength], the hue's shift in [−hue, hue].
     """
     ranges = [(max(0, 1 - s), 1 + s) for s in strengths[:3]] + [(-strengths.hue, strengths.hue)]
-    low, high = torch.tensor(ranges, device=random.positions.device).unbind(1)
-    factors = low + random.uniform("jitter factors", 4) * (high - low)
+    columns = zip(ranges, random.uniform("jitter factors", 4).unbind(1), strict=True)
+    factors = torch.stack([low + u * (high - low) for (low, high), u in columns], 1)
     return factors, random.uniform("jitter order", 4).argsort(1)
 
 
@@ -172,8 +179,8 @@ def simclr_view(
 ) -> Tensor:
     """A view of SimCLR's (Chen et al. 2020, appendix A), SwAV's too: float32 (B, 3, size, size).
 
-    Crop, flip, jitter, grey, blur, solarise. `strength` is the paper's s, 0.5 for MoCo v2 and
-    SimSiam; `blurring` and `solarising` are probabilities.
+    Crop, flip, jitter, grey, blur, solarise. `strength` is the paper's s; with 0.5 and a scale
+    from 0.2 it is MoCo v2's and SimSiam's. `blurring` and `solarising` are probabilities.
     """
     colours = Jitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
     return _view(images, size, random, scale, colours, blurring, solarising)
@@ -187,9 +194,10 @@ def byol_view(
     blurring: float = 1.0,
     solarising: float = 0.0,
 ) -> Tensor:
-    """The first view of BYOL (Grill et al. 2020, appendix B); the second: blur 0.1, solarise 0.2.
+    """BYOL's first view (Grill et al. 2020, appendix B), float32 (B, 3, size, size).
 
-    Barlow Twins, VICReg and DINO have the same two.
+    The second has `blurring` 0.1 and `solarising` 0.2. Barlow Twins', VICReg's and DINO's large
+    views are the same two.
     """
     return _view(images, size, random, scale, Jitter(0.4, 0.4, 0.2, 0.1), blurring, solarising)
 
@@ -209,8 +217,8 @@ def _view(
         parts = zip(images.split(some), random.positions.split(some), strict=True)
         views = [_view(part, size, replace(random, positions=at), *settings) for part, at in parts]
         return torch.cat(views)
-    view = resized_crop(images, size, random, scale)
-    view = jitter(flip(view, random), random, colours)
+    view = resized_crop(images, size, random, scale, mirrored=0.5)
+    view = jitter(view, random, colours)
     view = blur(grey(view, random), random, probability=blurring)
     return solarise(view, random, probability=solarising)
 

@@ -1,5 +1,7 @@
 """Counter-based randomness: known outputs, independence of batches, devices and history."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,23 @@ def test_seed_step_and_stream_each_give_other_numbers(other):
     first = Randomness(3, 7, torch.arange(8)).uniform("crop", 64)
     second = Randomness(seed, step, torch.arange(8)).uniform(stream, 64)
     assert (first == second).float().mean() < 0.01
+
+
+def test_views_have_numbers_of_their_own_in_any_share_of_the_batch():
+    random = Randomness(3, 7, torch.arange(8))
+    views = [random, random.view("one"), random.view("two"), random.view("one").view("two")]
+    drawn = [view.uniform("crop", 64) for view in views]
+    for first, second in combinations(drawn, 2):
+        assert (first == second).float().mean() < 0.01
+    assert torch.equal(drawn[1], Randomness(3, 7, torch.arange(8)).view("one").uniform("crop", 64))
+    part = Randomness(3, 7, torch.arange(4, 8)).view("one").uniform("crop", 64)
+    assert torch.equal(drawn[1][4:], part)
+
+
+def test_numbers_without_a_view_are_those_of_before_there_were_views():
+    found = Randomness(3, 7, torch.arange(2)).uniform("crop", 2)
+    bits = splitmix64(derive(3, "crop", 7), torch.arange(4)).tolist()
+    assert found.flatten().tolist() == [(b % 2**64 >> 40) / 2**24 for b in bits]
 
 
 def test_numbers_are_uniform_and_uncorrelated_between_neighbours():

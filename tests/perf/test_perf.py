@@ -31,6 +31,13 @@ def test_the_solver_is_compared_with_scikit_learns():
     assert float(gap[1]) < 1e-4
 
 
+def test_views_are_compared_with_torchvisions():
+    command = [sys.executable, ROOT / "tests/perf/augmentation.py", "16", "1"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for size, count in ((64, 16), (224, 2)):
+        assert re.search(rf"{size} px from .*, {count} images: ours .* × faster", made)
+
+
 def test_the_peak_is_that_of_a_process_of_its_own():
     assert perf_probes._peak() > 50
 
