@@ -126,7 +126,7 @@ def test_a_timm_model_that_pools_nothing_has_none(monkeypatch):
 
 # ---- how it is computed
 @pytest.mark.parametrize("arch", ["timm:convnext_atto", "timm:vit_tiny_patch16_224",
-                                  "torchvision:resnet18"])  # fmt: skip
+                                  "torchvision:resnet18", "torchvision:densenet121"])  # fmt: skip
 def test_maps_and_pooled_come_from_one_pass_and_are_as_alone(arch):
     encoder = built(arch)
     ran: list[str] = []
