@@ -60,7 +60,7 @@ TIMM = [
 def test_of_a_timm_model_it_is_what_the_model_gives_without_a_classifier(name):
     encoder = built(f"timm:{name}")
     torch.manual_seed(0)
-    sized = {"img_size": 64} if encoder.fixed else {}
+    sized: dict[str, Any] = {"img_size": 64} if encoder.fixed else {}
     plain = timm.create_model(name, num_classes=0, **sized).eval()
     with torch.no_grad():
         assert torch.allclose(pooled(encoder), plain(images()), atol=1e-6)
