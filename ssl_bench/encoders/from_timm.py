@@ -115,9 +115,8 @@ def _make_room(model: Any) -> bool:
     from timm.models.vision_transformer import VisionTransformer
 
     patches = getattr(model, "patch_embed", None)
-    if not isinstance(model, VisionTransformer | Eva) or type(patches) is not PatchEmbed:
-        return False
-    if patches.proj.kernel_size != patches.proj.stride:
+    plain = isinstance(model, VisionTransformer | Eva) and type(patches) is PatchEmbed
+    if not plain or patches.proj.kernel_size != patches.proj.stride:
         return False
     model.patch_drop = KeepTokens(model.num_prefix_tokens, isinstance(model, Eva))
     return True

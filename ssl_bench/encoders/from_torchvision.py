@@ -8,6 +8,7 @@ built: two images without numbers are sent through it, and `shapes` keeps what c
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,13 @@ class TorchvisionEncoder(Encoder):
         module = self.model.get_submodule(layer)
         if isinstance(module, nn.ModuleList):  # that is no module which is called
             module = module[-1]
-        return module.register_forward_hook(lambda *given: note(layer, self._layout(given[2])))
+
+        def hook(_module: nn.Module, _inputs: Any, given: Tensor) -> Tensor | None:
+            note(layer, self._layout(given))
+            # What runs on gets a copy: DenseNet's next step is a ReLU in place.
+            return given.clone() if layer == self.maps[-1] else None
+
+        return module.register_forward_hook(hook)
 
     def train(self, mode: bool = True) -> "TorchvisionEncoder":
         """As usual, but for the auxiliary classifiers of Inception: a trunk has none."""

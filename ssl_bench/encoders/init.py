@@ -32,7 +32,7 @@ def initialize(module: nn.Module, init: Init, *key: int | str) -> None:
         if isinstance(layer, nn.ConvTranspose2d):  # an output sees kernel / stride² inputs
             stride = layer.stride[0] * layer.stride[1]
             inputs = weight.shape[0] // layer.groups * weight[0, 0].numel() // stride
-        std = FIXED.get(init, (2 / inputs) ** 0.5)
+        std = FIXED[init] if init in FIXED else (2 / inputs) ** 0.5
         nn.init.normal_(weight, std=std, generator=generator(*key, name))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -98,7 +98,7 @@ class _SuiteRun:
         """The same network with random weights, at the same image size."""
         spec = reference.spec
         settings = {
-            # Whatever the network: N(0, 0.01²) is no floor, and committed floors are these.
+            # Of ours, N(0, 0.01²) would be no floor; committed floors of others are these, too.
             "arch": spec.arch, "image_size": spec.image_size, "init": "fan-in",
             "seed": self.suite.seeds[0],
         }  # fmt: skip

@@ -60,7 +60,7 @@ TIMM = [
 def test_of_a_timm_model_it_is_what_the_model_gives_without_a_classifier(name):
     encoder = built(f"timm:{name}")
     torch.manual_seed(0)
-    sized = {"img_size": 64} if encoder.fixed else {}
+    sized: dict[str, Any] = {"img_size": 64} if encoder.fixed else {}
     plain = timm.create_model(name, num_classes=0, **sized).eval()
     with torch.no_grad():
         assert torch.allclose(pooled(encoder), plain(images()), atol=1e-6)
@@ -126,7 +126,7 @@ def test_a_timm_model_that_pools_nothing_has_none(monkeypatch):
 
 # ---- how it is computed
 @pytest.mark.parametrize("arch", ["timm:convnext_atto", "timm:vit_tiny_patch16_224",
-                                  "torchvision:resnet18"])  # fmt: skip
+                                  "torchvision:resnet18", "torchvision:densenet121"])  # fmt: skip
 def test_maps_and_pooled_come_from_one_pass_and_are_as_alone(arch):
     encoder = built(arch)
     ran: list[str] = []

@@ -110,6 +110,15 @@ def test_every_pretext_trains_every_encoder_or_refuses_it(arch, method, workspac
     expect(PRETEXTS, method, arch, pretrained, workspace)
 
 
+@pytest.mark.parametrize("arch", [arch for arch in ENCODERS if ":" in arch])
+def test_the_random_row_is_where_the_others_began(arch, workspace):
+    floor = pretrained("random", arch, workspace).details.encoder
+    assert floor.start == floor.digest == encoder("random", arch, workspace).digest
+    for method in ("autoencoder", "context-encoder"):
+        made = pretrained(method, arch, workspace).details.encoder
+        assert made.start == floor.digest != made.digest
+
+
 @pytest.mark.parametrize("name", catalogue.names("eval"))
 @pytest.mark.parametrize("arch", ENCODERS)
 def test_every_evaluation_measures_every_encoder_or_refuses_it(arch, name, workspace):

@@ -47,7 +47,7 @@ def library_model(arch: str, seed: int) -> Any:
     torch.manual_seed(seed)
     if library == "torchvision":
         return torchvision.models.get_model(name)
-    sized = {"img_size": 64} if name.startswith("vit") else {}
+    sized: dict[str, Any] = {"img_size": 64} if name.startswith("vit") else {}
     return timm.create_model(name, num_classes=0, **sized)
 
 
@@ -75,7 +75,7 @@ def test_own_weights_of_ours_are_those_of_torchs_layers():
 
 
 def test_what_stands_beside_an_encoder_with_own_weights_is_drawn_by_fan_in():
-    def decoder(init: str) -> str:
+    def decoder(init: Any) -> str:
         config = catalogue.pretext("context-encoder").Config(
             arch="timm:resnet18", image_size=64, init=init
         )
