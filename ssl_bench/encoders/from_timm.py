@@ -39,15 +39,23 @@ class TimmEncoder(Encoder):
         self.takes_keep = _make_room(self.model)
         self.layers = (*self._place, POOLED)
         with refusal(f"timm:{name}", image_size, own):
-            maps = probe(self, image_size)
-            if maps and maps[POOLED].ndim != 4:  # a map or a sequence that nothing pools
-                del maps[POOLED]
-                self.layers = tuple(self._place)
+            maps = self._probe(image_size)
             check_maps(maps, (2, 3, image_size, image_size), f"timm:{name}")
         self.shapes = {layer: tuple(given.shape[1:]) for layer, given in maps.items()}
         heads = self.model.default_cfg.get("classifier") or ()
         heads = (heads,) if isinstance(heads, str) else heads
         self.head = tuple(f"model.{name}." for name in heads)
+
+    def _probe(self, size: int) -> dict[str, Tensor]:
+        """What all layers give; `pooled` is none of them where timm's head does not run or pool."""
+        try:
+            maps = probe(self, size)
+            if not maps or maps[POOLED].ndim == 4:
+                return maps
+        except Exception:  # of the trunk: it is raised again
+            pass
+        self.layers = tuple(self._place)
+        return probe(self, size)
 
     def forward(
         self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
@@ -114,9 +122,10 @@ def _make_room(model: Any) -> bool:
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
-    patches = getattr(model, "patch_embed", None)
-    plain = isinstance(model, VisionTransformer | Eva) and type(patches) is PatchEmbed
-    if not plain or patches.proj.kernel_size != patches.proj.stride:
+    kind, patches = type(model), getattr(model, "patch_embed", None)
+    if not issubclass(kind, VisionTransformer | Eva) or type(patches) is not PatchEmbed:
         return False
-    model.patch_drop = KeepTokens(model.num_prefix_tokens, isinstance(model, Eva))
+    if patches.proj.kernel_size != patches.proj.stride:
+        return False
+    model.patch_drop = KeepTokens(model.num_prefix_tokens, issubclass(kind, Eva))
     return True

@@ -116,6 +116,13 @@ def test_networks_without_one_vector_have_none(arch):
     assert "pooled" not in encoder.layers
 
 
+@pytest.mark.parametrize("name", ["mobilenetv5_300m_enc", "qwen3_vit_88m_enc"])
+def test_timms_encoders_whose_head_does_not_run_have_none(name):
+    with torch.device("meta"):
+        encoder = build_encoder(spec(f"timm:{name}", 256))
+    assert encoder.maps == encoder.layers
+
+
 def test_a_timm_model_that_pools_nothing_has_none(monkeypatch):
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **k, global_pool=""))
