@@ -83,7 +83,7 @@ def test_a_cell_is_the_mean_with_the_t_interval_over_seeds():
 def test_one_seed_has_the_interval_over_test_images_and_says_so():
     table = Table.of([record("random", 0, 20.0)])
     assert "20.0 ± 2.0*" in markdown(table)
-    assert "*One seed: over the test images, Wilson's." in markdown(table)
+    assert "*Of these weights, one seed: over the test images, Wilson's." in markdown(table)
 
 
 def test_differences_are_paired_by_seed():
@@ -145,7 +145,7 @@ def test_random_weights_are_a_baseline_of_their_own_network_only():
             trained_on("inpainting", "a", 0, 30.0, arch="dcgan"),
         ]
     )
-    assert list(table._pairs()) == [
+    assert table.pairs == [
         ("context-encoder", "random arch=alexnet"),
         ("inpainting", "random arch=dcgan"),
     ]
@@ -154,7 +154,7 @@ def test_random_weights_are_a_baseline_of_their_own_network_only():
 def test_no_baseline_where_several_fit():
     rows = [trained_on("autoencoder", "a", 0, 10.0, steps=steps) for steps in (1, 2)]
     table = Table.of([*rows, trained_on("context-encoder", "a", 0, 30.0, steps=2)])
-    assert not list(table._pairs())
+    assert not table.pairs
 
 
 def test_runs_of_one_method_are_told_apart_by_what_differs():
