@@ -1,4 +1,4 @@
-"""`bench compare`: the numbers that two methods share, as the table of the same records has them."""
+"""`bench compare`: all numbers that two methods share, as the table of the records has them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from ssl_bench.tables.table import Table
 
 @dataclass(frozen=True)
 class Compared:
-    """A number that both methods have: its column, their means, and a − b."""
+    """A number that both methods have: its column and metric, their means, and a − b."""
 
     column: str
+    metric: str
     a: float
     b: float
     digits: int
@@ -44,7 +45,8 @@ def compare(table: Table, a: str, b: str, protocol: str | None) -> list[Compared
         if paired:
             numbers = mine.numbers[column], theirs.numbers[column]
             means = [float(np.mean([one.value for one in many])) for many in numbers]
-            found.append(Compared(column, *means, numbers[0][0].digits, paired))
+            one = numbers[0][0]
+            found.append(Compared(column, one.metric, *means, one.digits, paired))
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
     return found
@@ -95,7 +97,7 @@ def _is_of(one: Measured, run: str) -> bool:
 
 
 def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:
-    """A line for each number: a, b, a − b, p and Holm's p, the test, its unit, what it is over."""
+    """A line for each number: a, b, a − b, p and Holm's p, metric, test, its unit, what over."""
     width = max(len(one.column) for one in compared)
     heads = f"{'A':>7}  {'B':>7}  {'A − B':>16}  {'p':>8}  {'p, Holm':>8}  test"
     lines = [f"A: {a}", f"B: {b}", f"{'':{width}}  {heads}"]
@@ -104,7 +106,7 @@ def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:
         gap = f"{paired.mean:+.{digits}f} ± {paired.half:.{digits}f}"
         means = f"{one.a:7.{digits}f}  {one.b:7.{digits}f}"
         adjusted = "–" if paired.adjusted is None else f"{paired.adjusted:.2g}"
-        tested = f"{paired.p:8.2g}  {adjusted:>8}  {paired.basis}"
+        tested = f"{paired.p:8.2g}  {adjusted:>8}  {one.metric}, {paired.basis}"
         lines.append(f"{one.column:{width}}  {means}  {gap:>16}  {tested}")
     if any(one.difference.adjusted is None for one in compared):
         lines.append("–: exploratory, not in the declared family; its p is not adjusted")

@@ -8,6 +8,7 @@ import numpy as np
 from ssl_bench.errors import plain
 from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.tables.family import Family
 from ssl_bench.tables.names import data_names
 from ssl_bench.tables.published import Published
 from ssl_bench.tables.table import Table
@@ -71,9 +72,11 @@ def _of_differences(table: Table) -> Iterator[str]:
     tested = [cell for cell in found if cell.adjusted is not None]
     text = "Differences are paired by seed and test image (*of these weights: by image)."
     if tested:
+        tests = ", ".join(dict.fromkeys(cell.test for cell in tested))
+        family = "declared" if table.family != Family() else "with baselines at first columns"
         text += (
             " **Bold**: not zero at the 5 % level, by Holm's correction for the "
-            f"{len(tested)} declared ({', '.join(dict.fromkeys(cell.test for cell in tested))})."
+            f"{len(tested)} {family} ({tests})."
         )
     if len(tested) < len(found):
         text += " (In brackets): exploratory, not adjusted and not tested."

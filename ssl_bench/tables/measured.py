@@ -107,8 +107,8 @@ class Measured:
     @cached_property
     def resampled(self) -> np.ndarray | None:
         """float64 (1 + B,); see Harness.resampled."""
-        harness = harness_of(self.record)
-        if harness is None or not (rows := self.predictions):
+        rows = self.predictions
+        if not rows or (harness := harness_of(self.record)) is None:
             return None
         return harness.resampled(rows).get(self.metric)
 
