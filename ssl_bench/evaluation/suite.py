@@ -168,13 +168,18 @@ class Suite(BaseModel):
         return [
             (entry, _layers(row, entry))
             for entry in self.evaluate
-            if entry.evaluation in (row.evaluations or (entry.evaluation,))
-            and seed in (entry.seeds or self.seeds)
+            if _is_measured(row, entry) and seed in (entry.seeds or self.seeds)
         ]
 
     def layers(self, entry: EvaluateEntry) -> set[str]:
-        """At which layers any row is measured by an evaluation; none: at the evaluation's own."""
-        return {layer for row in (*self.methods, *self.external) for layer in _layers(row, entry)}
+        """At which layers rows are measured by an entry; none: some at the evaluation's own."""
+        rows = [r for r in (*self.methods, *self.external) if _is_measured(r, entry)]
+        asked = [_layers(row, entry) for row in rows]
+        return {layer for layers in asked for layer in layers} if all(asked) else set()
+
+
+def _is_measured(row: PretrainEntry | ExternalEntry, entry: EvaluateEntry) -> bool:
+    return entry.evaluation in (row.evaluations or (entry.evaluation,))
 
 
 def _layers(row: PretrainEntry | ExternalEntry, entry: EvaluateEntry) -> tuple[str, ...]:

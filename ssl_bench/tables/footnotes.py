@@ -73,13 +73,16 @@ def _of_differences(table: Table) -> Iterator[str]:
     text = "Differences are paired by seed and test image (*of these weights: by image)."
     if tested:
         tests = ", ".join(dict.fromkeys(cell.test for cell in tested))
-        family = "declared" if table.family != Family() else "with baselines at first columns"
+        default = "comparisons with baselines, at the first column of each evaluation"
+        family = "declared" if table.family != Family() else default
         text += (
             " **Bold**: not zero at the 5 % level, by Holm's correction for the "
             f"{len(tested)} {family} ({tests})."
         )
     if len(tested) < len(found):
         text += " (In brackets): exploratory, not adjusted and not tested."
+    if not tested and table.family != Family():
+        text += " Of what was declared nothing was measured."
     yield text
     for contrast in table.family.contrasts:
         a, b = table.called(contrast.a), table.called(contrast.b)

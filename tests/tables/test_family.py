@@ -192,3 +192,14 @@ def test_a_damaged_family_is_named(tmp_path, bench, text):
 def test_the_committed_family_is_the_suites(bench):
     for name in ("quickstart", "voc-mini"):
         assert family_beside(RESULTS / name) == family_of(read_suite(name))
+
+
+def test_layers_of_rows_that_an_evaluation_leaves_out_are_not_its_own():
+    """EfficientNet's blocks stand in other columns of voc-mini than the fine-tuned ones."""
+    finetune, *_ = family_of(read_suite("voc-mini")).headlines
+    assert (finetune.protocol, finetune.layers) == ("finetune/krahenbuhl16", [])
+
+
+def test_a_family_of_which_nothing_was_measured_is_said(tmp_path):
+    text = markdown(table(tmp_path, Family(headlines=[Columns(protocol="svm/goyal19-voc07")])))
+    assert "Of what was declared nothing was measured." in text
