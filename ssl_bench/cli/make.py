@@ -22,6 +22,7 @@ from ssl_bench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from ssl_bench.evaluation.suite import Suite
     from ssl_bench.records.record import EvaluationRecord, PretrainRecord
 
 
@@ -167,10 +168,13 @@ def evaluation_command(name: str) -> click.Command:
 @computing_options
 def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
+    from ssl_bench.evaluation.suite import read_suite
+    from ssl_bench.tables.family import family_of
     from ssl_bench.tables.forms import markdown, write_table
     from ssl_bench.tables.table import Table
 
-    made = Table.of(_suite_records(suite, workspace, **options), workspace)
+    asked = read_suite(suite)
+    made = Table.of(_suite_records(asked, workspace, **options), workspace, family_of(asked))
     click.echo(markdown(made))
     if out:
         for path in write_table(made, out):
@@ -186,21 +190,24 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
 @computing_options
 def export(suite: str, out: Path, workspace: Path, **options: Any) -> None:
     """Write a suite's committed form, without weights; what is missing of it is made."""
+    from ssl_bench.evaluation.suite import read_suite
+    from ssl_bench.tables.family import family_of
     from ssl_bench.trust.sharing import export as job
 
-    for path in job(_suite_records(suite, workspace, **options), workspace, out):
+    asked = read_suite(suite)
+    records = _suite_records(asked, workspace, **options)
+    for path in job(records, workspace, out, family_of(asked)):
         click.echo(f"wrote {path}", err=True)
 
 
 def _suite_records(
-    suite: str, workspace: Path, finished: bool, **options: Any
+    suite: "Suite", workspace: Path, finished: bool, **options: Any
 ) -> "list[EvaluationRecord]":
     """The evaluations of a suite; the missing ones are made, unless `finished`."""
-    from ssl_bench.evaluation.suite import read_suite
     from ssl_bench.evaluation.suite_run import suite_records
 
     return suite_records(
-        read_suite(suite), workspace, runtime_of(**options),
+        suite, workspace, runtime_of(**options),
         skip_bad_images=options["skip_bad_images"], finished=finished,
     )  # fmt: skip
 

@@ -23,6 +23,9 @@ workspace_option = click.option(
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for table.md, table.csv and table.tex."
 )
+family_option = click.option(
+    "--suite", help="Suite that says which differences are tested. [default: family.json's]"
+)
 feature_memory_option = click.option(
     "--feature-memory",
     type=click.IntRange(0),

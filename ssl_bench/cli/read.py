@@ -1,13 +1,22 @@
 """Commands that read records: tables, comparisons, reports, verification."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssl_bench.cli.groups import SuggestingGroup
-from ssl_bench.cli.options import computing_options, out_option, runtime_of, workspace_option
+from ssl_bench.cli.options import (
+    computing_options,
+    family_option,
+    out_option,
+    runtime_of,
+    workspace_option,
+)
 from ssl_bench.errors import UsageError, plain
+
+if TYPE_CHECKING:
+    from ssl_bench.tables.table import Table
 
 SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex"}  # of the files of a table, by format
 
@@ -25,6 +34,7 @@ def runs(workspace: Path) -> None:
 
 @click.command()
 @workspace_option
+@family_option
 @click.option(
     "--format",
     "form",
@@ -34,20 +44,28 @@ def runs(workspace: Path) -> None:
     help="What the table is written as.",
 )
 @out_option
-def table(workspace: Path, form: str, out: Path | None) -> None:
+def table(workspace: Path, suite: str | None, form: str, out: Path | None) -> None:
     """Print the table of all evaluations in a workspace."""
-    from ssl_bench.records.workspace import read_records
     from ssl_bench.tables.forms import FORMS, write_table
+
+    made = _table_of(workspace, suite)
+    click.echo(FORMS[SUFFIXES[form]](made))
+    if out:
+        for path in write_table(made, out):
+            click.echo(f"wrote {path}", err=True)
+
+
+def _table_of(workspace: Path, suite: str | None) -> "Table":
+    """All evaluations of a workspace; what is tested is as a suite, or else family.json, says."""
+    from ssl_bench.evaluation.suite import read_suite
+    from ssl_bench.records.workspace import read_records
+    from ssl_bench.tables.family import family_of
     from ssl_bench.tables.table import Table
 
     records = read_records(workspace, "evaluation")
     if not records:
         raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
-    made = Table.of(records, workspace)
-    click.echo(FORMS[SUFFIXES[form]](made))
-    if out:
-        for path in write_table(made, out):
-            click.echo(f"wrote {path}", err=True)
+    return Table.of(records, workspace, family_of(read_suite(suite)) if suite else None)
 
 
 @click.command()
@@ -55,15 +73,12 @@ def table(workspace: Path, form: str, out: Path | None) -> None:
               help="The page.")  # fmt: skip
 @click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")
 @workspace_option
-def report(out: Path, title: str, workspace: Path) -> None:
+@family_option
+def report(out: Path, title: str, workspace: Path, suite: str | None) -> None:
     """Write one HTML page: tables, pictures, and the record behind each number."""
-    from ssl_bench.records.workspace import read_records
     from ssl_bench.tables.report import write_report
 
-    records = read_records(workspace, "evaluation")
-    if not records:
-        raise UsageError(f"no evaluation in {workspace}: `bench linear-probe` makes one")
-    write_report(records, workspace, out, title)
+    write_report(_table_of(workspace, suite), workspace, out, title)
     click.echo(f"wrote {out}", err=True)
 
 
@@ -72,18 +87,18 @@ def report(out: Path, title: str, workspace: Path) -> None:
 @click.argument("b")
 @click.option("--protocol", help="Only this one, with its version or without.")
 @workspace_option
-def compare(a: str, b: str, protocol: str | None, workspace: Path) -> None:
+@family_option
+def compare(a: str, b: str, protocol: str | None, workspace: Path, suite: str | None) -> None:
     """Compare two methods, A − B, wherever both were measured alike.
 
-    A and B are METHOD (its newest run) or METHOD@KEY, or the name of a row without an encoder.
+    A and B are METHOD (all its seeds), METHOD@KEY (one run), or a row as the table calls it.
     """
     from ssl_bench.records.protocols import protocol as known
-    from ssl_bench.records.workspace import read_records
     from ssl_bench.tables.comparison import compare as job
     from ssl_bench.tables.comparison import comparison_text
 
     name = known(protocol).name if protocol else None
-    compared = job(read_records(workspace), a, b, name, workspace)
+    compared = job(_table_of(workspace, suite), a, b, name)
     click.echo(comparison_text(a, b, compared))
 
 

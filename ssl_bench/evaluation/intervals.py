@@ -2,12 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.05  # of a test; 95 % intervals
+from ssl_bench.evaluation.two_way import (
+    LEVEL,
+    Variance,
+    half_width,
+    p_value,
+    variance_of_mean,
+    variance_of_resamples,
+    variance_of_values,
+)
 
 
 def proportion_interval(hits: int, total: int) -> tuple[float, float]:
@@ -26,11 +33,16 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 # ---- pairs
+METHOD, WEIGHTS = "of the method", "of these weights"  # units of inference
+
+
 @dataclass(frozen=True)
 class Paired:
     """A mean difference over pairs, the half-width of its 95 % interval, and a test's p-value.
 
-    `over` is "seeds" or "images", `n` the number of seeds; `test` names the test.
+    `n` is the number of seeds, `over` what the pairs are: "seeds and images", "seeds" or "images".
+    `test` names the test, `unit` what it speaks of: the method, whatever seed it is made with, or
+    these weights alone. `adjusted` is Holm's p-value in the declared family; None: exploratory.
     """
 
     mean: float
@@ -39,13 +51,27 @@ class Paired:
     n: int
     over: str
     test: str
+    unit: str = WEIGHTS
+    adjusted: float | None = None
+
+    @property
+    def clear(self) -> bool:
+        """Not zero at the 5 % level, in the declared family; never of an exploratory one."""
+        return self.adjusted is not None and self.adjusted <= LEVEL
+
+    @property
+    def basis(self) -> str:
+        """The test, its unit, and what it is over, for people."""
+        seeds = f"{self.n} {self.over}" if self.n > 1 else f"one seed, {self.over}"
+        return f"{self.test} {self.unit}: {seeds}"
 
 
 def paired_seeds(a: Sequence[float], b: Sequence[float]) -> Paired:
     """a − b over the same seeds: Student's t. Where all differ by the same, p is 0, or 1 at 0."""
     differences = np.subtract(a, b)
-    mean, half = mean_interval(differences.tolist())
-    return Paired(mean, half, _t_test(differences), len(differences), "seeds", "paired t")
+    variance, freedom = variance_of_mean(differences)
+    found = Variance(variance, 0.0, freedom, np.inf)
+    return _paired(differences.mean(), found, len(differences), "seeds", "paired t")
 
 
 def paired_hits(a: np.ndarray, b: np.ndarray) -> Paired:
@@ -62,35 +88,39 @@ def paired_hits(a: np.ndarray, b: np.ndarray) -> Paired:
 
 
 def paired_values(a: np.ndarray, b: np.ndarray) -> Paired:
-    """a − b of values (N,) on the same images: Student's t."""
+    """a − b of values (S, N) with the same seeds on the same images: see two_way.py.
+
+    With one seed it is Student's t over the images.
+    """
     differences = a.astype(np.float64) - b.astype(np.float64)
-    mean, half = mean_interval(differences.tolist())
-    return Paired(mean, half, _t_test(differences), 1, "images", "paired t")
+    seeds, mean = len(differences), differences.mean()
+    if seeds > 1:
+        found = variance_of_values(differences)
+        return _paired(mean, found, seeds, "seeds and images", "two-way t")
+    variance, freedom = variance_of_mean(differences[0])
+    found = Variance(0.0, variance, 1, freedom)
+    return _paired(mean, found, 1, "images", "paired t")
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray) -> Paired:
-    """a − b of a metric (1 + B,) over the same resamples of the images, its value first.
+    """a − b of a metric (S, 1 + B) over the same resamples of the images, its value first.
 
-    Interval and p-value are the normal ones of the bootstrap's standard error (Efron, Tibshirani,
-    An Introduction to the Bootstrap, chapter 12): 200 resamples tell an error, but no tail.
+    With one seed interval and p-value are the normal ones of the bootstrap's standard error (Efron,
+    Tibshirani, An Introduction to the Bootstrap, chapter 12): 200 resamples tell an error, but no
+    tail. With several they are two-way: see two_way.py.
     """
-    differences = (a - b)[1:]
-    error = float(np.nanstd(differences, ddof=1))
-    mean = float(a[0] - b[0])
-    exact = 1.0 if mean == 0 else 0.0  # without any spread
-    p = 2 * stats.norm.sf(abs(mean) / error) if error else exact
-    half = stats.norm.ppf(1 - LEVEL / 2) * error
-    return Paired(mean, float(half), float(p), 1, "images", "paired bootstrap")
+    differences = a - b
+    seeds, mean = len(differences), differences[:, 0].mean()
+    if seeds > 1:
+        found = variance_of_resamples(differences)
+        return _paired(mean, found, seeds, "seeds and images", "two-way bootstrap")
+    error = float(np.nanvar(differences[:, 1:], ddof=1))
+    return _paired(mean, Variance(0.0, error, 1, np.inf), 1, "images", "paired bootstrap")
 
 
-def _t_test(differences: np.ndarray) -> float:
-    """Of a mean of 0, two-sided; without any spread the answer is known."""
-    if len(differences) < 2:
-        return float("nan")
-    if np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())):
-        return 1.0 if abs(differences[0]) <= 1e-12 else 0.0
-    found: Any = stats.ttest_1samp(differences, 0.0)
-    return float(found.pvalue)
+def _paired(mean: float, variance: Variance, n: int, over: str, test: str) -> Paired:
+    half, p = half_width(variance), p_value(mean, variance)
+    return Paired(float(mean), float(half), float(p), n, over, test)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

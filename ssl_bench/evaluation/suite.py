@@ -25,13 +25,20 @@ layers = ["layer4"]
 [[evaluate]]
 evaluation = "linear-probe"         # or linear-probe.zhang16, svm, knn, low-shot, finetune …
 layers = ["conv3", "pool5"]
+headline = "pool5"                  # tested: at this layer, or (true) at all; see tables/family.py
 
 [[evaluate]]
 evaluation = "detect"
 seeds = [0]                         # a costly one: fewer of the suite's seeds; [[pretrain]] too
+
+[[contrast]]                        # tested in place of every row against its baselines
+a = "context-encoder"               # a method, or a row as the table calls it
+b = "random"
+evaluation = "linear-probe"         # and layer = "pool5"; none named: the headlines
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -90,6 +97,17 @@ class EvaluateEntry(BaseModel):
     layers: tuple[str, ...] = ()
     data: str | None = None
     seeds: tuple[int, ...] = Field(default=(), description="of the suite's; none named: all")
+    headline: bool | str = Field(default=False, description="whether, or at which layer, it counts")
+
+
+class ContrastEntry(BaseModel):
+    """Two rows, or all rows of two methods, whose difference is tested."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    a: str
+    b: str
+    evaluation: str | None = None
+    layer: str | None = None
 
 
 class Suite(BaseModel):
@@ -105,6 +123,7 @@ class Suite(BaseModel):
     pretrain: tuple[PretrainEntry, ...] = ()
     external: tuple[ExternalEntry, ...] = ()
     evaluate: tuple[EvaluateEntry, ...] = Field(min_length=1)
+    contrast: tuple[ContrastEntry, ...] = ()
 
     @model_validator(mode="after")
     def _something_to_measure(self) -> "Suite":
@@ -146,13 +165,26 @@ class Suite(BaseModel):
         self, row: PretrainEntry | ExternalEntry, seed: int
     ) -> list[tuple[EvaluateEntry, tuple[str, ...]]]:
         """What is measured of a row with this seed, and at which of its layers."""
-        foreign = isinstance(row, ExternalEntry)  # its layers have names of their own
         return [
-            (entry, row.layers_of(entry.evaluation) or (() if foreign else entry.layers))
+            (entry, _layers(row, entry))
             for entry in self.evaluate
-            if entry.evaluation in (row.evaluations or (entry.evaluation,))
-            and seed in (entry.seeds or self.seeds)
+            if _is_measured(row, entry) and seed in (entry.seeds or self.seeds)
         ]
+
+    def layers(self, entry: EvaluateEntry) -> set[str]:
+        """At which layers rows are measured by an entry; none: some at the evaluation's own."""
+        rows = [r for r in (*self.methods, *self.external) if _is_measured(r, entry)]
+        asked = [_layers(row, entry) for row in rows]
+        return {layer for layers in asked for layer in layers} if all(asked) else set()
+
+
+def _is_measured(row: PretrainEntry | ExternalEntry, entry: EvaluateEntry) -> bool:
+    return entry.evaluation in (row.evaluations or (entry.evaluation,))
+
+
+def _layers(row: PretrainEntry | ExternalEntry, entry: EvaluateEntry) -> tuple[str, ...]:
+    foreign = isinstance(row, ExternalEntry)  # its layers have names of their own
+    return row.layers_of(entry.evaluation) or (() if foreign else entry.layers)
 
 
 @dataclass(frozen=True)
@@ -238,6 +270,24 @@ def _check_names(suite: Suite) -> None:
         for name in row.named - evaluations:
             raise unknown("evaluation of the suite", name, evaluations)
         _check_layers(suite, row)
+    for entry in suite.evaluate:
+        if isinstance(entry.headline, str):
+            _check_measured(suite, [entry], entry.headline)
+    for contrast in suite.contrast:
+        asked = [e for e in suite.evaluate if e.evaluation == contrast.evaluation]
+        if contrast.evaluation and not asked:
+            raise unknown("evaluation of the suite", contrast.evaluation, evaluations)
+        if contrast.layer and not asked:
+            raise UsageError(f"contrast: layer {contrast.layer} needs an evaluation")
+        if contrast.layer:
+            _check_measured(suite, asked, contrast.layer)
+
+
+def _check_measured(suite: Suite, entries: Sequence[EvaluateEntry], layer: str) -> None:
+    """UsageError for a layer that is to be tested and that no row is measured at."""
+    measured = {name for entry in entries for name in suite.layers(entry)}
+    if measured and not measured & {layer, "all"}:
+        raise unknown(f"layer of {entries[0].evaluation}", layer, measured)
 
 
 def _check_layers(suite: Suite, row: PretrainEntry | ExternalEntry) -> None:
@@ -260,8 +310,9 @@ def _mistake(error: ValidationError) -> str:
     where = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}"
-    if first["loc"][0] == "external":
-        return str(unknown("key", str(first["loc"][-1]), ExternalEntry.model_fields))
+    closed = {"external": ExternalEntry, "contrast": ContrastEntry}.get(str(first["loc"][0]))
+    if closed:
+        return str(unknown("key", str(first["loc"][-1]), closed.model_fields))
     known = next(m for m in _models() if m.__name__ == error.title).model_fields
     return str(unknown("key", where, known))
 

@@ -1,98 +1,103 @@
-"""`bench compare`: all numbers that two methods share, with their paired differences."""
+"""`bench compare`: all numbers that two methods share, as the table of the records has them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.errors import UsageError, unknown
-from ssl_bench.evaluation.intervals import Paired, holm
-from ssl_bench.records.record import Record
+from ssl_bench.evaluation.intervals import Paired
 from ssl_bench.tables.measured import Measured, paired_difference
-
-Column = tuple[str, str]  # its printed name, and the digest of its test images
+from ssl_bench.tables.table import Table
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A number that both methods have: its column, their means, a − b, and Holm's p-value."""
+    """A number that both methods have: its column and metric, their means, and a − b."""
 
     column: str
+    metric: str
     a: float
     b: float
     digits: int
     difference: Paired
-    p_holm: float
 
 
-def compare(
-    records: Sequence[Record], a: str, b: str, protocol: str | None, workspace: Path
-) -> list[Compared]:
-    """All numbers, or those of one protocol, that methods a and b have on the same images.
+@dataclass(frozen=True)
+class Named:
+    """What a name stands for: a row, or one run of it, and its numbers by column."""
 
-    The p-values are corrected over what is returned. Raises UsageError for a method without a
-    number, or two without a common one.
+    row: str
+    run: str  # the beginning of the run's key; empty for all runs of the row
+    numbers: Mapping[str, Sequence[Measured]]
+
+
+def compare(table: Table, a: str, b: str, protocol: str | None) -> list[Compared]:
+    """All numbers, or those of one protocol, that a and b have on the same images.
+
+    A name is METHOD, its row in the table; METHOD@KEY, one run; or a row's name. Raises UsageError
+    for one that is none or several rows, or two without a common number.
     """
-    mine, theirs = (_numbers(records, name, protocol, workspace) for name in (a, b))
-    found = {
-        column: paired
-        for column in mine
-        if column in theirs and (paired := paired_difference(mine[column], theirs[column]))
-    }
+    mine, theirs = (_named(table, name, protocol) for name in (a, b))
+    found = []
+    for column in (column for column in table.columns if column in mine.numbers):
+        paired = _difference(table, mine, theirs, column)
+        if paired:
+            numbers = mine.numbers[column], theirs.numbers[column]
+            means = [float(np.mean([one.value for one in many])) for many in numbers]
+            one = numbers[0][0]
+            found.append(Compared(column, one.metric, *means, one.digits, paired))
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
-    corrected = holm([paired.p for paired in found.values()])
-    return [
-        Compared(
-            column=column[0],
-            a=_mean(mine[column]),
-            b=_mean(theirs[column]),
-            digits=mine[column][0].digits,
-            difference=paired,
-            p_holm=p,
-        )
-        for (column, paired), p in zip(found.items(), corrected, strict=True)
-    ]
-
-
-def _mean(numbers: Sequence[Measured]) -> float:
-    return float(np.mean([one.value for one in numbers]))
-
-
-def _numbers(
-    records: Sequence[Record], name: str, protocol: str | None, workspace: Path
-) -> dict[Column, list[Measured]]:
-    """Everything measured of a method, by protocol, layer, metric and test images."""
-    method, _, key = name.partition("@")
-    runs = [r for r in records if r.kind == "pretrain" and r.method == method]
-    # The newest run alone, so one seed of several: a table of the same records has them all.
-    run = next((r.key for r in reversed(runs) if r.key.startswith(key)), None)
-    own = [
-        r
-        for r in records
-        if r.kind == "evaluation"
-        and r.identity.control is None
-        and r.method == (method if run else name)
-        and (not run or not r.identity.encoder or r.identity.encoder.run == run)
-    ]
-    if not own:
-        raise unknown("method", name, {r.method for r in records if r.kind == "evaluation"})
-    found: dict[Column, list[Measured]] = {}
-    for record in own:
-        if protocol and record.identity.protocol.partition("@")[0] != protocol:
-            continue
-        for metric in record.shown:
-            words = (record.details.protocol, record.column, metric, "on", record.data)
-            column = " ".join(filter(None, words)), record.images
-            found.setdefault(column, []).append(Measured(record, metric, workspace))
-    if not found:
-        raise UsageError(f"{name} has no number of {protocol}")
     return found
 
 
+def _difference(table: Table, a: Named, b: Named, column: str) -> Paired | None:
+    if not (a.run or b.run):
+        return table.difference(a.row, b.row, column)
+    # A run beside a method of several seeds is compared with the method's run of the same seed.
+    mine, theirs = a.numbers[column], b.numbers.get(column, [])
+    if not a.run:
+        mine = [one for one in mine if one.seeds in {other.seeds for other in theirs}]
+    if not b.run:
+        theirs = [one for one in theirs if one.seeds in {other.seeds for other in mine}]
+    return paired_difference(mine, theirs)
+
+
+def _named(table: Table, name: str, protocol: str | None) -> Named:
+    method, _, run = ("", "", "") if name in table.rows else name.partition("@")
+    rows = table.called(method or name)
+    found = {
+        row: {
+            column: numbers
+            for column in table.columns
+            if (numbers := [one for one in table.at(row, column) if _is_of(one, run)])
+        }
+        for row in rows
+    }
+    found = {row: numbers for row, numbers in found.items() if numbers}
+    if not found:
+        raise unknown("method", name, {*table.rows, *map(table.method, table.rows)})
+    if len(found) > 1:
+        raise UsageError(f"{name} is {len(found)} rows: name one, {' or '.join(sorted(found))}")
+    ((row, numbers),) = found.items()
+    asked = {
+        column: many
+        for column, many in numbers.items()
+        if protocol in (None, many[0].record.identity.protocol.partition("@")[0])
+    }
+    if not asked:
+        raise UsageError(f"{name} has no number of {protocol}")
+    return Named(row, run, asked)
+
+
+def _is_of(one: Measured, run: str) -> bool:
+    encoder = one.record.identity.encoder
+    return not run or (encoder is not None and encoder.run.startswith(run))
+
+
 def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:
-    """A line for each number: a, b, a − b, p and Holm's p, the test and what it is over."""
+    """A line for each number: a, b, a − b, p and Holm's p, metric, test, its unit, what over."""
     width = max(len(one.column) for one in compared)
     heads = f"{'A':>7}  {'B':>7}  {'A − B':>16}  {'p':>8}  {'p, Holm':>8}  test"
     lines = [f"A: {a}", f"B: {b}", f"{'':{width}}  {heads}"]
@@ -100,6 +105,9 @@ def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:
         paired, digits = one.difference, one.digits + 1  # one more than in a table
         gap = f"{paired.mean:+.{digits}f} ± {paired.half:.{digits}f}"
         means = f"{one.a:7.{digits}f}  {one.b:7.{digits}f}"
-        tested = f"{paired.p:8.2g}  {one.p_holm:8.2g}  {paired.test}, {paired.over}"
+        adjusted = "–" if paired.adjusted is None else f"{paired.adjusted:.2g}"
+        tested = f"{paired.p:8.2g}  {adjusted:>8}  {one.metric}, {paired.basis}"
         lines.append(f"{one.column:{width}}  {means}  {gap:>16}  {tested}")
+    if any(one.difference.adjusted is None for one in compared):
+        lines.append("–: exploratory, not in the declared family; its p is not adjusted")
     return "\n".join(lines)

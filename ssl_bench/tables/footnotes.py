@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ssl_bench.errors import plain
 from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.tables.family import Family
 from ssl_bench.tables.names import data_names
 from ssl_bench.tables.published import Published
 from ssl_bench.tables.table import Table
@@ -30,15 +32,12 @@ def legend(table: Table, published: Published) -> list[str]:
 def _marks(table: Table, published: Published) -> Iterator[str]:
     yield _of_cells(table)
     if table.differences:
-        used = (cell.test for _, cells in table.differences for cell in cells if cell)
-        yield (
-            "Differences are paired by seed (*by test image); **bold**: not zero at the 5 % "
-            f"level, by Holm's correction for all of them ({', '.join(dict.fromkeys(used))})."
-        )
+        yield from _of_differences(table)
     if table.leading:
         yield (
-            f"{LEADS} The best of a column, and what the same tests cannot tell from it (Holm, "
-            "for all comparisons with a best one)."
+            f"{LEADS} The best of a column, and what cannot be told from it, by Holm's correction "
+            f"for all {table.all_pairs} pairs of rows in the table: of equal rows, one loses its "
+            "mark in 5 of 100 tables at most."
         )
     if published.cells:
         yield "Published: the paper's number, what ours was made otherwise, ours less it."
@@ -49,12 +48,46 @@ def _of_cells(table: Table) -> str:
     units = {k: v for column in table.columns for k, v in table.first_in(column).units.items()}
     other = " and ".join(f"{metric} ({unit})" for metric, unit in units.items())
     text = f"Percent{', but ' + other if other else ''}. Cells: mean ± 95 % interval."
-    seeds = sorted({cell.n for cell in table.cells.values() if cell.over == "seeds"})
+    seeds = sorted({cell.n for cell in table.cells.values() if cell.n > 1})
+    over = {cell.over for cell in table.cells.values()}
     if seeds:
-        text += f" Over seeds: Student's t, n = {' or '.join(map(str, seeds))}."
-    if any(cell.over == "images" for cell in table.cells.values()):
-        text += f" *One seed: {single_seed_interval(table.evaluations)}."
+        text += f" Of the method, n = {' or '.join(map(str, seeds))} seeds: "
+        text += "over seeds and test images." if "seeds and images" in over else "over seeds alone."
+    if {"seeds", "seeds and images"} <= over:
+        text += f" Over seeds alone: {', '.join(_protocols_over_seeds(table))}."
+    if "images" in over:
+        text += f" *Of these weights, one seed: {single_seed_interval(table.evaluations)}."
     return text
+
+
+def _protocols_over_seeds(table: Table) -> dict[str, None]:
+    """Those with a cell of which no single image is known."""
+    columns = (column for (_, column), cell in table.cells.items() if cell.over == "seeds")
+    return dict.fromkeys(table.first_in(column).record.identity.protocol for column in columns)
+
+
+def _of_differences(table: Table) -> Iterator[str]:
+    """What differences are paired by, which are tested, and how many."""
+    found = [cell for _, cells in table.differences for cell in cells if cell]
+    tested = [cell for cell in found if cell.adjusted is not None]
+    text = "Differences are paired by seed and test image (*of these weights: by image)."
+    if tested:
+        tests = ", ".join(dict.fromkeys(cell.test for cell in tested))
+        default = "comparisons with baselines, at the first column of each evaluation"
+        family = "declared" if table.family != Family() else default
+        text += (
+            " **Bold**: not zero at the 5 % level, by Holm's correction for the "
+            f"{len(tested)} {family} ({tests})."
+        )
+    if len(tested) < len(found):
+        text += " (In brackets): exploratory, not adjusted and not tested."
+    if not tested and table.family != Family():
+        text += " Of what was declared nothing was measured."
+    yield text
+    for contrast in table.family.contrasts:
+        a, b = table.called(contrast.a), table.called(contrast.b)
+        if not any(x in a and y in b for x, y, _ in table.declared):
+            yield f"Declared, but not measured: {plain(contrast.a)} − {plain(contrast.b)}."
 
 
 def _stale_notes(table: Table) -> Iterator[str]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import DataError, plain
-from ssl_bench.evaluation.intervals import LEVEL, Paired
+from ssl_bench.evaluation.intervals import Paired
 from ssl_bench.files import write_atomically
 from ssl_bench.tables.blocks import Block, blocks
+from ssl_bench.tables.family import FILE as FAMILY
+from ssl_bench.tables.family import Family
 from ssl_bench.tables.footnotes import LEADS, STALE, legend
 from ssl_bench.tables.published import Published, published_beside
 from ssl_bench.tables.table import Cell, Table
@@ -26,8 +28,10 @@ def cell_text(cell: Cell, digits: int, plus_minus: str = "±", with_n: bool = Fa
 
 
 def difference_text(paired: Paired, digits: int) -> str:
-    """Signed, with a true minus."""
-    return f"{paired.mean:+.{digits}f} ± {paired.half:.{digits}f}".replace("-", "−")
+    """Signed, with a true minus; in brackets what is exploratory; an asterisk as in cells."""
+    text = f"{paired.mean:+.{digits}f} ± {paired.half:.{digits}f}".replace("-", "−")
+    text += "*" if paired.over == "images" else ""
+    return text if paired.adjusted is not None else f"({text})"
 
 
 # ---- Markdown
@@ -74,18 +78,17 @@ def _marked(table: Table, row: str, column: str, with_n: bool) -> str:
 def _differences(table: Table, block: Block) -> list[list[str]]:
     places = [table.columns.index(column) for column in block.columns]
     return [
-        [name, *(_bold_if_clear(table, cells[i], table.columns[i]) for i in places)]
+        [name, *(_difference(table, cells[i], table.columns[i]) for i in places)]
         for name, cells in table.differences
         if any(cells[i] for i in places)
     ]
 
 
-def _bold_if_clear(table: Table, paired: Paired | None, column: str) -> str:
+def _difference(table: Table, paired: Paired | None, column: str) -> str:
     if paired is None:
         return "–"
-    mark = "*" if paired.over == "images" else ""
-    text = difference_text(paired, table.first_in(column).digits) + mark
-    return f"**{text}**" if paired.p <= LEVEL else text
+    text = difference_text(paired, table.first_in(column).digits)
+    return f"**{text}**" if paired.clear else text
 
 
 def _escaped(text: str) -> str:
@@ -108,19 +111,20 @@ def _pipes(lines: Sequence[Sequence[str]]) -> str:
 def csv_lines(table: Table) -> str:
     """One line per cell, at full precision.
 
-    method, evaluation, mean, half_width of the 95 % interval over interval_over (n seeds, or
-    images), half_width_images of that over the test images, leading, stale.
+    method, evaluation, mean, half_width of the 95 % interval over interval_over (seeds and images,
+    n seeds), half_width_seeds over these alone, half_width_images over the test images of a single
+    seed (the mean of all), leading, stale.
     """
     content = io.StringIO()
     write = csv.writer(content, lineterminator="\n").writerow
     names = ["method", "evaluation", "mean", "half_width", "n", "interval_over"]
-    write([*names, "half_width_images", "leading", "stale"])
+    write([*names, "half_width_seeds", "half_width_images", "leading", "stale"])
     for row in table.rows:
         for column in table.columns:
             cell = table.cell(row, column)
             if cell:
                 marks = (row, column) in table.leading, table.is_stale(row, column)
-                numbers = cell.mean, cell.half, cell.n, cell.over, cell.images
+                numbers = cell.mean, cell.half, cell.n, cell.over, cell.seeds, cell.images
                 write([row, column, *map(_empty_if_nan, numbers), *marks])
     return content.getvalue().rstrip("\n")
 
@@ -170,7 +174,7 @@ FORMS: dict[str, Callable[[Table], str]] = {"md": markdown, "csv": csv_lines, "t
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """Write table.md, table.csv and table.tex; returns their paths."""
+    """Write table.md, table.csv and table.tex, and what was declared; returns their paths."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -179,4 +183,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     for suffix, form in FORMS.items():
         paths.append(folder / f"table.{suffix}")
         write_atomically(paths[-1], form(table) + "\n")
+    if table.family != Family():
+        paths.append(folder / FAMILY)
+        write_atomically(paths[-1], table.family.model_dump_json(indent=2) + "\n")
     return paths

@@ -1,26 +1,29 @@
-"""One metric of one record, and the paired difference of two on the same seeds or test images.
+"""One metric of one record; the mean over seeds and images, and the paired difference of two.
 
-With two seeds or more on both sides the pairs are the seeds (equal seeds share starting weights,
-splits and draws) and the test is Student's. With one each they are the test images: McNemar's exact
-test for hits and misses, a t test for other means over the images, and a bootstrap whose resamples
-both sides share for average precision and IU.
+With two seeds or more on both sides the pairs are seeds (equal seeds share starting weights, splits
+and draws) and test images, and what is told is told of the method. With one each they are the test
+images, and it is told of these weights alone: McNemar's exact test for hits and misses, a t test
+for other means over the images, and a bootstrap whose resamples both sides share for average
+precision and IU.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.evaluation.intervals import (
+    METHOD,
     Paired,
     paired_bootstrap,
     paired_hits,
     paired_seeds,
     paired_values,
 )
+from ssl_bench.evaluation.two_way import half_width, variance_of_resamples, variance_of_values
 from ssl_bench.records.protocols import harness_of, stale
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import predictions_of
@@ -77,55 +80,89 @@ class Measured:
         return stale(self.record)
 
     @property
+    def hits(self) -> bool:
+        """Whether a value is 0 or 100, an image missed or hit."""
+        return self.metric == "top1"
+
+    @property
     def images(self) -> str:
         """Digest of the test images."""
         return self.record.images
 
-    @cached_property
+    @property
     def predictions(self) -> dict[str, np.ndarray]:
-        """The stored arrays; none without a workspace. DataError for a damaged file."""
+        """The stored arrays, not kept; none without a workspace. DataError for a damaged file."""
         return predictions_of(self.record, self.workspace) if self.workspace else {}
 
     @cached_property
-    def hits(self) -> np.ndarray | None:
-        """bool (N,), of a top-1 accuracy."""
-        if self.metric == "top1" and {"label", "predicted"} <= self.predictions.keys():
-            return self.predictions["label"] == self.predictions["predicted"]
-        return None
+    def values(self) -> np.ndarray | None:
+        """float64 (N,), in the metric's unit, of one that is a mean over the test images."""
+        rows = self.predictions
+        if self.hits and {"label", "predicted"} <= rows.keys():
+            return 100.0 * (rows["label"] == rows["predicted"])
+        # Such a metric is stored under its own name, a value for each image.
+        found = rows.get(self.metric)
+        return found.astype(np.float64) if found is not None else None
 
     @cached_property
     def resampled(self) -> np.ndarray | None:
         """float64 (1 + B,); see Harness.resampled."""
-        harness = harness_of(self.record)
-        if harness is None or not self.predictions:
+        rows = self.predictions
+        if not rows or (harness := harness_of(self.record)) is None:
             return None
-        return harness.resampled(self.predictions).get(self.metric)
+        return harness.resampled(rows).get(self.metric)
 
-    def paired(self, other: "Measured") -> Paired | None:
-        """This one less the other, over the test images; None where they cannot be paired."""
-        if self.images != other.images:
-            return None
-        if self.hits is not None and other.hits is not None:
-            return paired_hits(self.hits, other.hits)
-        # A metric that is a mean over images is stored under its own name, a value for each image.
-        mine, theirs = self.predictions.get(self.metric), other.predictions.get(self.metric)
-        if mine is not None and theirs is not None:
-            return paired_values(mine, theirs)
-        if self.resampled is not None and other.resampled is not None:
-            return paired_bootstrap(self.resampled, other.resampled)
+
+# ---- several seeds
+def half_over_both(found: Sequence[Measured]) -> float | None:
+    """Half-width of the 95 % interval of the mean over these seeds and their images.
+
+    None where nothing is known image by image, or the seeds saw other images.
+    """
+    if len({one.images for one in found}) > 1:
         return None
+    if (values := _stacked([one.values for one in found])) is not None:
+        return float(half_width(variance_of_values(values)))
+    if (resampled := _stacked([one.resampled for one in found])) is not None:
+        return float(half_width(variance_of_resamples(resampled)))
+    return None
 
 
 def paired_difference(a: Sequence[Measured], b: Sequence[Measured]) -> Paired | None:
-    """Mean of a − b over the seeds that both have, or over images with one seed each.
+    """Mean of a − b over the seeds that both have and the images, or over images with one seed.
 
     None where there are no pairs.
     """
     mine, theirs = ({one.seeds: one for one in many} for many in (a, b))
     shared = sorted(mine.keys() & theirs.keys())
-    if len(shared) >= 2:
-        return paired_seeds([mine[s].value for s in shared], [theirs[s].value for s in shared])
-    # With one seed here and several there, an image-wise test would choose one of the several.
-    if len(a) == len(b) == 1:
-        return a[0].paired(b[0])
+    if len(shared) < 2:
+        # With one seed here and several there, an image-wise test would choose one of the several.
+        return _paired_by_image(a, b) if len(a) == len(b) == 1 else None
+    a, b = ([many[seeds] for seeds in shared] for many in (mine, theirs))
+    found = _paired_by_image(a, b)
+    found = found or paired_seeds([one.value for one in a], [one.value for one in b])
+    # Several seeds of a probe on the same weights say nothing of another pretraining.
+    pretrained = {seed for seed, _ in shared}
+    return replace(found, unit=METHOD) if len(pretrained) > 1 else found
+
+
+def _paired_by_image(a: Sequence[Measured], b: Sequence[Measured]) -> Paired | None:
+    """As many numbers a and b, seed by seed; None where they cannot be paired by image."""
+    both, seeds = [*a, *b], len(a)
+    if len({one.images for one in both}) > 1:
+        return None
+    if (values := _stacked([one.values for one in both])) is not None:
+        if seeds == 1 and all(one.hits for one in both):
+            return paired_hits(*values > 0)
+        return paired_values(values[:seeds], values[seeds:])
+    if (resampled := _stacked([one.resampled for one in both])) is not None:
+        return paired_bootstrap(resampled[:seeds], resampled[seeds:])
     return None
+
+
+def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """float64 (S, N); None where one is not there, or there are not two images to differ."""
+    found = [row for row in rows if row is not None and row.ndim == 1 and len(row) > 1]
+    if len(found) < len(rows) or len({len(row) for row in found}) > 1:
+        return None
+    return np.stack(found)

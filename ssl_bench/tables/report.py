@@ -17,7 +17,7 @@ import jinja2
 
 from ssl_bench.data.images import own_picture
 from ssl_bench.errors import BenchError
-from ssl_bench.evaluation.intervals import LEVEL, Paired
+from ssl_bench.evaluation.intervals import Paired
 from ssl_bench.files import write_atomically
 from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
@@ -42,11 +42,9 @@ class PageCell:
     keys: Sequence[str]
 
 
-def write_report(
-    records: Sequence[EvaluationRecord], workspace: Path, path: Path, title: str
-) -> None:
+def write_report(table: Table, workspace: Path, path: Path, title: str) -> None:
     """Write the page to `path`. Raises DataError where it cannot be."""
-    table = Table.of(records, workspace)
+    records = [*table.evaluations, *table.controls]
     published = published_beside(table)
     page = _template().render(
         title=title,
@@ -82,10 +80,10 @@ def _page_cell(table: Table, row: str, column: str) -> PageCell:
         return PageCell("–", None, "not measured", False, ())
     found = table.at(row, column)
     digits = found[0].digits
-    over = f"{cell.n} seeds" if cell.over == "seeds" else "the test images"
+    over = f"{cell.n} {cell.over}" if cell.n > 1 else "the test images"
     title = f"{cell.mean:.{digits + 2}f}, 95 % ± {cell.half:.{digits + 2}f} over {over}"
-    if cell.over == "seeds":
-        title += f", ± {cell.images:.{digits + 2}f} over the test images"
+    if cell.n > 1:
+        title += f", ± {cell.images:.{digits + 2}f} over the test images of one seed"
     keys = [one.record.key for one in found]
     mark = STALE if table.is_stale(row, column) else ""
     leading = (row, column) in table.leading
@@ -110,8 +108,8 @@ def _difference(
     if cell is None:
         return "–", None, "", False
     text = difference_text(cell, table.first_in(column).digits)
-    title = f"p {cell.p:.2g} (Holm), {cell.test}, {cell.over}"
-    return text, cell.mean, title, cell.p <= LEVEL
+    adjusted = "exploratory" if cell.adjusted is None else f"{cell.adjusted:.2g} by Holm"
+    return text, cell.mean, f"p {cell.p:.2g}, {adjusted}; {cell.basis}", cell.clear
 
 
 def _record_section(record: EvaluationRecord, workspace: Path) -> dict[str, Any]:

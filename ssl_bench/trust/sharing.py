@@ -27,6 +27,8 @@ from ssl_bench.records.workspace import (
     read_record,
     read_records,
 )
+from ssl_bench.tables.family import FILE as FAMILY
+from ssl_bench.tables.family import Family
 from ssl_bench.tables.forms import write_table
 from ssl_bench.tables.table import Table
 from ssl_bench.trust.verify import disagreements, workspaces_in
@@ -37,11 +39,14 @@ COLOURS = 128
 KEPT = (".json", ".npz", ".png")  # what of a run is taken along
 
 
-def export(records: Sequence[EvaluationRecord], workspace: Path, out: Path) -> list[Path]:
+def export(
+    records: Sequence[EvaluationRecord], workspace: Path, out: Path, family: Family | None = None
+) -> list[Path]:
     """Write these evaluations, and the runs of their encoders, to `out`; returns the tables.
 
-    The pictures in the workspace's folder `figures` go along; all pictures are shrunk. Raises
-    DataError for an `out` that holds something else, or an export above 10 MB.
+    The tables test the differences of this family. The pictures in the workspace's folder `figures`
+    go along; all pictures are shrunk. Raises DataError for an `out` that holds something else, or
+    an export above 10 MB.
     """
     strange = [p.name for p in out.glob("*") if p.name not in _EXPORTED] if out.exists() else []
     if strange:
@@ -60,13 +65,16 @@ def export(records: Sequence[EvaluationRecord], workspace: Path, out: Path) -> l
         if (out / part).is_symlink():
             raise DataError(f"{out / part} is a link: choose another --out")
     try:
-        return _write(written, in_order(records), out)
+        return _write(written, in_order(records), family or Family(), out)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}; what it held is kept") from error
 
 
 def _write(
-    written: Mapping[str, Mapping[str, bytes]], records: list[EvaluationRecord], out: Path
+    written: Mapping[str, Mapping[str, bytes]],
+    records: list[EvaluationRecord],
+    family: Family,
+    out: Path,
 ) -> list[Path]:
     """Write all beside what `out` holds, then put it in its place."""
     out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +84,8 @@ def _write(
             for file, content in files.items():
                 (apart / name).mkdir(parents=True, exist_ok=True)
                 (apart / name / file).write_bytes(content)
-        tables = write_table(Table.of(records, apart), apart)
+        tables = write_table(Table.of(records, apart, family), apart)
+        (out / FAMILY).unlink(missing_ok=True)  # of an export before
         for part in PARTS:
             shutil.rmtree(out / part, ignore_errors=True)
             if (apart / part).exists():
@@ -85,7 +94,7 @@ def _write(
 
 
 PARTS = ("pretrain", "evaluation", "figures")
-_EXPORTED = {*PARTS, "table.md", "table.csv", "table.tex"}
+_EXPORTED = {*PARTS, "table.md", "table.csv", "table.tex", FAMILY}
 
 
 def _compact(workspace: Path, run: Record) -> dict[str, bytes]:

@@ -97,7 +97,7 @@ def test_paired_values_are_scipys_paired_t_test():
     draw = np.random.default_rng(0)
     a = draw.normal(20, 5, 40).astype(np.float32)
     b = (a + draw.normal(0.5, 1, 40)).astype(np.float32)
-    found = paired_values(a, b)
+    found = paired_values(a[None], b[None])
     expected = stats.ttest_rel(a.astype(float), b.astype(float))
     interval = expected.confidence_interval(0.95)
     assert found.p == pytest.approx(expected.pvalue)
@@ -116,7 +116,7 @@ def test_paired_seeds_are_scipys_paired_t_test():
 
 
 def by_values(a, b):
-    return paired_values(np.array(a), np.array(b))
+    return paired_values(np.array([a]), np.array([b]))
 
 
 @pytest.mark.parametrize("pair", [by_values, paired_seeds])
@@ -150,7 +150,7 @@ def test_differences_that_are_equal_but_for_rounding_are_equal():
 
 
 def test_one_pair_has_no_p_value():
-    assert math.isnan(paired_values(np.array([1.0]), np.array([2.0])).p)
+    assert math.isnan(paired_values(np.array([[1.0]]), np.array([[2.0]])).p)
 
 
 # ---- resamples: bootstrap
@@ -159,11 +159,16 @@ def test_one_pair_has_no_p_value():
 OWN_ERROR = 3 / math.sqrt(2 * 199)
 
 
+def bootstrapped(a, b):
+    """The paired bootstrap of the means of values (N,)."""
+    return paired_bootstrap(*(resampled_mean("m", values)["m"][None] for values in (a, b)))
+
+
 def test_the_bootstrap_of_a_mean_has_the_closed_forms_interval_and_p():
     draw = np.random.default_rng(1)
     for count, gap in ((100, 0.05), (400, 0.1), (1000, -0.08)):
         a, b = draw.normal(gap, 1, count), draw.normal(0, 0.5, count)
-        found = paired_bootstrap(*(resampled_mean("m", values)["m"] for values in (a, b)))
+        found = bootstrapped(a, b)
         error = (a - b).std() / math.sqrt(count)
         assert found.mean == pytest.approx((a - b).mean())
         assert found.half == pytest.approx(NORMAL * error, rel=OWN_ERROR)
@@ -177,7 +182,7 @@ def test_the_bootstrap_sees_what_two_methods_share():
     draw = np.random.default_rng(2)
     b = draw.normal(0, 10, 100)
     a = b + draw.normal(0, 1, 100)
-    found = paired_bootstrap(resampled_mean("m", a)["m"], resampled_mean("m", b)["m"])
+    found = bootstrapped(a, b)
     assert found.half == pytest.approx(NORMAL * (a - b).std() / 10, rel=OWN_ERROR)
 
 
@@ -188,7 +193,7 @@ def test_bootstrap_intervals_hold_the_difference_as_often_as_they_say():
     for _ in range(400):
         shared = draw.exponential(2, 150)
         a, b = shared + draw.normal(0.3, 1, 150), shared + draw.exponential(1, 150)
-        found = paired_bootstrap(resampled_mean("m", a)["m"], resampled_mean("m", b)["m"])
+        found = bootstrapped(a, b)
         held += abs(found.mean - (0.3 - 1)) <= found.half
     assert 0.95 - 3 * 0.011 < held / 400 < 0.95 + 3 * 0.011
 
@@ -203,20 +208,20 @@ def test_of_equally_good_rankings_few_are_told_apart():
             resampled_precision(targets, targets + draw.normal(0, 1, targets.shape))["map"]
             for _ in range(2)
         )
-        rejected += paired_bootstrap(a, b).p <= LEVEL
+        rejected += paired_bootstrap(a[None], b[None]).p <= LEVEL
     assert 0.05 - 3 * 0.013 < rejected / 300 < 0.05 + 3 * 0.013
 
 
 def test_without_spread_the_answer_is_known():
-    a = np.array([50.0, 40.0, 60.0, 55.0])
+    a = np.array([[50.0, 40.0, 60.0, 55.0]])
     same, more = paired_bootstrap(a, a), paired_bootstrap(a + 2, a)
     assert (same.mean, same.half, same.p) == (0, 0, 1)
     assert (more.mean, more.half, more.p) == (2, 0, 0)
 
 
 def test_resamples_with_nothing_to_measure_are_left_out():
-    a, b = np.array([50.0, 40.0, np.nan, 60.0]), np.array([40.0, 35.0, 45.0, 35.0])
-    expected = paired_bootstrap(np.array([50.0, 40.0, 60.0]), np.array([40.0, 35.0, 35.0]))
+    a, b = np.array([[50.0, 40.0, np.nan, 60.0]]), np.array([[40.0, 35.0, 45.0, 35.0]])
+    expected = paired_bootstrap(a[:, [0, 1, 3]], b[:, [0, 1, 3]])
     assert paired_bootstrap(a, b) == expected
 
 

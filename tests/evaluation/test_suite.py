@@ -76,6 +76,11 @@ def test_controls_are_on_by_default(suite, bench, workspace):
     assert "features of" not in again.err
 
 
+def contrast(*words):
+    """The end of a suite with a contrast of these keys."""
+    return "\n".join(["k = [3, 5]", "[[contrast]]", 'a = "autoencoder"', 'b = "random"', *words])
+
+
 def test_controls_can_be_turned_off(suite, bench, workspace):
     suite.write_text(suite.read_text().replace('name = "toy"', 'name = "toy"\ncontrols = false'))
     made = bench("run", suite, "--workspace", workspace, "--workers", 0)
@@ -98,6 +103,12 @@ def test_controls_can_be_turned_off(suite, bench, workspace):
         ("k = [3, 5]", "k = [3, 5]\nseeds = [0, 2]", "unknown seed '2'"),
         ("k = [3, 5]", "k = [3, 0]", "every k is a whole number from 1"),
         ("strengths = 2", "costs = [2]", "costs"),
+        ("strengths = 2", "headline = 'conv9'", "unknown layer of linear-probe 'conv9'"),
+        ("strengths = 2", "headline = 3", "evaluate.0.headline"),
+        ("k = [3, 5]", contrast("evaluation = 'knnn'"), "did you mean knn"),
+        ("k = [3, 5]", contrast("layer = 'conv4'"), "layer conv4 needs an evaluation"),
+        ("k = [3, 5]", contrast("evaluation = 'knn'\nlayer = 'conv9'"), "layer of knn 'conv9'"),
+        ("k = [3, 5]", contrast("evalution = 'knn'"), "did you mean evaluation"),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(suite, bench, workspace, old, new, said):

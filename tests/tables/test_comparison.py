@@ -14,11 +14,11 @@ from helpers.places import RESULTS
 from helpers.predictions import LESS, MORE, answers, fills, stored
 from helpers.refusals import fails, only
 from ssl_bench import catalogue
-from ssl_bench.evaluation.intervals import LEVEL
 from ssl_bench.evaluation.metrics.resampling import RESAMPLES, resample_counts
+from ssl_bench.evaluation.two_way import half_width, p_value, variance_of_values
 from ssl_bench.records.protocols import harness_of
 from ssl_bench.records.workspace import folder_of, read_records
-from ssl_bench.tables.measured import Measured
+from ssl_bench.tables.measured import Measured, paired_difference
 from ssl_bench.tables.table import Table
 
 # ---- resamples
@@ -153,7 +153,7 @@ def test_each_metric_has_its_test(tmp_path, protocol, metric, test):
         Measured(stored(tmp_path, name, example(protocol), protocol=protocol), metric, tmp_path)
         for name in ("a", "b")
     ]
-    found = pair[0].paired(pair[1])
+    found = paired_difference(pair[:1], pair[1:])
     assert found is not None
     assert (found.test, found.mean, found.half if test != "McNemar" else 0, found.p) == (
         test, 0, 0, 1,
@@ -182,8 +182,8 @@ def toy(tmp_path_factory) -> Path:
 
 
 LINE = re.compile(
-    r"(?P<place>\S+@\d.* on \S+) +(?P<a>-?[\d.]+) +(?P<b>-?[\d.]+) +(?P<gap>[+-][\d.]+) ± "
-    r"(?P<half>[\d.]+) +(?P<p>\S+) +(?P<holm>\S+) +(?P<test>.*)"
+    r"(?P<place>\S+@\d.*?) +(?P<a>-?[\d.]+) +(?P<b>-?[\d.]+) +(?P<gap>[+-][\d.]+) ± "
+    r"(?P<half>[\d.]+) +(?P<p>\S+) +(?P<holm>\S+) +(?P<metric>\w+), (?P<test>.*)"
 )
 
 
@@ -191,9 +191,10 @@ def compared(bench, folder, *words):
     """What `bench compare` prints, by place."""
     result = bench("compare", *words, "--workspace", folder)
     assert result.code == 0, result.err
-    found = [LINE.fullmatch(line) for line in result.out.splitlines()[3:]]
+    lines = [line for line in result.out.splitlines()[3:] if not line.startswith("–: exploratory")]
+    found = [LINE.fullmatch(line) for line in lines]
     assert all(found), result.out
-    return {" ".join(line["place"].split()): line.groupdict() for line in found if line}
+    return {line["place"]: line.groupdict() for line in found if line}
 
 
 def arrays(folder, protocol, method):
@@ -215,8 +216,8 @@ def holm_of(p_values):
 def test_compare_prints_what_the_predictions_say(bench, toy):
     lines = compared(bench, toy, "context-encoder", "random")
     places = {
-        "knn/dinov2@1": f"knn/dinov2@1 k=5 conv3 top1 on {DATA}",
-        "linear/logreg@1": f"linear/logreg@1 strengths=2 conv1 top1 on {DATA}",
+        "knn/dinov2@1": "knn/dinov2@1 k=5 conv3",
+        "linear/logreg@1": "linear/logreg@1 strengths=2 conv1",
     }
     for protocol, place in places.items():
         mine, other = (
@@ -232,48 +233,47 @@ def test_compare_prints_what_the_predictions_say(bench, toy):
         spread = (100.0 * mine - 100.0 * other).std() / 20**0.5
         assert float(line["half"]) == pytest.approx(1.959964 * spread, abs=0.006)
         assert float(line["p"]) == pytest.approx(p, rel=0.05)  # two digits
-        assert line["test"] == "McNemar, images"
+        assert line["test"] == "McNemar of these weights: one seed, images"
 
 
-def test_compare_pairs_seeds_where_there_are_several(bench, toy):
+def test_compare_pairs_seeds_and_images_where_there_are_several(bench, toy):
+    """Three seeds of a probe on the same weights: two-way, and still of these weights."""
     protocol = "finetune/linear-head@1"
     lines = compared(bench, toy, "context-encoder", "random", "--protocol", protocol)
     (line,) = lines.values()
-    means = [
-        [100 * (rows["label"] == rows["predicted"]).mean() for rows in arrays(toy, protocol, m)]
+    hits = [
+        np.array(
+            [100.0 * (rows["label"] == rows["predicted"]) for rows in arrays(toy, protocol, m)]
+        )
         for m in ("context-encoder", "random")
     ]
-    assert [len(values) for values in means] == [3, 3]
-    differences = np.subtract(means[0], means[1])
-    assert np.ptp(differences) > 1  # percent; else the test below would not be one
-    half = stats.t.ppf(0.975, 2) * differences.std(ddof=1) / 3**0.5
-    assert float(line["gap"]) == pytest.approx(differences.mean(), abs=0.006)
-    assert float(line["half"]) == pytest.approx(half, abs=0.006)
-    t = differences.mean() / (differences.std(ddof=1) / 3**0.5)
-    assert float(line["p"]) == pytest.approx(2 * stats.t.sf(abs(t), 2), rel=0.05)
-    assert line["test"] == "paired t, seeds"
+    values = hits[0] - hits[1]
+    assert values.shape == (3, 20)
+    assert np.ptp(values.mean(1)) > 1  # percent; else the test below would not be one
+    variance = variance_of_values(values)
+    assert float(line["gap"]) == pytest.approx(values.mean(), abs=0.006)
+    assert float(line["half"]) == pytest.approx(float(half_width(variance)), abs=0.006)
+    assert float(line["p"]) == pytest.approx(float(p_value(values.mean(), variance)), rel=0.05)
+    assert line["test"] == "two-way t of these weights: 3 seeds and images"
 
 
-def test_compare_corrects_over_what_it_lists(bench, toy):
+def test_what_is_not_in_the_family_is_exploratory(bench, toy):
     lines = compared(bench, toy, "Telea", "mean colour")
     mine, other = (arrays(toy, "inpainting/pathak16@1", m)[0] for m in ("Telea", "mean colour"))
-    raw = {
-        metric: stats.ttest_rel(mine[metric].astype(float), other[metric].astype(float)).pvalue
-        for metric in ("l1", "l2", "psnr", "ssim")
-    }
-    by_metric = {place.split()[-3]: line for place, line in lines.items()}
-    assert by_metric.keys() == raw.keys()
-    for metric, line in by_metric.items():
-        assert float(line["p"]) == pytest.approx(raw[metric], rel=0.05)
-    found = sorted(float(line["holm"]) for line in lines.values())
-    assert found == pytest.approx(holm_of(list(raw.values())), rel=0.05)
+    assert {line["metric"] for line in lines.values()} == {"l1", "l2", "psnr", "ssim"}
+    for line in lines.values():
+        pair = (rows[line["metric"]].astype(float) for rows in (mine, other))
+        assert float(line["p"]) == pytest.approx(stats.ttest_rel(*pair).pvalue, rel=0.05)
+        assert line["holm"] == "–"
+    said = bench("compare", "Telea", "mean colour", "--workspace", toy).out.splitlines()[-1]
+    assert said.startswith("–: exploratory")
 
 
 def test_a_network_is_compared_with_a_row_without_an_encoder(bench, toy):
     """Not its nearest neighbours, which the same encoder finds, but its own fills."""
     lines = compared(bench, toy, "context-encoder", "Telea")
     mine, other = (arrays(toy, "inpainting/pathak16@1", m)[0] for m in ("context-encoder", "Telea"))
-    (line,) = (line for place, line in lines.items() if " psnr " in place)
+    (line,) = (line for line in lines.values() if line["metric"] == "psnr")
     gap = mine["psnr"].astype(float) - other["psnr"].astype(float)
     assert float(line["gap"]) == pytest.approx(gap.mean(), abs=0.006)
 
@@ -287,7 +287,9 @@ def test_a_run_is_named_by_its_key(bench, toy):
     keys = {r.method: r.key for r in read_records(toy, "pretrain")}
     named = [f"{method}@{keys[method][:8]}" for method in ("random", "context-encoder")]
     by_key = compared(bench, toy, *named)
-    assert by_key == compared(bench, toy, "random", "context-encoder")
+    all_runs = compared(bench, toy, "random", "context-encoder")
+    assert {line["holm"] for line in by_key.values()} == {"–"}  # no row of the table
+    assert by_key == {place: {**line, "holm": "–"} for place, line in all_runs.items()}
     assert len(by_key) == 3
 
 
@@ -302,27 +304,77 @@ def test_the_other_way_round_the_sign_turns(bench, toy):
 
 
 @pytest.mark.parametrize("protocol", ["knn/dinov2", "knn/dinov2@1"])
-def test_one_protocol_alone_is_a_family_of_its_own(bench, toy, protocol):
+def test_one_protocol_alone_is_corrected_for_the_same_family(bench, toy, protocol):
     lines = compared(bench, toy, "context-encoder", "random", "--protocol", protocol)
     ((place, line),) = lines.items()
     assert place.startswith("knn/dinov2@1 ")
-    assert line["holm"] == line["p"]
+    assert line == compared(bench, toy, "context-encoder", "random")[place]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="compare takes the newest run alone, one seed of three, and tests over images",
-)
-def test_compare_agrees_with_the_table_of_the_same_records(bench):
-    """Three seeds stand in the table: their mean difference, and none that is not zero."""
+def test_a_run_beside_a_method_of_several_seeds_meets_the_run_of_its_seed(bench):
+    """Seed 2 of the committed ones, over images: McNemar's."""
+    folder = RESULTS / "quickstart"
+    runs = read_records(folder, "pretrain")
+    (key,) = (r.key for r in runs if r.method == "autoencoder" and r.identity.config["seed"] == 2)
+    found = compared(bench, folder, f"autoencoder@{key[:12]}", "random")
+    assert {line["test"] for line in found.values()} == {
+        "McNemar of these weights: one seed, images"
+    }
+    hits = [
+        rows["label"] == rows["predicted"]
+        for m in ("autoencoder", "random")
+        for rows in arrays(folder, "finetune/linear-head@1", m)[2:]
+    ]
+    (gap,) = (line["gap"] for place, line in found.items() if place.startswith("finetune"))
+    assert float(gap) == pytest.approx(100 * (hits[0].mean() - hits[1].mean()), abs=0.006)
+
+
+QUICKSTART_PAIRS = [
+    ("context-encoder", "random"), ("autoencoder", "random"), ("context-encoder", "autoencoder"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("a", "b"), QUICKSTART_PAIRS)
+def test_compare_agrees_with_the_table_of_the_same_records(bench, a, b):
+    """Three seeds stand in the table: their mean difference, its interval, and both p-values."""
     records = read_records(RESULTS / "quickstart", "evaluation")
-    table = Table.of(records, RESULTS / "quickstart")
-    cells = dict(table.differences)["context-encoder − random"]
-    lines = compared(bench, RESULTS / "quickstart", "context-encoder", "random").values()
-    assert [line["test"] for line in lines] == [f"{c.test}, {c.over}" for c in cells if c]
-    gaps = [float(line["gap"]) for line in lines]
-    assert gaps == pytest.approx([cell.mean for cell in cells if cell], abs=0.006)
-    assert not any(float(line["holm"]) <= LEVEL for line in lines)
+    cells = dict(Table.of(records, RESULTS / "quickstart").differences)[f"{a} − {b}"]
+    lines = compared(bench, RESULTS / "quickstart", a, b).values()
+    assert {line["test"] for line in lines} == {"two-way t of the method: 3 seeds and images"}
+    for line, cell in zip(lines, cells, strict=True):
+        assert cell is not None
+        assert float(line["gap"]) == pytest.approx(cell.mean, abs=0.006)
+        assert float(line["half"]) == pytest.approx(cell.half, abs=0.006)
+        assert line["p"] == f"{cell.p:.2g}"
+        assert line["holm"] == ("–" if cell.adjusted is None else f"{cell.adjusted:.2g}")
+
+
+def test_the_report_agrees_with_compare(bench, tmp_path):
+    """What a click on a difference shows: p, Holm's p, the test, its unit, what it is over."""
+    folder, page = RESULTS / "quickstart", tmp_path / "page.html"
+    assert bench("report", "--workspace", folder, "--out", page).code == 0
+    shown = re.findall(r'title="p (\S+), (exploratory|\S+ by Holm); ([^"]*)"', page.read_text())
+    lines = [line for a, b in QUICKSTART_PAIRS for line in compared(bench, folder, a, b).values()]
+    said = [
+        (
+            line["p"],
+            "exploratory" if line["holm"] == "–" else f"{line['holm']} by Holm",
+            line["test"],
+        )
+        for line in lines
+    ]
+    assert len(said) == 12
+    assert sorted(shown) == sorted(said)
+
+
+def test_the_family_of_the_committed_table_is_holms(bench):
+    """Two columns of three differences, by hand."""
+    folder = RESULTS / "quickstart"
+    lines = [line for a, b in QUICKSTART_PAIRS for line in compared(bench, folder, a, b).values()]
+    declared = [line for line in lines if line["holm"] != "–"]
+    assert len(declared) == 6
+    corrected = holm_of([float(line["p"]) for line in declared])
+    assert sorted(float(line["holm"]) for line in declared) == pytest.approx(corrected, rel=0.1)
 
 
 # ---- refusals

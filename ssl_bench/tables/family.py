@@ -1,0 +1,145 @@
+"""The family of comparisons: which differences of a table are tested together.
+
+What was declared is corrected by Holm for all of it; whatever else a table prints is exploratory
+and not adjusted. A suite declares it (`headline`, `[[contrast]]`), and `family.json` beside its
+tables keeps it, so that they can be made again from what lies there. Where nothing was declared,
+each row of an encoder is compared with its baselines, at the first column of each evaluation.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ssl_bench import catalogue
+from ssl_bench.errors import DataError
+from ssl_bench.evaluation.suite import EvaluateEntry, Suite, evaluation_config
+from ssl_bench.records.record import EvaluationRecord
+
+if TYPE_CHECKING:
+    from ssl_bench.tables.table import Table
+
+FILE = "family.json"
+LARGEST = 64 << 10  # bytes of it
+Comparison = tuple[str, str, str]  # row, the row that it is compared with, column
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Columns(_Declared):
+    """Columns of one evaluation, with its headline metric, on all its data.
+
+    `protocol` is without the version, `settings` are those printed behind it; no layers: all.
+    """
+
+    protocol: str
+    settings: list[str] = []
+    layers: list[str] = []
+
+    def hold(self, record: EvaluationRecord) -> bool:
+        """Whether a record's number stands in one of them."""
+        protocol, *settings = record.details.protocol.split()
+        return (
+            protocol.partition("@")[0] == self.protocol
+            and _without_precision(settings) == self.settings
+            and (not self.layers or record.identity.layer in self.layers)
+        )
+
+
+class Contrast(_Declared):
+    """Rows a against rows b, by their names or methods; no columns: the headlines."""
+
+    a: str
+    b: str
+    columns: list[Columns] = []
+
+
+class Family(_Declared):
+    """What was declared: no headlines, the first columns; no contrasts, those with baselines."""
+
+    headlines: list[Columns] = []
+    contrasts: list[Contrast] = []
+
+    def comparisons(self, table: "Table") -> Iterator[Comparison]:
+        """Each that the table has rows for."""
+        if not self.contrasts:
+            for row, baseline in table.pairs:
+                yield from ((row, baseline, c) for c in self._columns(table, row, baseline, []))
+        for contrast in self.contrasts:
+            for a in table.called(contrast.a):
+                for b in (row for row in table.called(contrast.b) if row != a):
+                    yield from ((a, b, c) for c in self._columns(table, a, b, contrast.columns))
+
+    def _columns(self, table: "Table", a: str, b: str, own: list[Columns]) -> Iterator[str]:
+        """Those at which two rows are compared."""
+        seen = set[tuple[str, str]]()
+        for column in table.columns:
+            if not (table.at(a, column) and table.at(b, column)):
+                continue
+            one = table.at(a, column)[0]
+            if one.metric != one.record.details.metric:
+                continue
+            evaluation = one.record.details.protocol, one.images
+            asked = own or self.headlines
+            if any(each.hold(one.record) for each in asked) if asked else evaluation not in seen:
+                yield column
+            seen.add(evaluation)
+
+
+def _without_precision(settings: list[str]) -> list[str]:
+    """What a device computes in is printed among the settings, but no suite has to say it."""
+    return [setting for setting in settings if not setting.startswith("precision=")]
+
+
+# ---- a suite's
+def family_of(suite: Suite) -> Family:
+    """What a suite declares. Raises UsageError for an evaluation that is not installed."""
+    headlines = [
+        _columns_of(suite, entry, entry.headline if isinstance(entry.headline, str) else None)
+        for entry in suite.evaluate
+        if entry.headline
+    ]
+    contrasts = [
+        Contrast(
+            a=each.a,
+            b=each.b,
+            columns=[
+                _columns_of(suite, entry, each.layer)
+                for entry in suite.evaluate
+                if entry.evaluation == each.evaluation
+            ],
+        )
+        for each in suite.contrast
+    ]
+    return Family(headlines=headlines, contrasts=contrasts)
+
+
+def _columns_of(suite: Suite, entry: EvaluateEntry, layer: str | None) -> Columns:
+    """The columns of an entry at this layer, or at all that rows ask for."""
+    harness = catalogue.evaluation(entry.evaluation)
+    settings = " ".join(evaluation_config(entry, suite.seeds[0]).deviations()).split()
+    layers = {layer} if layer else suite.layers(entry)
+    return Columns(
+        protocol=harness.protocol.partition("@")[0],
+        settings=_without_precision(settings),
+        layers=[] if "all" in layers else sorted(layers),
+    )
+
+
+# ---- its file
+def family_beside(workspace: Path | None) -> Family:
+    """What the family.json of a folder says, or nothing declared. DataError for a damaged one."""
+    path = workspace / FILE if workspace else None
+    if path is None or not path.exists():
+        return Family()
+    try:
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"{path} has more than {LARGEST >> 10} kB: it is none")
+        return Family.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({error.error_count()} errors): remove it") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
