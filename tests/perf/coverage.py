@@ -148,9 +148,7 @@ def lines(trials: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[str]:
         yield _line(name, [coverage(made, s, trials) for s in seeds])
     for spread in (0.0, 0.1, 0.3):
         few = trials // 10  # a bootstrap for each seed
-        yield _line(
-            f"mean AP, spread of seeds {spread}", [of_precision(s, few, spread) for s in seeds]
-        )
+        yield _line(f"mean AP, seeds {spread} apart", [of_precision(s, few, spread) for s in seeds])
 
 
 def _line(name: str, found: list[Shares]) -> str:
