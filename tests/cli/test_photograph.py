@@ -74,8 +74,6 @@ def again(photograph: Photograph, folder: Path) -> np.ndarray:
 
 
 # ---- kinds
-
-
 @pytest.mark.parametrize("kind", EIGHT)
 def test_eight_bits_are_read_and_kept_as_they_are(tmp_path: Path, kind: str) -> None:
     make, mode = EIGHT[kind]
@@ -104,9 +102,7 @@ def test_jpegs_are_read_as_pillow_reads_them(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_read_and_kept_as_they_are(
-    tmp_path: Path, channels: int, suffix: str
-) -> None:
+def test_sixteen_bits_are_read_and_kept_as_they_are(tmp_path, channels, suffix):
     values, path = drawn(channels), tmp_path / f"image.{suffix}"
     if suffix == "png":
         path.write_bytes(png(values))
@@ -192,8 +188,6 @@ def test_no_way_of_writing_sixteen_bits_is_misread(tmp_path: Path, way: str) -> 
 
 
 # ---- filling
-
-
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_nothing_but_the_colours_of_the_hole_changes(channels: int, depth: type) -> None:
@@ -245,8 +239,6 @@ def test_contents_span_the_depth_and_stop_at_its_ends(channels: int, depth: type
 
 
 # ---- upright
-
-
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
     """Pillow's own turning, of uint8 (H, W, C) or of the two bytes of uint16."""
     if values.dtype == np.uint16:
@@ -285,9 +277,7 @@ def test_eight_bits_are_turned_as_pillow_turns_them(tmp_path: Path, orientation:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_turned_alike(
-    tmp_path: Path, suffix: str, channels: int, orientation: int
-) -> None:
+def test_sixteen_bits_are_turned_alike(tmp_path, suffix, channels, orientation):
     values, path = drawn(channels), tmp_path / f"image.{suffix}"
     if suffix == "png":
         path.write_bytes(png(values, tagged(orientation)))
@@ -309,8 +299,6 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, orientation: 
 
 
 # ---- refused
-
-
 def refused(path: Path) -> None:
     with pytest.raises(DataError) as raised:
         read_photograph(path)

@@ -44,8 +44,6 @@ def save(image: Image.Image, path: Path, **options: Any) -> Path:
 
 
 # ---- layouts
-
-
 def test_train_and_val(tiny_photos: Path) -> None:
     folders: dict[SplitName, str] = {"train": "train", "test": "val"}
     for split, folder in folders.items():
@@ -124,7 +122,6 @@ def test_other_files_are_left_alone(tiny_photos: Path) -> None:
 
 
 # ---- decoding
-
 KINDS = {
     "grey": lambda rgb: rgb.convert("L"),
     "bilevel": lambda rgb: rgb.convert("1"),
@@ -283,8 +280,6 @@ def test_names_in_an_old_encoding(tiny_photos: Path) -> None:
 
 
 # ---- digests
-
-
 def test_digest_ignores_times_and_places(tiny_photos: Path, tmp_path: Path) -> None:
     before = opened(tiny_photos).index.digest
     for file in (tiny_photos / "train").rglob("*.jpg"):
@@ -339,8 +334,6 @@ def test_two_folders_alike_from_outside(tmp_path: Path) -> None:
 
 
 # ---- the store
-
-
 def test_second_opening_decodes_nothing(tiny_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(tiny_photos)
 
@@ -370,9 +363,7 @@ def test_two_sizes_do_not_collide(tiny_photos: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_interruption_leaves_nothing_behind(
-    tiny_photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
+def test_interruption_leaves_nothing_behind(tiny_photos, cache, monkeypatch, error):
     load = FolderSplit.load
 
     def stop_at_the_fifth(self: FolderSplit, index: int, size: int, smallest: int) -> object:
@@ -408,8 +399,6 @@ def test_damaged_store_is_named(tiny_photos: Path, name: str) -> None:
 
 
 # ---- real photographs
-
-
 @pytest.mark.photos
 def test_real_photographs_decode_like_torchvision_s(photos: Path) -> None:
     dataset = catalogue.dataset(f"folder:{photos}")

@@ -64,7 +64,6 @@ Hook = Callable[[], object]
 
 
 # ---- processes
-
 CONTEXT = multiprocessing.get_context("forkserver")
 REGISTERED = [
     entry for kind in ("eval", "pretext") for entry in entry_points(group=f"ssl_bench.{kind}")
@@ -188,8 +187,6 @@ def waits(running: Running) -> None:
 
 
 # ---- what hooks do, in the process
-
-
 def stop_at(place: str, flag: Path) -> None:
     """The first call of a function says so by a file, and goes on when that is gone."""
     original, calls = pkgutil.resolve_name(place), itertools.count()
@@ -257,7 +254,6 @@ def clock(days: float, step: float = 0) -> None:
 
 
 # ---- what is compared
-
 Results = Mapping[str, tuple[Mapping[str, float], Mapping[str, str]]]
 
 
@@ -291,8 +287,6 @@ PLACES = [
 
 
 # ---- full disks
-
-
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own in memory; the test is skipped where that is not permitted."""

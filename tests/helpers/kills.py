@@ -173,8 +173,6 @@ def strike(running: Running) -> None:
 
 
 # ---- after every kill
-
-
 def finished(place: Place) -> dict[str, str]:
     """Digests of all files of finished runs and of decoded image sets, but for checkpoints."""
     marks = [*place.runs.glob("*/*/record.json"), *place.cache.glob("[!.]*/index.json")]
@@ -202,8 +200,6 @@ def torn(place: Place) -> list[str]:
 
 
 # ---- in the end
-
-
 def differences(whole: Place, killed: Place) -> list[str]:
     """All that is not the same in two places: a line each."""
     ours, theirs = contents(whole), contents(killed)
@@ -258,8 +254,6 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 # ---- all of it
-
-
 def experiment(
     root: Path, suite: str, kills: int, seed: int, tell: Callable[[str], object] = print
 ) -> tuple[Story, list[str]]:

@@ -95,18 +95,14 @@ FILES = [
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("field", ["weights", "encoder"])
-def test_an_encoder_in_a_suite_leads_nowhere(
-    bench: Bench, work: Path, field: str, name: str
-) -> None:
+def test_an_encoder_in_a_suite_leads_nowhere(bench, work, field, name):
     before = snapshot(work.parent)
     old = '"nowhere"' if field == "weights" else '"alexnet"\nweights = "nowhere"\nimage_size = 64'
     refused(run_suite(bench, work, old, f'"{name}"', FOREIGN))
     assert snapshot(work.parent) == before
 
 
-def test_a_package_of_weights_is_not_imported(
-    bench: Bench, work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_of_weights_is_not_imported(bench, work, monkeypatch):
     mark, package = work / "ran", work / "packages" / "hostile_weights"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(f"open({str(mark)!r}, 'w').close()\n")

@@ -10,17 +10,14 @@ from helpers.photos import draw_photo
 from helpers.refusals import only
 from ssl_bench.files import write_atomically
 
+
 # ---- links in the folders that are written to
-
-
 @pytest.mark.parametrize(
     "name",
     [".lock", "log.jsonl", "preview.png", ".checkpoint.pt.writing", ".record.json.writing",
      ".encoder.safetensors.writing", "."],
 )  # fmt: skip
-def test_a_training_writes_through_no_link(
-    bench: Bench, stopped: Path, outside: Path, name: str
-) -> None:
+def test_a_training_writes_through_no_link(bench, stopped, outside, name):
     if name == ".":
         stopped.rename(outside / "run")
         stopped.symlink_to(outside / "run")
@@ -35,9 +32,7 @@ def test_a_training_writes_through_no_link(
 
 
 @pytest.mark.parametrize("name", [".lock", "predictions.npz", ".predictions.npz.writing"])
-def test_an_evaluation_writes_through_no_link(
-    bench: Bench, work: Path, outside: Path, name: str
-) -> None:
+def test_an_evaluation_writes_through_no_link(bench, work, outside, name):
     folder, before = evaluation(), snapshot(outside)
     for path in list(folder.iterdir()):
         path.unlink()
@@ -58,9 +53,7 @@ def test_what_is_written_at_once_goes_through_no_link(tmp_path: Path, outside: P
 
 
 @pytest.mark.parametrize("name", ["evaluation", "pretrain", "table.md"])
-def test_an_export_writes_through_no_link(
-    bench: Bench, work: Path, outside: Path, name: str
-) -> None:
+def test_an_export_writes_through_no_link(bench, work, outside, name):
     before = snapshot(outside)
     Path("again").mkdir()
     target = outside / ("precious.txt" if "." in name else "folder")
@@ -72,9 +65,7 @@ def test_an_export_writes_through_no_link(
 
 
 @pytest.mark.parametrize("name", ["photo.png", ".photo.png.writing"])
-def test_a_filled_image_goes_through_no_link(
-    bench: Bench, work: Path, outside: Path, name: str
-) -> None:
+def test_a_filled_image_goes_through_no_link(bench, work, outside, name):
     before = snapshot(outside)
     draw_photo(1).save("photo.png")
     Path("filled").mkdir()
@@ -85,8 +76,6 @@ def test_a_filled_image_goes_through_no_link(
 
 
 # ---- imports
-
-
 @pytest.mark.parametrize("start", ["n" * 200, "..", "-", "...."])
 def test_an_import_stays_in_the_workspace(bench: Bench, work: Path, start: str) -> None:
     """A run's folder keeps its name, whatever that begins with."""

@@ -25,8 +25,6 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 # ---- the list
-
-
 def test_every_evaluation_has_one_protocol_with_a_version():
     found = sorted(p.printed for p in protocols().values())
     assert found == sorted(harness.protocol for harness in HARNESSES.values())
@@ -82,8 +80,6 @@ def test_show_takes_the_version_too(bench):
 
 
 # ---- the object
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_protocols_settings_are_the_harness_defaults(name):
     found = dict(protocols()[name].settings)
@@ -121,8 +117,6 @@ def test_the_canonical_settings_deviate_in_nothing(name):
 
 
 # ---- the digest
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_digest_changes_with_each_setting(name):
     one = protocols()[name]
@@ -157,8 +151,6 @@ def test_all_digests_differ_and_are_12_hexadecimal_digits():
 
 
 # ---- names
-
-
 def test_a_protocol_is_found_with_its_version_or_without():
     assert protocol("knn/vissl") is protocol("knn/vissl@1") is protocols()["knn/vissl"]
 

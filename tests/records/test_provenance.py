@@ -100,8 +100,7 @@ def only_pretrained(folder: Path, method: str, target: Path) -> Path:
 
 def command_of(bench, folder: Path, key: str) -> list[str]:
     """The command that `bench show` prints, as words behind `bench`."""
-    result = bench("show", key[:10], "--workspace", folder)
-    assert result.code == 0, result.err
+    result = bench.ok("show", key[:10], "--workspace", folder)
     (line,) = re.findall(r"^made again by: (.*)$", result.out, re.MULTILINE)
     words = shlex.split(line)
     assert words[0] == "bench"
@@ -111,14 +110,11 @@ def command_of(bench, folder: Path, key: str) -> list[str]:
 def again(bench, words: list[str], folder: Path) -> set[str]:
     """The keys of what a command makes in a workspace."""
     before = {record.key for record in read_records(folder)}
-    result = bench(*words, "--workers", 0, "--workspace", folder)
-    assert result.code == 0, result.err
+    bench.ok(*words, "--workers", 0, "--workspace", folder)
     return {record.key for record in read_records(folder)} - before
 
 
 # ---- show
-
-
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_command_shown_makes_the_same_pretraining_key(bench, made, tmp_path, name):
     (record,) = runs_of(made, name)
@@ -183,8 +179,6 @@ def test_a_key_that_fits_no_run_or_several(bench, made, command):
 
 
 # ---- rerun
-
-
 def rerun(bench, folder: Path, key: str, *words: object):
     return bench("rerun", key[:12], "--workers", 0, *words, "--workspace", folder)
 
@@ -304,8 +298,6 @@ def test_without_the_encoders_weights_nothing_is_made_again(bench, spoilt):
 
 
 # ---- images from a folder
-
-
 def test_a_folder_is_named_by_hand_and_bad_images_are_skipped_again(bench, tiny_photos, workspace):
     """A record knows the folder's name, not where it is; two images of 27 cannot be read."""
     for path in (tiny_photos / "train" / "ant" / "0.jpg", tiny_photos / "val" / "bee" / "1.png"):
@@ -313,8 +305,8 @@ def test_a_folder_is_named_by_hand_and_bad_images_are_skipped_again(bench, tiny_
     place = ("--workers", 0, "--workspace", workspace)
     data = ("--data", f"folder:{tiny_photos}", "--skip-bad-images")
     toy = ("--image-size", 64, "--width", 0.1, *data, *place)
-    assert bench("pretrain", "random", *toy).code == 0
-    assert bench("knn", "--k", 3, *data, *place).code == 0
+    bench.ok("pretrain", "random", *toy)
+    bench.ok("knn", "--k", 3, *data, *place)
     for record in read_records(workspace):
         result = rerun(bench, workspace, record.key, *data)
         assert result.code == 0, result.err
@@ -323,7 +315,7 @@ def test_a_folder_is_named_by_hand_and_bad_images_are_skipped_again(bench, tiny_
 
 def test_a_folder_that_is_no_place_is_said(bench, tiny_photos, workspace):
     data = ("--data", f"folder:{tiny_photos}", "--workers", 0, "--workspace", workspace)
-    assert bench("pretrain", "random", "--image-size", 64, "--width", 0.1, *data).code == 0
+    bench.ok("pretrain", "random", "--image-size", 64, "--width", 0.1, *data)
     (record,) = read_records(workspace)
     result = rerun(bench, workspace, record.key)
     assert result.code in (1, 2)
@@ -331,8 +323,6 @@ def test_a_folder_that_is_no_place_is_said(bench, tiny_photos, workspace):
 
 
 # ---- stale numbers
-
-
 @pytest.fixture
 def stale(spoilt) -> tuple[Path, Record]:
     """A number that an older version of its protocol made."""
@@ -349,8 +339,7 @@ def stale(spoilt) -> tuple[Path, Record]:
 
 def test_a_stale_number_is_shown(bench, stale):
     folder, record = stale
-    result = bench("show", record.key, "--workspace", folder)
-    assert result.code == 0, result.err
+    result = bench.ok("show", record.key, "--workspace", folder)
     assert record.identity.encoder.weights in result.out
 
 
@@ -365,7 +354,6 @@ def test_the_tables_command_renews_a_stale_number(bench, stale):
 
 
 # ---- records as a data frame
-
 COLUMNS = {
     "key", "method", "protocol", "layer", "data", "metric", "value", "low", "high",
     "pretraining_seed", "seed", "encoder", "control", "test_images", "finished", "workspace",
