@@ -1,6 +1,5 @@
 """A photograph keeps what it is: channels, depth, every value outside the hole; turned upright."""
 
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import tifffile  # scikit-image brings it
 from PIL import Image, ImageOps
 
-from helpers.photos import draw_photo
+from helpers.photos import chunk, draw_photo, png
 from ssl_bench.errors import DataError
 from ssl_bench.pictures.photograph import Photograph, read_photograph
 
@@ -50,18 +49,11 @@ def drawn(channels: int, depth: type = np.uint16, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, np.iinfo(depth).max + 1, shape, depth)
 
 
-def png(values: np.ndarray, *extra: tuple[bytes, bytes]) -> bytes:
-    """A PNG of 16 bits, uint16 (H, W, C), by the specification; Pillow writes grey ones only."""
+def deep(values: np.ndarray, *more: bytes) -> bytes:
+    """A PNG of 16 bits, uint16 (H, W, C); Pillow writes grey ones only."""
     height, width, channels = values.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, TYPES[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checked = kind + content
-    return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+    return png(width, height, zlib.compress(rows), *more, depth=16, colour=TYPES[channels])
 
 
 def again(photograph: Photograph, folder: Path) -> np.ndarray:
@@ -105,7 +97,7 @@ def test_jpegs_are_read_as_pillow_reads_them(tmp_path: Path, mode: str) -> None:
 def test_sixteen_bits_are_read_and_kept_as_they_are(tmp_path, channels, suffix):
     values, path = drawn(channels), tmp_path / f"image.{suffix}"
     if suffix == "png":
-        path.write_bytes(png(values))
+        path.write_bytes(deep(values))
     else:
         tifffile.imwrite(path, values.squeeze())
     photograph = read_photograph(path)
@@ -126,7 +118,7 @@ def test_what_is_saved_is_right_for_other_programs(tmp_path: Path) -> None:
 def test_sixteen_bit_grey_with_alpha_keeps_its_values(tmp_path: Path) -> None:
     """As colours that are grey: OpenCV has no other place for the alpha."""
     values, path = drawn(2), tmp_path / "image.png"
-    path.write_bytes(png(values))
+    path.write_bytes(deep(values))
     photograph = read_photograph(path)
     for found in (photograph.values, again(photograph, tmp_path)):
         assert found.dtype == np.uint16
@@ -256,9 +248,9 @@ def block(orientation: int) -> bytes:
     return exif.tobytes()
 
 
-def tagged(orientation: int) -> tuple[bytes, bytes]:
+def tagged(orientation: int) -> bytes:
     """The chunk of a PNG."""
-    return b"eXIf", block(orientation).removeprefix(b"Exif\0\0")
+    return chunk(b"eXIf", block(orientation).removeprefix(b"Exif\0\0"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -280,7 +272,7 @@ def test_eight_bits_are_turned_as_pillow_turns_them(tmp_path: Path, orientation:
 def test_sixteen_bits_are_turned_alike(tmp_path, suffix, channels, orientation):
     values, path = drawn(channels), tmp_path / f"image.{suffix}"
     if suffix == "png":
-        path.write_bytes(png(values, tagged(orientation)))
+        path.write_bytes(deep(values, tagged(orientation)))
     else:
         tag = (ORIENTATION, "H", 1, orientation, True)
         tifffile.imwrite(path, values.squeeze(), extratags=[tag])
@@ -294,7 +286,7 @@ def test_sixteen_bits_are_turned_alike(tmp_path, suffix, channels, orientation):
 @pytest.mark.parametrize("orientation", [0, 9])
 def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, orientation: int) -> None:
     values = drawn(3)
-    (tmp_path / "image.png").write_bytes(png(values, tagged(orientation)))
+    (tmp_path / "image.png").write_bytes(deep(values, tagged(orientation)))
     np.testing.assert_array_equal(read_photograph(tmp_path / "image.png").values, values)
 
 
@@ -320,7 +312,7 @@ def test_text_and_nothing_are_no_image(tmp_path: Path, name: str) -> None:
 def test_half_a_file_is_no_image(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name == "sixteen.png":
-        path.write_bytes(png(drawn(3)))
+        path.write_bytes(deep(drawn(3)))
     elif name == "sixteen.tif":
         tifffile.imwrite(path, drawn(3))
     else:

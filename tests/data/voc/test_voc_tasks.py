@@ -1,6 +1,5 @@
 """`voc:PATH` for detection and segmentation: boxes, masks, lists, and what is refused."""
 
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.photos import draw_photo
+from helpers.photos import chunk, draw_photo, png
 from helpers.voc_folders import (
     LISTS,
     THINGS,
@@ -181,29 +180,15 @@ def test_masks_are_indices_and_not_colours(year: Path, palette: bool) -> None:
     assert found.dtype == np.uint8
 
 
-def png(path: Path, depth: int, kind: int, rows: list[bytes], width: int) -> Path:
-    """A PNG byte by byte: kind 0 is grey, 3 has a palette."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(name + data)
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
-
-    head = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
-    palette = chunk(b"PLTE", bytes(range(48))) if kind == 3 else b""
-    data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    chunks = chunk(b"IHDR", head) + palette + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
-    return path
-
-
 @pytest.mark.parametrize(("depth", "kind"), [(4, 0), (4, 3), (2, 0), (2, 3), (1, 0), (1, 3)])
 def test_masks_of_few_bits(tmp_path: Path, depth: int, kind: int) -> None:
     """Pillow spreads grey of few bits over 0 to 255; an index stays what it is."""
     values = np.arange(8).reshape(1, 8) % 2**depth
     bits = "".join(f"{v:0{depth}b}" for v in values[0])
-    row = int(bits, 2).to_bytes(depth, "big")  # eight pixels
-    found = read_class_mask(png(tmp_path / "a.png", depth, kind, [row], 8), 1, 8)
-    np.testing.assert_array_equal(found, values)
+    row = zlib.compress(b"\0" + int(bits, 2).to_bytes(depth, "big"))  # eight pixels
+    palette = [chunk(b"PLTE", bytes(range(48)))] if kind == 3 else []
+    (tmp_path / "a.png").write_bytes(png(8, 1, row, *palette, depth=depth, colour=kind))
+    np.testing.assert_array_equal(read_class_mask(tmp_path / "a.png", 1, 8), values)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
@@ -240,12 +225,9 @@ def test_mask_that_is_damaged(year: Path) -> None:
 @pytest.mark.parametrize(("side", "part"), [(40_000, "exceeds limit"), (12_000, "12000×12000 px")])
 def test_huge_mask_is_refused_before_it_is_decoded(year: Path, side: int, part: str) -> None:
     """A few bytes that say they are gigabytes of pixels."""
-    path = png(year / "SegmentationClass" / "000001.png", 8, 0, [b""], side)
-    content = bytearray(path.read_bytes())
-    content[20:24] = struct.pack(">I", side)
-    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
-    path.write_bytes(content)
-    assert len(content) < 100
+    path = year / "SegmentationClass" / "000001.png"
+    path.write_bytes(png(side, side, zlib.compress(b"\0"), depth=8))
+    assert path.stat().st_size < 100
     refused(DataError, lambda: mask_of(year), path, part)
 
 
