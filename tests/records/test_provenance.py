@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +197,12 @@ def is_the_same(bench, folder: Path, record: Record) -> None:
     "name",
     [
         "context-encoder", "kmeans-init", "knn/vissl@1", "linear/logreg@1", "linear/zhang16@1",
-        "finetune/krahenbuhl16@1",
+        "finetune/krahenbuhl16@1", "nearest (conv3 of context-encoder)",
     ],
 )  # fmt: skip
 def test_a_rerun_is_the_same_bit_for_bit(bench, made, name):
-    is_the_same(bench, made, runs_of(made, name)[0])
-
-
-def test_a_rerun_of_nearest_neighbours_is_the_same_bit_for_bit(bench, made):
-    is_the_same(bench, made, fill_of(made, "nearest (conv3 of context-encoder)"))
+    row = "nearest (conv3 of context-encoder)"
+    is_the_same(bench, made, fill_of(made, row) if name == row else runs_of(made, name)[0])
 
 
 @pytest.fixture
@@ -234,48 +231,41 @@ def test_a_control_is_made_again(bench, spoilt):
     assert "made by a suite's controls; without them again by: bench knn" in shown
 
 
-def test_other_weights_beside_the_encoder_are_found(bench, spoilt):
-    """The decoder is no part of the digest that the record names of the encoder."""
-    (record,) = runs_of(spoilt, "context-encoder")
-    path = folder_of(spoilt, record) / "rest.safetensors"
+def other_bias(folder: Path) -> None:
+    """Of the decoder: it is no part of the digest that the record names of the encoder."""
+    path = folder / "rest.safetensors"
     weights = load_file(path)
     weights["decoder.0.bias"][0] += 1e-6
     save_file(weights, path)
+
+
+# By what is said: the run, and what is changed in its folder.
+CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    ": rest.safetensors: decoder.0.bias differs\n": ("context-encoder", other_bias),
+    ": the predictions' predicted differ\n": ("knn/vissl@1", answer_otherwise),
+    ": top1 was 99 and is ": (
+        "knn/vissl@1", lambda folder: edit(folder, lambda r: r["metrics"].update(top1=99.0))
+    ),
+    ": loss was 0.5 and is ": (
+        "context-encoder", lambda folder: edit(folder, lambda r: r["metrics"].update(loss=0.5))
+    ),
+    "the encoder's weights were 000000000000 and are ": (
+        "random",
+        lambda folder: edit(folder, lambda r: r["details"]["encoder"].update(digest="0" * 64)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_what_was_edited_is_found(bench, spoilt, said):
+    name, change = CHANGES[said]
+    (record,) = runs_of(spoilt, name)
+    change(folder_of(spoilt, record))
     result = rerun(bench, spoilt, record.key)
     assert result.code == 1
-    assert result.out == f"{record.key[:12]}: rest.safetensors: decoder.0.bias differs\n"
-
-
-def test_an_edited_metric_is_found(bench, spoilt):
-    (record,) = runs_of(spoilt, "knn/vissl@1")
-    edit(folder_of(spoilt, record), lambda r: r["metrics"].update(top1=99.0))
-    result = rerun(bench, spoilt, record.key)
-    assert result.code == 1
-    assert result.out == f"{record.key[:12]}: top1 was 99 and is {record.metrics['top1']}\n"
-
-
-def test_an_edited_loss_is_found(bench, spoilt):
-    (record,) = runs_of(spoilt, "context-encoder")
-    edit(folder_of(spoilt, record), lambda r: r["metrics"].update(loss=0.5))
-    result = rerun(bench, spoilt, record.key)
-    assert result.code == 1
-    assert "loss was 0.5 and is " in result.out
-
-
-def test_an_edited_digest_of_weights_is_found(bench, spoilt):
-    (record,) = runs_of(spoilt, "random")
-    edit(folder_of(spoilt, record), lambda r: r["details"]["encoder"].update(digest="0" * 64))
-    result = rerun(bench, spoilt, record.key)
-    assert result.code == 1
-    assert "the encoder's weights were 000000000000 and are " in result.out
-
-
-def test_an_edited_prediction_is_found(bench, spoilt):
-    (record,) = runs_of(spoilt, "knn/vissl@1")
-    answer_otherwise(folder_of(spoilt, record))
-    result = rerun(bench, spoilt, record.key)
-    assert result.code == 1
-    assert result.out == f"{record.key[:12]}: the predictions' predicted differ\n"
+    assert result.out.startswith(record.key[:12])
+    assert said in result.out
+    assert len(result.out.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["random", "knn/vissl@1"])

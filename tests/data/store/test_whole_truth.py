@@ -168,12 +168,12 @@ def test_real_boxes_are_all_there(pack: tuple[Path, Dataset], sizes: tuple[int, 
     """Counted in the text of the files."""
     root, dataset = pack
     for split, size in zip(dataset.splits, sizes, strict=True):
-        store = open_whole(dataset, split, "detection", 32, 64)
-        assert len(store) == size
-        for i, name in enumerate(store.index.names):
+        images = dataset.split(split, "detection")
+        assert len(images.names) == size
+        for i, name in enumerate(images.names):
             path = root / "Annotations" / f"{name}.xml"
             counted = count(path, "<object>", "<difficult>1<")
-            found = store.objects(i)
+            found = images.objects(i)
             assert [len(found), int(found.difficult.sum())] == counted, name
 
 
