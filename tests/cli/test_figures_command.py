@@ -196,17 +196,10 @@ def test_headings_lie_beside_each_other(measured):
     assert all(one.x1 <= other.x0 for one, other in pairwise(headings))
 
 
-def test_figures_that_are_asked_for_are_drawn_alone(runs, tmp_path, bench):
-    folder, names = runs
-    result = figures(bench, tmp_path, folder, "filters", "--encoder", names[2])
-    assert result.code == 0, result.err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["filters.pdf", "filters.png"]
-
-
 # ---- what cannot be drawn
 def test_what_needs_a_network_is_left_out_with_a_reason(finished, tmp_path, bench):
     """Masks, neighbours and filters are there with an untrained encoder alone."""
-    out = tmp_path / "out"
+    out = tmp_path / "new" / "out"
     result = figures(bench, out, finished)
     assert result.code == 0, result.err
     assert {p.stem for p in out.iterdir()} == {"filters", "masks", "neighbours"}

@@ -127,13 +127,6 @@ def test_sixteen_bit_grey_with_alpha_keeps_its_values(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found[..., colour], values[..., 0])
 
 
-def test_sixteen_bits_in_memory_are_saved_with_their_alpha(tmp_path: Path) -> None:
-    values = drawn(2)
-    found = again(Photograph(values), tmp_path)
-    np.testing.assert_array_equal(found[..., 0], values[..., 0])
-    np.testing.assert_array_equal(found[..., -1], values[..., 1])
-
-
 # How else a scanner or a microscope writes 16 bits: the file of values, and their white.
 WAYS: dict[str, tuple[str, int, int, Callable[[Path, np.ndarray], object]]] = {
     "10-bit PGM": ("pgm", 1, 1023, lambda path, values: netpbm(path, values, 1023)),
@@ -281,13 +274,6 @@ def test_sixteen_bits_are_turned_alike(tmp_path, suffix, channels, orientation):
     photograph = read_photograph(path)
     np.testing.assert_array_equal(photograph.values, expected)
     np.testing.assert_array_equal(again(photograph, tmp_path), expected)
-
-
-@pytest.mark.parametrize("orientation", [0, 9])
-def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, orientation: int) -> None:
-    values = drawn(3)
-    (tmp_path / "image.png").write_bytes(deep(values, tagged(orientation)))
-    np.testing.assert_array_equal(read_photograph(tmp_path / "image.png").values, values)
 
 
 # ---- refused

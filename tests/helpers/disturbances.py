@@ -180,6 +180,13 @@ def until(happened: Callable[[], object], seconds: float = STUCK) -> None:
         time.sleep(0.01)
 
 
+def all_done(running: Sequence[Running]) -> list[Result]:
+    """What each answered, when all are through and none has failed."""
+    answers = [each.result() for each in running]
+    assert {answer.code for answer in answers} == {0}, answers
+    return answers
+
+
 def waits(running: Running) -> None:
     """Until it waits for a lock, which it must."""
     until(lambda: running.waiting or not running.alive)
@@ -203,6 +210,7 @@ def stop_at(place: str, flag: Path) -> None:
 
 def meet(folder: Path, count: int) -> None:
     """Begin when all of them are there."""
+    folder.mkdir(exist_ok=True)
     (folder / str(os.getpid())).touch()
     until(lambda: len(list(folder.iterdir())) >= count)
 

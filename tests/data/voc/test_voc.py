@@ -71,11 +71,6 @@ def test_a_difficult_object_after_another_takes_nothing_away(year: Path) -> None
     assert labels(year)[0, DOG] == 1
 
 
-def test_a_class_that_no_image_has_is_all_zero(year: Path) -> None:
-    assert not labels(year)[:, CLASSES.index("sheep")].any()
-    assert catalogue.dataset(f"voc:{year}").split("train").classes == CLASSES
-
-
 def test_objects_of_an_annotation(tmp_path: Path) -> None:
     """Decimals, and what some of VOC2012's have: no flags, parts of a person, actions."""
     part = "<part><name>head</name><bndbox><xmin>9</xmin><ymin>9</ymin></bndbox></part>"
