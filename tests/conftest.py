@@ -38,7 +38,7 @@ def bench(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         said = capfd.readouterr()
         return Result(code, said.out, said.err)
 
-    return run
+    return Bench(run)
 
 
 @pytest.fixture
@@ -78,5 +78,5 @@ def finished(workspace: Path, bench: Bench) -> Path:
     """A workspace with one finished run, and photographs' sizes in its encoder."""
     command = ("pretrain", "random", "--image-size", 64, "--width", 0.1, "--workers", 0)
     command += ("--data", "scenes:train=60,test=20")
-    assert bench(*command, "--workspace", workspace).code == 0
+    bench.ok(*command, "--workspace", workspace)
     return workspace

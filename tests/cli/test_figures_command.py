@@ -103,11 +103,7 @@ def outside(pictures: np.ndarray) -> np.ndarray:
 
 
 # ---- files
-
-
-def test_all_six_are_written_for_print(
-    runs: tuple[Path, list[str]], tmp_path: Path, bench: Bench
-) -> None:
+def test_all_six_are_written_for_print(runs, tmp_path, bench):
     """300 dpi, and the width of a page's text."""
     folder, names = runs
     out = tmp_path / "new" / "figures"
@@ -166,9 +162,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Grid], tuple[Any, lis
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_no_grid_is_larger_than_a_page(
-    measured: Callable[[Grid], tuple[Any, list[Any]]], kind: str
-) -> None:
+def test_no_grid_is_larger_than_a_page(measured, kind):
     blank = np.ones((8, 8, 3))
     (width, height), _ = measured(
         Grid(kind, [(label, [blank] * n) for label, counts in SIZES[kind] for n in counts])
@@ -180,9 +174,7 @@ def test_no_grid_is_larger_than_a_page(
 LONG = "inpainting\nmask=random-region\nwidth=0.5"  # one of two networks for holes anywhere
 
 
-def test_labels_of_rows_lie_on_the_page(
-    measured: Callable[[Grid], tuple[Any, list[Any]]],
-) -> None:
+def test_labels_of_rows_lie_on_the_page(measured):
     blank = np.ones((8, 8, 3))
     (width, height), boxes = measured(Grid("rows", [(LONG, [blank] * 6), (LONG, [blank] * 6)]))
     assert len(boxes) == 3
@@ -193,9 +185,7 @@ def test_labels_of_rows_lie_on_the_page(
         assert box.y1 <= height
 
 
-def test_headings_lie_beside_each_other(
-    measured: Callable[[Grid], tuple[Any, list[Any]]],
-) -> None:
+def test_headings_lie_beside_each_other(measured):
     """Seven columns: what `methods` shows of two networks."""
     blank = np.ones((8, 8, 3))
     (width, height), (title, *headings) = measured(Grid("columns", [("", [blank] * 7)], [LONG] * 7))
@@ -206,23 +196,10 @@ def test_headings_lie_beside_each_other(
     assert all(one.x1 <= other.x0 for one, other in pairwise(headings))
 
 
-def test_figures_that_are_asked_for_are_drawn_alone(
-    runs: tuple[Path, list[str]], tmp_path: Path, bench: Bench
-) -> None:
-    folder, names = runs
-    result = figures(bench, tmp_path, folder, "filters", "--encoder", names[2])
-    assert result.code == 0, result.err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["filters.pdf", "filters.png"]
-
-
 # ---- what cannot be drawn
-
-
-def test_what_needs_a_network_is_left_out_with_a_reason(
-    finished: Path, tmp_path: Path, bench: Bench
-) -> None:
+def test_what_needs_a_network_is_left_out_with_a_reason(finished, tmp_path, bench):
     """Masks, neighbours and filters are there with an untrained encoder alone."""
-    out = tmp_path / "out"
+    out = tmp_path / "new" / "out"
     result = figures(bench, out, finished)
     assert result.code == 0, result.err
     assert {p.stem for p in out.iterdir()} == {"filters", "masks", "neighbours"}
@@ -233,24 +210,18 @@ def test_what_needs_a_network_is_left_out_with_a_reason(
 
 
 @pytest.mark.parametrize("name", ["methods", "pairs", "regions"])
-def test_what_is_asked_for_by_name_is_refused_by_name(
-    finished: Path, tmp_path: Path, bench: Bench, name: str
-) -> None:
+def test_what_is_asked_for_by_name_is_refused_by_name(finished, tmp_path, bench, name):
     result = figures(bench, tmp_path / "out", finished, name)
     fails(result, 2, name, "bench pretrain inpainting", "--encoder")
 
 
-def test_a_central_network_draws_no_regions(
-    runs: tuple[Path, list[str]], tmp_path: Path, bench: Bench
-) -> None:
+def test_a_central_network_draws_no_regions(runs, tmp_path, bench):
     folder, names = runs
     result = figures(bench, tmp_path / "out", folder, "regions", "--encoder", names[0])
     fails(result, 2, "regions", "--mask random-region")
 
 
-def test_an_unknown_figure_brings_the_nearest_names(
-    runs: tuple[Path, list[str]], tmp_path: Path, bench: Bench
-) -> None:
+def test_an_unknown_figure_brings_the_nearest_names(runs, tmp_path, bench):
     folder, _ = runs
     result = figures(bench, tmp_path / "out", folder, "masks", "neighbors")
     fails(result, 2, "figure 'neighbors'", "did you mean neighbours")
@@ -258,8 +229,6 @@ def test_an_unknown_figure_brings_the_nearest_names(
 
 
 # ---- the gallery
-
-
 def test_which_images_are_shown_follows_from_the_seed_alone(shown: Gallery) -> None:
     picked = shown.chosen(SIZE)
     assert picked.dtype == np.int64
@@ -300,9 +269,7 @@ def test_no_two_runs_have_one_label(tmp_path: Path, what: str) -> None:
     assert first != second
 
 
-def test_methods_has_a_column_for_every_network(
-    runs: tuple[Path, list[str]], tmp_path: Path
-) -> None:
+def test_methods_has_a_column_for_every_network(runs, tmp_path):
     """Two seeds of one setting too."""
     names = [made(tmp_path, "inpainting", inpainting(seed=seed)) for seed in range(2)]
     references = [Reference(name, tmp_path) for name in names]
@@ -311,8 +278,6 @@ def test_methods_has_a_column_for_every_network(
 
 
 # ---- masks
-
-
 def test_masks_shows_what_is_left_and_what_is_removed(shown: Gallery) -> None:
     """Every pixel is in one of the two: the other has the mean colour, or white."""
     truth, colour = stored(shown)[shown.chosen(SIZE)], mean_colour(shown)
@@ -338,12 +303,8 @@ def test_masks_shows_what_is_left_and_what_is_removed(shown: Gallery) -> None:
 
 
 # ---- networks
-
-
 @pytest.mark.parametrize(("maker", "which"), [(pairs, 0), (regions, 1)])
-def test_inputs_outputs_and_originals(
-    shown: Gallery, maker: Callable[[Gallery], Grid], which: int
-) -> None:
+def test_inputs_outputs_and_originals(shown, maker, which):
     """By the first network that can: its own output, from an input that is the image around it."""
     truth, colour = stored(shown)[shown.chosen(SIZE)], mean_colour(shown)
     grid = maker(shown)
@@ -393,8 +354,6 @@ def test_methods_differ_in_the_hole_only(shown: Gallery) -> None:
 
 
 # ---- neighbours
-
-
 def hog_oracle(images: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Unit rows (N, 1764) of float images (N, 128, 128, 3) with the hole in the mean colour."""
     holed = levels(images).astype(np.uint8)
@@ -456,8 +415,6 @@ def test_methods_pastes_the_nearest_by_brute_force(shown: Gallery) -> None:
 
 
 # ---- filters
-
-
 def test_filters_are_scaled_by_their_own_largest_weight(shown: Gallery) -> None:
     """Grey is 0; a line of white is between any two."""
     grid = filters(shown)
@@ -479,8 +436,6 @@ def test_filters_are_scaled_by_their_own_largest_weight(shown: Gallery) -> None:
 
 
 # ---- a folder of one's own
-
-
 @pytest.fixture
 def flat(tmp_path: Path) -> Path:
     folder = tmp_path / "flat"
@@ -490,9 +445,7 @@ def flat(tmp_path: Path) -> Path:
     return folder
 
 
-def test_pairs_of_a_flat_folder(
-    runs: tuple[Path, list[str]], tmp_path: Path, flat: Path, bench: Bench
-) -> None:
+def test_pairs_of_a_flat_folder(runs, tmp_path, flat, bench):
     """Without a test split its images are shown."""
     workspace, names = runs
     out = tmp_path / "out"

@@ -42,13 +42,9 @@ def tagged(orientation: int) -> Image.Exif:
 
 
 # ---- orientation
-
-
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_of_a_folder_is_turned_upright(
-    tmp_path: Path, orientation: int, suffix: str
-) -> None:
+def test_a_photograph_of_a_folder_is_turned_upright(tmp_path, orientation, suffix):
     """As Pillow turns it, before the square is cut: sides of 80 and 60 px."""
     path = tmp_path / f"photo.{suffix}"
     draw_photo(5, 80, 60).save(path, exif=tagged(orientation))
@@ -116,8 +112,6 @@ def test_damaged_exif_never_gets_past_the_decoder(tmp_path: Path, kind: str) -> 
 
 
 # ---- more than 8 bits
-
-
 def shades() -> np.ndarray:
     """float64 (72, 72) from 0 to 1."""
     return np.linspace(0, 1, 72 * 72).reshape(72, 72)
@@ -153,9 +147,7 @@ def test_floats_from_black_to_white_keep_their_shades(tmp_path: Path) -> None:
         ((shades() * 32767).astype(np.int16), "32-bit or signed"),
     ],
 )
-def test_numbers_without_a_white_are_refused(
-    tmp_path: Path, values: np.ndarray, reason: str
-) -> None:
+def test_numbers_without_a_white_are_refused(tmp_path, values, reason):
     """Made 8 bits by cutting they would be a black sheet or a white one."""
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, values)

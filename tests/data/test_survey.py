@@ -58,11 +58,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- list
-
-
 def test_list_says_what_is_there(bench: Bench, home: Path, small: None) -> None:
-    made = bench("data", "list")
-    assert made.code == 0, made.err
+    made = bench.ok("data", "list")
     assert "folder     a folder of images is asked for as folder:PATH" in made.out
     assert "scenes     nothing is stored" in made.out
     assert "detection: train 2,000, test 2,000" in made.out
@@ -92,13 +89,10 @@ def test_list_does_not_take_another_set_for_the_official(bench: Bench, home: Pat
 
 
 # ---- check
-
-
 def test_check_counts_what_is_in_a_set(bench: Bench, year: Path) -> None:
     draw_photo(3).convert("L").save(year / "JPEGImages" / "000002.jpg")
     write_mask(year, "000004", np.zeros((80, 96)))
-    made = bench("data", "check", f"voc:{year}", "--workers", 0)
-    assert made.code == 0, made.err
+    made = bench.ok("data", "check", f"voc:{year}", "--workers", 0)
     lines = [" ".join(line.split()) for line in made.out.splitlines()]
     for line in (
         "train, classification: 4 images, 1 grey",
@@ -119,15 +113,12 @@ def test_check_counts_what_is_in_a_set(bench: Bench, year: Path) -> None:
 
 
 def test_check_of_scenes_and_folders(bench: Bench, tiny_photos: Path) -> None:
-    made = bench("data", "check", "scenes:train=10,test=10", "--workers", 0)
-    assert made.code == 0, made.err
+    made = bench.ok("data", "check", "scenes:train=10,test=10", "--workers", 0)
     assert made.out.count("10 images") == 6
     assert "0.0% void" in made.out
-    made = bench("data", "check", f"folder:{tiny_photos}", "--workers", 0)
-    assert made.code == 0, made.err
+    made = bench.ok("data", "check", f"folder:{tiny_photos}", "--workers", 0)
     assert "train, classification: 18 images, 0 grey" in made.out
-    made = bench("data", "check", f"folder:{tiny_photos / 'val' / 'ant'}", "--workers", 0)
-    assert made.code == 0, made.err
+    made = bench.ok("data", "check", f"folder:{tiny_photos / 'val' / 'ant'}", "--workers", 0)
     assert "train, classification: 3 images, 0 grey, no labels" in made.out
 
 
@@ -149,8 +140,7 @@ def test_check_reports_the_faults_of_all_tasks(bench: Bench, year: Path) -> None
 
 def test_check_of_one_task(bench: Bench, year: Path) -> None:
     write_mask(year, "000002", np.full((80, 96), 99))
-    made = bench("data", "check", f"voc:{year}", "--task", "detection", "--workers", 0)
-    assert made.code == 0, made.err
+    made = bench.ok("data", "check", f"voc:{year}", "--task", "detection", "--workers", 0)
     assert made.out.count(" images, ") == 2
     made = bench("data", "check", f"voc:{year}", "--task", "segmentation", "--workers", 0)
     fails(made, 1, "000002.png", "index 99")
@@ -176,8 +166,6 @@ def test_check_of_what_is_not_there(bench: Bench, home: Path, tmp_path: Path) ->
 
 
 # ---- get
-
-
 def pack(path: Path, folder: Path, names: list[str]) -> tuple[str, str]:
     """An archive of what lies in `folder`, and its MD5."""
     mode = "w:gz" if path.suffix == ".tgz" else "w"
@@ -187,22 +175,27 @@ def pack(path: Path, folder: Path, names: list[str]) -> tuple[str, str]:
     return path.name, hashlib.md5(path.read_bytes()).hexdigest()
 
 
+class Server(ThreadingHTTPServer):
+    asked: list[str]
+
+    def server_activate(self) -> None:
+        self.asked = []
+        super().server_activate()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        assert isinstance(self.server, Server)
+        self.server.asked.append(self.path)
+
+
 @pytest.fixture
-def server(
-    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ThreadingHTTPServer]:
+def server(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The archives, small ones, from this machine; requests are counted in `asked`."""
     kit, served = tmp_path / "kit", tmp_path / "served"
     served.mkdir()
     make_archives(kit, served, monkeypatch)
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            asked.append(self.path)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(served))) as made:
-        made.asked = asked  # type: ignore[attr-defined]
+    with Server(("127.0.0.1", 0), partial(Handler, directory=str(served))) as made:
         base = f"http://127.0.0.1:{made.server_port}"
         for key in ("2007", "2007-test", "2012"):
             entry = DATASET_YEAR_DICT[key]
@@ -234,104 +227,79 @@ def make_archives(kit: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(SBDataset, "md5", digest)
 
 
-def test_get_fetches_both_archives_of_voc07_once(
-    bench: Bench, home: Path, server: ThreadingHTTPServer
-) -> None:
-    made = bench("data", "get", "voc07")
-    assert made.code == 0, made.err
+def test_get_fetches_both_archives_of_voc07_once(bench, home, server):
+    made = bench.ok("data", "get", "voc07")
     root = home / "VOCdevkit" / "VOC2007"
     assert f"voc07 is in {root}" in made.out
     assert "segmentation: train 4, test 2" in made.out
     assert "fetching VOCtrainval_06-Nov-2007.tar" in made.err
     assert "100%" in made.err  # a bar
-    assert bench("data", "check", "voc07", "--workers", 0).code == 0
-    assert set(server.asked) == {  # type: ignore[attr-defined]
-        "/VOCtrainval_06-Nov-2007.tar", "/VOCtest_06-Nov-2007.tar",
-    }  # fmt: skip
-    del server.asked[:]  # type: ignore[attr-defined]
-    assert bench("data", "get", "voc07").code == 0
-    assert not server.asked  # type: ignore[attr-defined]
+    bench.ok("data", "check", "voc07", "--workers", 0)
+    assert set(server.asked) == {"/VOCtrainval_06-Nov-2007.tar", "/VOCtest_06-Nov-2007.tar"}
+    del server.asked[:]
+    bench.ok("data", "get", "voc07")
+    assert not server.asked
 
 
-def test_get_completes_what_is_there_in_part(
-    bench: Bench, home: Path, server: ThreadingHTTPServer
-) -> None:
-    assert bench("data", "get", "voc07").code == 0
+def test_get_completes_what_is_there_in_part(bench, home, server):
+    bench.ok("data", "get", "voc07")
     (home / "VOCdevkit" / "VOC2007" / "JPEGImages" / "000005.jpg").unlink()
     for archive in home.glob("*.tar"):
         archive.unlink()
-    del server.asked[:]  # type: ignore[attr-defined]
-    made = bench("data", "get", "voc07")
-    assert made.code == 0, made.err
-    assert set(server.asked) == {"/VOCtest_06-Nov-2007.tar"}  # type: ignore[attr-defined]
-    assert bench("data", "check", "voc07", "--workers", 0).code == 0
+    del server.asked[:]
+    bench.ok("data", "get", "voc07")
+    assert set(server.asked) == {"/VOCtest_06-Nov-2007.tar"}
+    bench.ok("data", "check", "voc07", "--workers", 0)
 
 
-def test_get_sbd_into_the_place_it_is_looked_for(
-    bench: Bench, home: Path, server: ThreadingHTTPServer
-) -> None:
-    made = bench("data", "get", "voc12+sbd")
-    assert made.code == 0, made.err
+def test_get_sbd_into_the_place_it_is_looked_for(bench, home, server):
+    made = bench.ok("data", "get", "voc12+sbd")
     assert "segmentation: train 4, test 2" in made.out
     root = home / "benchmark_RELEASE" / "dataset"
     assert sorted(p.name for p in root.glob("*.txt")) == ["train.txt", "val.txt"]
     assert (root / "cls" / "2008_000002.mat").is_file()
-    del server.asked[:]  # type: ignore[attr-defined]
-    assert bench("data", "get", "voc12+sbd").code == 0
-    assert not server.asked  # type: ignore[attr-defined]
+    del server.asked[:]
+    bench.ok("data", "get", "voc12+sbd")
+    assert not server.asked
     (root / "cls" / "2008_000002.mat").unlink()
     fails(bench("data", "get", "voc12+sbd"), 1, "incomplete", f"remove {root / 'cls'}")
 
 
-def test_archive_put_there_by_hand_is_unpacked(
-    bench: Bench, home: Path, server: ThreadingHTTPServer, tmp_path: Path
-) -> None:
+def test_archive_put_there_by_hand_is_unpacked(bench, home, server, tmp_path):
     home.mkdir()
     for path in (tmp_path / "served").glob("VOC*2007.tar"):
         (home / path.name).write_bytes(path.read_bytes())
-    assert bench("data", "get", "voc07").code == 0
-    assert not server.asked  # type: ignore[attr-defined]
+    bench.ok("data", "get", "voc07")
+    assert not server.asked
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "folder"),
-    [
-        ("voc07", "VOCtrainval_06-Nov-2007.tar", ""),
-        ("voc12", "VOCtrainval_11-May-2012.tar", ""),
-    ],
+    ("name", "file"),
+    [("voc07", "VOCtrainval_06-Nov-2007.tar"), ("voc12", "VOCtrainval_11-May-2012.tar")],
 )
-def test_get_without_a_network(
-    bench: Bench,
-    home: Path,
-    server: ThreadingHTTPServer,
-    name: str,
-    file: str,
-    folder: str,
-) -> None:
+def test_get_without_a_network(bench, home, server, name, file):
     server.shutdown()
     server.server_close()
     made = bench("data", "get", name)
-    fails(made, 1, file, f"into {home / folder} by hand", f"`bench data get {name}` unpacks it")
+    fails(made, 1, file, f"into {home} by hand", f"`bench data get {name}` unpacks it")
     assert not (home / "VOCdevkit").exists()
 
 
-def test_get_of_a_damaged_archive(
-    bench: Bench, home: Path, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_get_of_a_damaged_archive(bench, home, server, monkeypatch):
     monkeypatch.setitem(DATASET_YEAR_DICT["2012"], "md5", "0" * 32)
     fails(bench("data", "get", "voc12"), 1, "VOCtrainval_11-May-2012.tar", "corrupted", "by hand")
     monkeypatch.setitem(DATASET_YEAR_DICT["2012"], "url", DATASET_YEAR_DICT["2012"]["url"] + "x")
     fails(bench("data", "get", "voc12"), 1, "404", "by hand")
 
 
-def test_get_refuses_to_mix_sets(bench: Bench, home: Path, server: ThreadingHTTPServer) -> None:
+def test_get_refuses_to_mix_sets(bench: Bench, home: Path, server: Server) -> None:
     root = make_year(home / "VOCdevkit" / "VOC2007")
     write_list(root, "trainval", ["000001"])
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
     parts = (f"{root} holds another set", "trainval.txt lists 1 images", "4;", "SSL_BENCH_DATA")
     fails(bench("data", "get", "voc07"), 1, *parts)
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
-    assert not server.asked  # type: ignore[attr-defined]
+    assert not server.asked
 
 
 def test_get_of_what_cannot_be_had(bench: Bench, home: Path) -> None:
@@ -340,16 +308,13 @@ def test_get_of_what_cannot_be_had(bench: Bench, home: Path) -> None:
 
 
 # ---- real photographs
-
-
 @pytest.mark.photos
 def test_packs_are_listed_and_checked(bench: Bench, photos: Path) -> None:
     listed = bench("data", "list").out
     for year, name in (("VOC2007", "voc07"), ("VOC2012", "voc12")):
         assert f"{photos / 'VOCdevkit' / year} is not {name}" in listed
     root = photos / "VOCdevkit" / "VOC2007"
-    made = bench("data", "check", f"voc:{root},name=voc07-mini", "--task", "detection")
-    assert made.code == 0, made.err
+    made = bench.ok("data", "check", f"voc:{root},name=voc07-mini", "--task", "detection")
     # Both halves together: all 14,976 objects of VOC2007's test, as its authors count them.
     assert "7,552 objects" in made.out
     assert "7,424 objects" in made.out

@@ -192,8 +192,7 @@ def test_several_labels_are_for_the_svm():
 def test_the_command_prints_a_column_for_each_number_of_shots(finished, bench):
     words = ("low-shot", "--shots", "1,3", "--draws", "2", "--layer", "conv3", "--workspace")
     data = ("--data", "scenes:train=60,test=20", "--workers", 0)
-    made = bench(*words, finished, *data)
-    assert made.code == 0, made.err
+    made = bench.ok(*words, finished, *data)
     head = made.out.splitlines()[0]
     assert "low-shot/goyal19@1 shots=1,3 draws=2 conv3 map11_k1" in head
     assert head.count("map11_k") == 2

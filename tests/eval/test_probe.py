@@ -7,14 +7,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from eval.linear_probe import LinearProbe, LinearProbeConfig
+from helpers.subjects import subject as alexnet
 from ssl_bench import catalogue
 from ssl_bench.data.store.squares import ImageStore, open_store
-from ssl_bench.encoders.build import EncoderSpec, build_encoder
-from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features, extract, pool, pooled_side
-from ssl_bench.evaluation.harness import Subject
 
 SIZE = 96
 
@@ -47,12 +45,7 @@ def top1(outcome):
 
 
 def subject(store, layers, width=0.5):
-    spec = EncoderSpec(
-        arch="alexnet", image_size=SIZE, width=width, normalization=store.normalization
-    )
-    encoder = build_encoder(spec)
-    initialize(encoder, "fan-in", 0, "encoder")
-    return Subject(encoder, spec, layers)
+    return alexnet(store.normalization, *layers, width=width, size=SIZE)
 
 
 def test_every_layer_is_pooled_to_the_fields_grid():

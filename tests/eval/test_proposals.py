@@ -40,8 +40,6 @@ def picture(height, width, box):
 
 
 # ---- one image
-
-
 @pytest.mark.parametrize("scale", [1, 4])
 def test_a_rectangle_is_found_where_it_is_in_the_images_own_pixels(scale):
     """At scale 4 the image is searched at 500 of its 960 px."""
@@ -76,8 +74,6 @@ def test_an_opencv_without_the_contributed_part_is_named(monkeypatch):
 
 
 # ---- a split
-
-
 def test_parallel_is_serial_and_each_image_has_its_own(store, cache, monkeypatch):
     serial = open_proposals(store, "train", threads=1)
     monkeypatch.setenv("SSL_BENCH_CACHE", str(cache / "other"))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,24 @@ from sklearn.metrics import jaccard_score
 from torch import nn
 from torch.nn import functional as F
 
-from eval.finetuning import Learner
 from eval.networks.fcn import FCN, bilinear, upsample
 from eval.networks.frame import Framed, frames, mirror, normalized
 from eval.networks.geometry import Geometry
 from eval.segmentation import FCN32s, FCN32sConfig, pixel_loss
 from helpers.refusals import SCENES, fails
+from helpers.subjects import subject
 from ssl_bench.counter import Randomness
 from ssl_bench.data.dataset import VOID, Dataset, Split
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.scenes import render as scenes
 from ssl_bench.data.store.whole import open_whole
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
-from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.evaluation.harness import Subject, score_with_intervals
+from ssl_bench.evaluation.harness import score_with_intervals
 from ssl_bench.evaluation.metrics.overlap import confusion, mean_iu, mean_iu_interval
 from ssl_bench.pictures.plots import voc_palette
 from ssl_bench.runtime import Runtime
-from ssl_bench.training.loop import Interrupted
 
 TOY: dict[str, Any] = {"kernel": 1, "head": 16}
 QUICK = FCN32sConfig(steps=6, batch_size=4, lr=0.01, precision="32", **TOY)
@@ -40,8 +37,6 @@ PLAIN = Normalization(mean=(0.5, 0.4, 0.3), std=(0.25, 0.25, 0.25))
 
 
 # ---- images
-
-
 class PairsSplit(Split):
     """Images (h, w, 3) and masks (h, w), uint8, from memory."""
 
@@ -94,13 +89,6 @@ def drawn(*settings, **more):
     return whole(scene_pairs(*settings, **more))
 
 
-def subject(width=0.1, layers=("pool5",)):
-    spec = EncoderSpec(arch="alexnet", image_size=64, width=width, normalization=PLAIN)
-    encoder = build_encoder(spec)
-    initialize(encoder, "fan-in", 0, "encoder")
-    return Subject(encoder, spec, layers)
-
-
 def segmented(config, tested, train, test, folder: Path):
     folders = {layer: folder / layer for layer in tested.layers}
     for place in folders.values():
@@ -113,8 +101,6 @@ def segmented(config, tested, train, test, folder: Path):
 
 
 # ---- the metric
-
-
 def test_mean_iu_by_hand():
     """Two images; class 2 is nowhere true, and what is found as it counts against the others."""
     first = confusion(np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 1, 1, 1]], np.uint8), 3)
@@ -184,18 +170,15 @@ def test_void_images_do_not_spoil_the_interval_and_no_pixel_at_all_is_an_error()
 
 
 # ---- where the scores lie
-
-
 def test_alexnet_has_the_published_geometry():
     """Padding 100, stride 32, the crop by 18 px of an upsampling whose first centre is at 31."""
-    network = FCN(subject().encoder, "pool5", 11, head=8)
+    network = FCN(subject(PLAIN).encoder, "pool5", 11, head=8)
     assert (network.geometry.stride, network.geometry.offset) == (32, 33)
     assert (network.padding, network.first) == (100, 31 - 18)
-    assert [FCN(subject().encoder, "pool5", 11, head=8, kernel=k).padding for k in (1, 2, 3)] == [
-        20, 36, 52,
-    ]  # fmt: skip
-    assert Geometry(subject().encoder, "conv5").stride == 16
-    assert Geometry(subject().encoder, "conv1").stride == 4
+    encoder = subject(PLAIN).encoder
+    padding = [FCN(encoder, "pool5", 11, head=8, kernel=k).padding for k in (1, 2, 3)]
+    assert padding == [20, 36, 52]
+    assert [Geometry(encoder, layer).stride for layer in ("conv1", "conv5")] == [4, 16]
 
 
 @pytest.mark.parametrize("arch", ["torchvision:resnet18", "timm:vgg11", "torchvision:alexnet"])
@@ -240,7 +223,7 @@ def test_a_linear_ramp_stays_one():
 @pytest.mark.parametrize("kernel", [1, 3, 6])
 def test_every_pixel_has_a_score(size, kernel):
     """The output has the image's size, odd or even, and a bias reaches every pixel of it."""
-    network = FCN(subject().encoder, "pool5", 3, kernel=kernel, head=4).eval()
+    network = FCN(subject(PLAIN).encoder, "pool5", 3, kernel=kernel, head=4).eval()
     nn.init.ones_(network.score.bias)  # type: ignore[arg-type]
     with torch.no_grad():
         scores = network(torch.randn(2, 3, *size))
@@ -253,7 +236,7 @@ def convolutions(network):
 
 
 def test_fresh_layers_start_as_caffenets():
-    network = FCN(subject(1.0).encoder, "pool5", 21)
+    network = FCN(subject(PLAIN, width=1).encoder, "pool5", 21)
     fc6, fc7 = convolutions(network)
     for layer in (fc6, fc7):
         assert float(layer.weight.detach().std()) == pytest.approx(0.005, rel=0.01)
@@ -263,17 +246,15 @@ def test_fresh_layers_start_as_caffenets():
     assert [tuple(m.weight.shape) for m in (fc6, fc7, network.score)] == [
         (4096, 256, 6, 6), (4096, 4096, 1, 1), (21, 4096, 1, 1),
     ]  # fmt: skip
-    small = FCN(subject(1.0).encoder, "pool5", 21, kernel=3, head=4096)
+    small = FCN(subject(PLAIN, width=1).encoder, "pool5", 21, kernel=3, head=4096)
     assert float(convolutions(small)[0].weight.detach().std()) == pytest.approx(0.01, rel=0.01)
 
 
 # ---- padding, mirrors, the loss
-
-
 def test_an_image_counts_the_same_alone_and_among_larger_ones():
     """The loss of each image does not depend on what it is padded with for the others' sake."""
     store = drawn(3, 96, sides=[(60, 90), (96, 41), (33, 33)])
-    network = FCN(subject().encoder, "pool5", 11, **TOY).eval()
+    network = FCN(subject(PLAIN).encoder, "pool5", 11, **TOY).eval()
     nn.init.normal_(network.score.weight, std=0.1)
     nn.init.normal_(network.encoder.conv1[0].bias)  # type: ignore[union-attr,index]
     (framed,) = frames(store)
@@ -333,10 +314,8 @@ def test_mirrors_turn_images_with_their_masks_in_place():
 
 
 # ---- training
-
-
 def test_the_optimiser_is_the_published_one():
-    network = FCN(subject().encoder, "pool5", 11, **TOY)
+    network = FCN(subject(PLAIN).encoder, "pool5", 11, **TOY)
     sgd = FCN32s(FCN32sConfig()).optimizer(network)
     groups = [
         (len(g["params"]), g["lr"], g["weight_decay"], g["momentum"]) for g in sgd.param_groups
@@ -350,7 +329,7 @@ def test_the_optimiser_is_the_published_one():
 
 
 def test_the_evaluated_encoder_stays_as_it_was_and_a_copy_learns(tmp_path):
-    tested, train = subject(), drawn(8)
+    tested, train = subject(PLAIN, "pool5"), drawn(8)
     before = weights_digest(tested.encoder.state_dict())
     outcome = segmented(QUICK, tested, train, drawn(4, split="test"), tmp_path)["pool5"]
     assert weights_digest(tested.encoder.state_dict()) == before
@@ -378,7 +357,7 @@ def networks_of(monkeypatch):
 
 def test_a_frozen_encoder_does_not_move_and_the_rest_does(tmp_path, monkeypatch):
     kept = networks_of(monkeypatch)
-    tested, train = subject(), drawn(8)
+    tested, train = subject(PLAIN, "pool5"), drawn(8)
     layers: Any = tested.encoder
     layers.conv5.append(nn.BatchNorm2d(26))  # statistics that training would move
     for freeze in (True, False):
@@ -397,63 +376,24 @@ def test_test_masks_do_not_reach_the_predictions(tmp_path, monkeypatch):
     test = scene_pairs(3, split="test")
     other = [(image, np.ones_like(mask)) for image, mask in test]
     for name, judged in (("a", test), ("b", other)):
-        segmented(QUICK, subject(), drawn(6), whole(judged), tmp_path / name)
+        segmented(QUICK, subject(PLAIN, "pool5"), drawn(6), whole(judged), tmp_path / name)
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
-def test_a_stopped_run_ends_with_the_same_weights(tmp_path, monkeypatch):
-    kept = networks_of(monkeypatch)
-    train, test = drawn(8, sides=[(64, 64), (50, 64)]), drawn(2)
-    segmented(QUICK, subject(), train, test, tmp_path / "whole")
-    plain = Learner.train_step
-
-    def stopping(self, images, step):
-        if step.index == 3:
-            signal.raise_signal(signal.SIGINT)
-        return plain(self, images, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "train_step", stopping)
-        with pytest.raises(Interrupted):
-            segmented(QUICK, subject(), train, test, tmp_path / "cut")
-    segmented(QUICK, subject(), train, test, tmp_path / "cut")
-    assert len(kept) == 2
-    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
-
-
-def test_rescaling_levels_the_rates_up_to_fc7(tmp_path):
-    train = drawn(6, 64)
-    config = QUICK.model_copy(update={"steps": 1, "rescale": True, "freeze": True})
-    found = segmented(config, subject(0.25), train, train, tmp_path)["pool5"]
-    scales = found.selection["rescaled"]
-    rates = [scales[name] for name in scales if name.endswith("rate_after")]
-    before = [scales[name] for name in scales if name.endswith("rate_before")]
-    assert len(rates) == 7  # conv1-5, fc6, fc7
-    assert max(rates) / min(rates) < 1.05 < max(before) / min(before)
-
-
-@pytest.mark.slow
-def test_eight_scenes_are_learnt_by_heart(tmp_path):
+def test_four_scenes_are_learnt_by_heart(tmp_path):
     """At conv1, whose cells are 4 px apart: those of pool5 are as large as an object."""
-    train = drawn(8, 192)
-    config = FCN32sConfig(
-        steps=300, batch_size=8, lr=0.1, precision="32", kernel=9, head=128, rescale=True
-    )
-    found = segmented(config, subject(0.12, ("conv1",)), train, train, tmp_path)["conv1"]
-    assert FCN32s(config).score(found.predictions)["mean_iu"] > 90
+    train, tested, scores = drawn(4, 96), subject(PLAIN, "conv1", width=0.12), []
+    for steps in (1, 250):
+        config = FCN32sConfig(
+            steps=steps, batch_size=4, lr=0.1, precision="32", kernel=9, head=64, rescale=True
+        )
+        found = segmented(config, tested, train, train, tmp_path / str(steps))["conv1"]
+        scores.append(FCN32s(config).score(found.predictions)["mean_iu"])
+    assert scores[0] < 20
+    assert scores[1] > 90
 
 
 # ---- requests
-
-
-def test_deviations_are_named():
-    assert FCN32sConfig(precision="32", seed=3).deviations() == []
-    other = FCN32sConfig(steps=500, longest=128, kernel=3, freeze=True, precision="bf16")
-    assert sorted(other.deviations()) == [
-        "freeze=True", "kernel=3", "longest=128", "precision=bf16", "steps=500",
-    ]  # fmt: skip
-
-
 def test_masks_without_anything_to_learn_or_to_judge_are_refused():
     pairs = scene_pairs(2)
     nothing = whole([(i, np.where(m == VOID, m, 0).astype(np.uint8)) for i, m in pairs])
@@ -489,8 +429,7 @@ STEPS = ("--steps", "3", "--batch-size", "4")
 
 def test_the_command_writes_a_record_that_its_predictions_explain(bench, finished):
     place = (*SCENES, "--workspace", finished)
-    result = bench(*SEGMENT, *STEPS, "--layer", "conv5", "--layer", "pool5", *place)
-    assert result.code == 0, result.err
+    result = bench.ok(*SEGMENT, *STEPS, "--layer", "conv5", "--layer", "pool5", *place)
     assert "segmentation/fcn32s@1 steps=3 batch_size=4 longest=64 kernel=1 head=16" in result.out
     for layer in ("conv5", "pool5"):
         (folder,) = finished.glob(f"evaluation/segmentation-fcn32s-{layer}-random-*")
@@ -507,8 +446,7 @@ def test_the_command_writes_a_record_that_its_predictions_explain(bench, finishe
 
 def test_whole_images_are_resized_as_asked(bench, finished):
     sides = ("--short", "48", "--longest", "50", "--freeze")
-    result = bench(*SEGMENT, *STEPS, *sides, *SCENES, "--workspace", finished)
-    assert result.code == 0, result.err
+    result = bench.ok(*SEGMENT, *STEPS, *sides, *SCENES, "--workspace", finished)
     assert "short=48 longest=50 kernel=1 head=16 freeze=True" in result.out
     (path,) = finished.glob("evaluation/*/record.json")
     assert json.loads(path.read_text())["details"]["selection"]["frame"] == [48, 48]

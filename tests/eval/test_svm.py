@@ -55,8 +55,6 @@ def linear_svc(rows, target, cost):
 
 
 # ---- the numbers
-
-
 def test_cross_validation_is_a_loop_over_linear_svc(given):
     train, test = given
     outcome = probed(train, test, seed=5)
@@ -118,8 +116,6 @@ def test_groups_of_classes_give_what_all_together_give(given, monkeypatch):
 
 
 # ---- what may decide
-
-
 def test_folds_are_even_within_every_class():
     _, targets = problem(200, 30)
     parts = folds_of(targets, 3, 0)
@@ -176,8 +172,6 @@ def test_single_labels_are_one_against_the_rest(given):
 
 
 # ---- refusals
-
-
 def store(tmp_path, targets):
     """Labels without pixels: all that `check` looks at."""
     names = [str(i) for i in range(len(targets))]
@@ -265,14 +259,11 @@ def test_costs_are_put_in_order_and_must_be_positive():
 
 
 # ---- the command
-
-
 def test_the_command_prints_a_table(workspace, bench: Bench):
     data = ("--data", "scenes:train=120,test=40")
-    assert bench("pretrain", "random", *TOY, *data, "--workspace", workspace).code == 0
+    bench.ok("pretrain", "random", *TOY, *data, "--workspace", workspace)
     words = ("--encoder", "random", "--layer", "pool5", "--workers", 0, "--workspace", workspace)
-    result = bench("svm", *words, *data, "--costs", "0.1,1,10")
-    assert result.code == 0, result.err
+    result = bench.ok("svm", *words, *data, "--costs", "0.1,1,10")
     assert "svm/goyal19-voc07@1 costs=0.1,1.0,10.0" in result.out
     assert "±" in result.out
     assert "bootstrap" in result.out

@@ -62,8 +62,6 @@ def intervals(detections, objects):
 
 
 # ---- by hand
-
-
 def test_overlaps():
     a, b = np.array([HERE]), np.array([HERE, (5, 0, 15, 10), (10, 0, 20, 10), (2, 2, 4, 4)])
     assert box_overlaps(a, b)[0].tolist() == pytest.approx([1, 1 / 3, 0, 0.04])
@@ -157,8 +155,6 @@ def test_nothing_to_find_is_an_error():
 
 
 # ---- random inputs
-
-
 def world(seed, images=30, classes=4, apart=True, digits=None):
     """Random objects and detections near them; `apart`: no two objects of an image overlap."""
     random = np.random.default_rng(seed)
@@ -288,8 +284,6 @@ def test_crowded_worlds_are_judged_as_by_the_kit(seed, digits):
 
 
 # ---- properties
-
-
 def test_the_order_of_images_makes_no_difference_even_with_ties():
     detections, objects = world(0, digits=1)
     order = np.random.default_rng(0).permutation(len(objects))
@@ -329,8 +323,6 @@ def test_weaker_detections_never_lower_the_precision():
 
 
 # ---- COCO's
-
-
 def test_coco_counts_ten_overlaps():
     """Overlap 0.72 is enough for 0.5 to 0.7: five of ten."""
     objects = padded([[thing(0, (0, 0, 100, 100))], [thing(0, (0, 0, 100, 100))]])

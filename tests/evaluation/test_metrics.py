@@ -47,8 +47,6 @@ def random_case(seed, count=200, classes=1):
 
 
 # ---- one class
-
-
 def test_a_worked_ranking():
     """Precisions 1, 2/3 and 3/5 at recalls 1/3, 2/3 and 1."""
     eleven, area = ap([1, 0, 1, 0, 1], falling(5))
@@ -89,8 +87,6 @@ def test_it_is_scikit_learns_curve_whatever_the_order_of_ties(seed):
 
 
 # ---- all classes
-
-
 def intervals(targets, scores):
     return bootstrap_intervals(resampled_precision(targets, scores))
 

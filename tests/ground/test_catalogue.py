@@ -79,16 +79,14 @@ def test_records_are_read_whatever_is_broken(broken, bench):
         ("protocols",),
         ("runs", *place),
     ):
-        answer = bench(*words)
-        assert answer.code == 0, answer.err
+        bench.ok(*words)
 
 
 @pytest.mark.parametrize(
     "words", [("--help",), ("pretrain", "--help"), ("perf", "--help"), ("knn", "--help")]
 )
 def test_help_lists_what_is_broken_too(broken, bench, words):
-    answer = bench(*words)
-    assert answer.code == 0, answer.err
+    answer = bench.ok(*words)
     assert answer.out
 
 

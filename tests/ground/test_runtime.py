@@ -51,8 +51,6 @@ def test_once_launched_fabric_says_who_is_first(rank, alone) -> None:
 
 
 # ---- precision
-
-
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """TF32 is on, in cuDNN as torch begins with it."""

@@ -21,7 +21,20 @@ class Result:
     err: str
 
 
-Bench = Callable[..., Result]
+@dataclass(frozen=True)
+class Bench:
+    """`bench("table", "--workspace", folder)`: what the command line answers."""
+
+    run: Callable[..., Result]
+
+    def __call__(self, *words: object) -> Result:
+        return self.run(*words)
+
+    def ok(self, *words: object) -> Result:
+        """Of a command that must succeed."""
+        result = self.run(*words)
+        assert result.code == 0, result
+        return result
 
 
 DATA = "scenes:train=60,test=20"

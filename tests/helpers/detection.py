@@ -9,11 +9,9 @@ from eval.detection import FastRCNN, FastRCNNConfig
 from eval.networks.fast_rcnn import new_heads
 from eval.networks.geometry import Geometry
 from eval.networks.proposals import Searched
+from helpers import subjects
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.encoders.build import EncoderSpec, build_encoder
-from ssl_bench.encoders.init import initialize
-from ssl_bench.evaluation.harness import Subject
 from ssl_bench.runtime import Runtime
 
 QUICK = FastRCNNConfig(steps=5, batch_size=2, short=96, longest=128, head=32, rois=32)
@@ -22,15 +20,8 @@ DETECT = ("--steps", "3", "--short", "96", "--longest", "128", "--head", "32", "
 PLAIN = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def spec_of(store, width=0.1, arch="alexnet"):
-    return EncoderSpec(arch=arch, image_size=64, width=width, normalization=store.normalization)
-
-
 def subject(store, width=0.1, arch="alexnet", layer="conv5"):
-    spec = spec_of(store, width, arch)
-    encoder = build_encoder(spec)
-    initialize(encoder, "fan-in", 0, "encoder")
-    return Subject(encoder, spec, (layer,))
+    return subjects.subject(store.normalization, layer, arch=arch, width=width)
 
 
 def detected(config, tested, stores, folder: Path, **runtime):

@@ -64,7 +64,6 @@ Hook = Callable[[], object]
 
 
 # ---- processes
-
 CONTEXT = multiprocessing.get_context("forkserver")
 REGISTERED = [
     entry for kind in ("eval", "pretext") for entry in entry_points(group=f"ssl_bench.{kind}")
@@ -181,6 +180,13 @@ def until(happened: Callable[[], object], seconds: float = STUCK) -> None:
         time.sleep(0.01)
 
 
+def all_done(running: Sequence[Running]) -> list[Result]:
+    """What each answered, when all are through and none has failed."""
+    answers = [each.result() for each in running]
+    assert {answer.code for answer in answers} == {0}, answers
+    return answers
+
+
 def waits(running: Running) -> None:
     """Until it waits for a lock, which it must."""
     until(lambda: running.waiting or not running.alive)
@@ -188,8 +194,6 @@ def waits(running: Running) -> None:
 
 
 # ---- what hooks do, in the process
-
-
 def stop_at(place: str, flag: Path) -> None:
     """The first call of a function says so by a file, and goes on when that is gone."""
     original, calls = pkgutil.resolve_name(place), itertools.count()
@@ -206,6 +210,7 @@ def stop_at(place: str, flag: Path) -> None:
 
 def meet(folder: Path, count: int) -> None:
     """Begin when all of them are there."""
+    folder.mkdir(exist_ok=True)
     (folder / str(os.getpid())).touch()
     until(lambda: len(list(folder.iterdir())) >= count)
 
@@ -257,7 +262,6 @@ def clock(days: float, step: float = 0) -> None:
 
 
 # ---- what is compared
-
 Results = Mapping[str, tuple[Mapping[str, float], Mapping[str, str]]]
 
 
@@ -291,8 +295,6 @@ PLACES = [
 
 
 # ---- full disks
-
-
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own in memory; the test is skipped where that is not permitted."""

@@ -145,8 +145,6 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 # ---- comparing
-
-
 def own(kind: str) -> list[str]:
     """Our own pretexts, or protocols; those of other packages have no golden numbers here."""
     if kind == "pretexts":
@@ -192,8 +190,6 @@ def agrees(stored: Any, found: float) -> bool:
 
 
 # ---- writing
-
-
 def renewed(
     stored: Mapping[str, Entry], found: Mapping[str, Entry]
 ) -> tuple[dict[str, Entry], list[str]]:
@@ -241,7 +237,6 @@ def main() -> int:
 
 
 # ---- disturbing: what other machines may give
-
 # Each library has a switch of its own for the instructions that it may use.
 ISA = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
 NOISE = 1e-6  # relative, of every feature: ten times what other orders of sums give

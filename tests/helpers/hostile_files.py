@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from helpers.photos import chunk, png
 from helpers.spoilt import Payload
 
 
@@ -47,36 +48,27 @@ def zipped(members: Mapping[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> byt
 HUGE = npy((10**12,))
 
 
-def png(width: int, height: int, content: bytes | None = None, more: bytes = b"") -> bytes:
-    """A black PNG of one bit a pixel, whatever its header says; `more` chunks stand before it."""
-    if content is None:
-        content = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
-    size = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    ends = chunk(b"IDAT", content) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + more + ends
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+def black(width: int, height: int, *more: bytes) -> bytes:
+    """A PNG of one bit a pixel; `more` chunks stand before it."""
+    return png(width, height, zlib.compress(bytes((1 + (width + 7) // 8) * height), 9), *more)
 
 
 @cache
 def text_bomb(kind: bytes, head: bytes) -> bytes:
     """A PNG of 96 px with 50 MiB of text, or of a colour profile, in 50 kB."""
-    return png(96, 96, more=chunk(kind, head + zlib.compress(bytes(50 << 20), 6)))
+    return black(96, 96, chunk(kind, head + zlib.compress(bytes(50 << 20), 6)))
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 96\n%%EndComments\nshowpage\n%%EOF\n"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96"><script/></svg>'
 IMAGES: dict[str, Callable[[], bytes]] = {
     "30,000 px.png": lambda: png(30_000, 30_000, zlib.compress(b"")),
-    "12,000 px.png": lambda: png(12_000, 12_000),
+    "12,000 px.png": lambda: black(12_000, 12_000),
     "12,000 px empty.png": lambda: png(12_000, 12_000, zlib.compress(b"")),
     "100,000 px.png": lambda: png(100_000, 100_000, zlib.compress(b"")),
     "most.png": lambda: png(2**31 - 1, 2**31 - 1, zlib.compress(b"")),
-    "wide.png": lambda: png(100_000, 1),
-    "high.png": lambda: png(1, 100_000),
+    "wide.png": lambda: black(100_000, 1),
+    "high.png": lambda: black(1, 100_000),
     "text.png": lambda: text_bomb(b"iTXt", b"a\0\1\0\0\0"),
     "compressed.png": lambda: text_bomb(b"zTXt", b"a\0\0"),
     "profile.png": lambda: text_bomb(b"iCCP", b"a\0\0"),

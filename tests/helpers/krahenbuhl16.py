@@ -6,11 +6,10 @@ import numpy as np
 
 from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config
 from eval.networks.fc678 import Classifier, Train
+from helpers.subjects import subject
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.whole import WholeIndex, WholeStore
-from ssl_bench.encoders.build import EncoderSpec, build_encoder
-from ssl_bench.encoders.init import initialize
-from ssl_bench.evaluation.harness import Outcome, Subject
+from ssl_bench.evaluation.harness import Outcome
 from ssl_bench.runtime import Runtime
 
 COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
@@ -41,24 +40,15 @@ def image(images: WholeStore, i: int) -> np.ndarray:
     return images.images(np.array([i]))[0].permute(1, 2, 0).numpy()
 
 
-def subject(width=0.1, arch="alexnet", layers=("pool5",)):
-    spec = EncoderSpec(arch=arch, image_size=64, width=width, normalization=PLAIN)
-    encoder = build_encoder(spec)
-    initialize(encoder, "fan-in", 0, "encoder")
-    return Subject(encoder, spec, layers)
-
-
 def tuned(config, train, test, folder: Path, tested=None) -> Outcome:
     folder.mkdir(exist_ok=True)
-    harness, tested = Krahenbuhl16(config), tested or subject()
-    harness.check({"train": train, "test": test})
-    found = harness.evaluate(
-        tested, {"train": train, "test": test}, Runtime(workers=0), {"pool5": folder}
-    )
-    return dict(found)["pool5"]
+    harness, stores = Krahenbuhl16(config), {"train": train, "test": test}
+    harness.check(stores)
+    tested, runtime = tested or subject(PLAIN, "pool5"), Runtime(workers=0)
+    return dict(harness.evaluate(tested, stores, runtime, {"pool5": folder}))["pool5"]
 
 
 def network(train: Train = "all", classes=3, seed=0, head=16) -> Classifier:
-    made = Classifier(subject().encoder, "pool5", 64, head, classes, seed)
+    made = Classifier(subject(PLAIN).encoder, "pool5", 64, head, classes, seed)
     made.freeze(train)
     return made

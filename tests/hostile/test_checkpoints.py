@@ -1,12 +1,10 @@
 """Checkpoints and logs that a training cannot go on from are named."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from helpers.bench import Bench
 from helpers.hostile import Change, answered, go_on, refused
 
 
@@ -35,9 +33,7 @@ CHECKPOINTS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(
-    bench: Bench, stopped: Path, kind: str
-) -> None:
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(bench, stopped, kind):
     path = stopped / "checkpoint.pt"
     saved = torch.load(path, weights_only=True)
     CHECKPOINTS[kind](saved)
@@ -50,8 +46,6 @@ LOGS = [b"hello\n", b"[1]\n", b"{}\n", b"5\n", b"[" * 100_000 + b"\n", b"\xff\xf
 
 
 @pytest.mark.parametrize("content", LOGS, ids=lambda content: repr(content[:6]))
-def test_a_log_of_another_form_is_named_or_let_be(
-    bench: Bench, stopped: Path, content: bytes
-) -> None:
+def test_a_log_of_another_form_is_named_or_let_be(bench, stopped, content):
     (stopped / "log.jsonl").write_bytes(content)
     answered(go_on(bench, stopped), stopped / "log.jsonl")

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from helpers.hostile import evaluation
-from helpers.hostile_files import npy, png, zipped
+from helpers.hostile_files import black, npy, zipped
 from helpers.photos import draw_photo
 from helpers.refusals import PROBE, SCENES
 from helpers.spoilt import with_digest
@@ -126,7 +126,7 @@ def _spoil_photos(work: Path) -> None:
     for name in ("bomb", "device", "pipe", "loop"):
         (work / name).mkdir()
         draw_photo(1).save(work / name / "good.png")
-    (work / "bomb" / "bomb.png").write_bytes(png(13_370, 13_370))
+    (work / "bomb" / "bomb.png").write_bytes(black(13_370, 13_370))
     (work / "device" / "zero.png").symlink_to("/dev/zero")
     os.mkfifo(work / "pipe" / "pipe.png")
     for split in ("train", "val"):

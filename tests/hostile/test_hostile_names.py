@@ -24,8 +24,6 @@ from helpers.refusals import only
 from helpers.spoilt import edit
 
 # ---- names in records
-
-
 FIELDS: dict[str, Callable[[dict[str, Any], str], object]] = {
     "method": lambda record, name: record.update(method=name),
     "data": lambda record, name: record.update(data=name),
@@ -41,9 +39,7 @@ FIELDS: dict[str, Callable[[dict[str, Any], str], object]] = {
 
 @pytest.mark.parametrize("name", ["../../outside/x", "{outside}/x", "n" * 5000])
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_name_leads_nowhere(
-    bench: Bench, work: Path, outside: Path, field: str, name: str
-) -> None:
+def test_a_name_leads_nowhere(bench, work, outside, field, name):
     before = snapshot(work.parent)
     for folder in (evaluation(), only(RUNS, "pretrain/random-*")):
         edit(folder, lambda r: r.update(method=name.replace("{outside}", str(outside))))
@@ -120,8 +116,6 @@ def test_a_name_is_no_command_of_latex(bench: Bench, work: Path, name: str) -> N
 
 
 # ---- the page
-
-
 class Page(HTMLParser):
     """How often each tag stands in a page, and which attributes act."""
 
@@ -155,11 +149,11 @@ def test_no_text_of_a_record_becomes_markup(bench: Bench, work: Path) -> None:
     words = ("report", "--workspace", "runs", "--out", "page.html", "--title")
     edit(folder, lambda record: record["metrics"].update(x=1.0))
     edit(folder, lambda record: record["details"].update(skipped_images=["x"]))
-    assert bench(*words, "x").code == 0
+    bench.ok(*words, "x")
     clean = Page(Path("page.html").read_text(encoding="utf-8"))
     edit(folder, lambda record: record["metrics"].pop("x"))
     edit(folder, inject)
-    assert bench(*words, MARKUP).code == 0
+    bench.ok(*words, MARKUP)
     text = Path("page.html").read_text(encoding="utf-8")
     found = Page(text)
     assert text.count("&lt;script&gt;alert(1)") > 10

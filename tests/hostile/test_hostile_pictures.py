@@ -45,19 +45,12 @@ def photos_with(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_hostile_image_is_named_or_left_out(
-    bench: Bench,
-    workspace: Path,
-    ghostscript: Path,
-    photos_with: Callable[[str], Path],
-    name: str,
-) -> None:
+def test_a_hostile_image_is_named_or_left_out(bench, workspace, ghostscript, photos_with, name):
     path, started = photos_with(name), time.monotonic()
     command = ("pretrain", "random", "--image-size", 64, "--width", 0.1, "--workers", 0)
     command += ("--data", f"folder:{path.parent}", "--workspace", workspace)
     refused(bench(*command), path)
-    skipping = bench(*command, "--skip-bad-images")
-    assert skipping.code == 0, skipping
+    skipping = bench.ok(*command, "--skip-bad-images")
     assert "1 bad image skipped" in skipping.out
     record = json.loads(only(workspace, "pretrain/random-*/record.json").read_text())
     assert str(path) in record["details"]["skipped_images"][0]
@@ -66,9 +59,7 @@ def test_a_hostile_image_is_named_or_left_out(
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_hostile_image_is_not_filled_and_no_mask(
-    bench: Bench, work: Path, ghostscript: Path, photos_with: Callable[[str], Path], name: str
-) -> None:
+def test_a_hostile_image_is_not_filled_and_no_mask(bench, work, ghostscript, photos_with, name):
     path = photos_with(name)
     place = ("--out", "filled", "--workspace", "runs")
     result = bench("inpaint", path.parent, *place)
@@ -86,9 +77,7 @@ def _cut_photo() -> bytes:
 
 
 @pytest.mark.parametrize("name", [*(n for n in IMAGES if n.endswith("png")), "cut.png"])
-def test_a_hostile_picture_in_a_run_is_named(
-    bench: Bench, work: Path, ghostscript: Path, name: str
-) -> None:
+def test_a_hostile_picture_in_a_run_is_named(bench, work, ghostscript, name):
     folder = evaluation()
     path = folder / "preview.png"
     path.write_bytes(_cut_photo() if name == "cut.png" else IMAGES[name]())
@@ -124,7 +113,7 @@ def test_an_image_s_name_is_one_line(bench: Bench, work: Path, name: str) -> Non
     small = ("--image-size", 64, "--width", 0.1, "--workers", 0, "--data", f"folder:{folder}")
     command = ("pretrain", "random", *small, "--workspace", "runs")
     refused(bench(*command), "not an image")
-    assert bench(*command, "--skip-bad-images").code == 0
+    bench.ok(*command, "--skip-bad-images")
     for content in (b"nothing", (folder / "good.png").read_bytes()):
         (folder / name).write_bytes(content)
         result = bench("inpaint", folder, "--out", "filled", "--workspace", "runs")

@@ -66,15 +66,6 @@ SETS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("data", SETS)
-def test_a_set_in_a_suite_leads_nowhere(bench: Bench, work: Path, data: str) -> None:
-    data = data.replace("{year}", str(make_year(work / "VOC2007")))
-    before = snapshot(work.parent)
-    result = run_suite(bench, work, "scenes:train=60,test=20", data)
-    refused(result)
-    assert snapshot(work.parent) == before
-
-
 FOREIGN = """
 name = "foreign"
 data = "scenes:train=60,test=20"
@@ -93,20 +84,21 @@ FILES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("field", ["weights", "encoder"])
-def test_an_encoder_in_a_suite_leads_nowhere(
-    bench: Bench, work: Path, field: str, name: str
-) -> None:
+PLACES = [(SUITE, "scenes:train=60,test=20", name) for name in SETS]
+PLACES += [(FOREIGN, '"nowhere"', f'"{name}"') for name in FILES]
+WHOLE = '"alexnet"\nweights = "nowhere"\nimage_size = 64'
+PLACES += [(FOREIGN, WHOLE, f'"{name}"') for name in FILES]
+
+
+@pytest.mark.parametrize(("suite", "old", "new"), PLACES)
+def test_a_set_or_an_encoder_in_a_suite_leads_nowhere(bench, work, suite, old, new):
+    new = new.replace("{year}", str(make_year(work / "VOC2007")))
     before = snapshot(work.parent)
-    old = '"nowhere"' if field == "weights" else '"alexnet"\nweights = "nowhere"\nimage_size = 64'
-    refused(run_suite(bench, work, old, f'"{name}"', FOREIGN))
+    refused(run_suite(bench, work, old, new, suite))
     assert snapshot(work.parent) == before
 
 
-def test_a_package_of_weights_is_not_imported(
-    bench: Bench, work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_of_weights_is_not_imported(bench, work, monkeypatch):
     mark, package = work / "ran", work / "packages" / "hostile_weights"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(f"open({str(mark)!r}, 'w').close()\n")

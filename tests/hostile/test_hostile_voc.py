@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from helpers.bench import Bench
 from helpers.hostile_files import EPS, IMAGES, text_bomb
 from helpers.voc_folders import add_masks, annotate, make_year, thing
 
@@ -40,9 +39,7 @@ VOC: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("kind", VOC)
-def test_a_hostile_file_of_voc_is_named(
-    bench: Bench, tmp_path: Path, ghostscript: Path, kind: str
-) -> None:
+def test_a_hostile_file_of_voc_is_named(bench, tmp_path, ghostscript, kind):
     year, (name, spoil) = add_masks(make_year(tmp_path / "VOC2007")), VOC[kind]
     spoil(year / name)
     result = bench("data", "check", f"voc:{year}", "--workers", 0)

@@ -33,9 +33,7 @@ STATES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("kind", STATES)
-def test_a_state_dict_that_no_encoder_takes_is_named(
-    bench: Bench, workspace: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_state_dict_that_no_encoder_takes_is_named(bench, workspace, tmp_path, kind):
     path = tmp_path / "weights.pth"
     torch.save(STATES[kind](dict(AlexNet().state_dict())), path)
     words = ("--encoder", "alexnet", "--weights", path, "--image-size", 64)
@@ -51,9 +49,7 @@ STUMBLES = [
 
 
 @pytest.mark.parametrize("content", STUMBLES)
-def test_any_bytes_as_weights_are_refused(
-    bench: Bench, workspace: Path, tmp_path: Path, content: bytes
-) -> None:
+def test_any_bytes_as_weights_are_refused(bench, workspace, tmp_path, content):
     path = tmp_path / "weights.pth"
     words = ("--encoder", "alexnet", "--weights", path, "--workspace", workspace)
     for whole in (content, zipped({"a/data.pkl": content, "a/version": b"3\n"})):
@@ -87,9 +83,7 @@ SAFETENSORS = {
 
 
 @pytest.mark.parametrize("kind", SAFETENSORS)
-def test_safetensors_that_lie_are_named(
-    bench: Bench, workspace: Path, tmp_path: Path, kind: str
-) -> None:
+def test_safetensors_that_lie_are_named(bench, workspace, tmp_path, kind):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(SAFETENSORS[kind])
     for words in (("--encoder", path), ("--encoder", "alexnet", "--weights", path)):

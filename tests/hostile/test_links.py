@@ -10,17 +10,14 @@ from helpers.photos import draw_photo
 from helpers.refusals import only
 from ssl_bench.files import write_atomically
 
+
 # ---- links in the folders that are written to
-
-
 @pytest.mark.parametrize(
     "name",
     [".lock", "log.jsonl", "preview.png", ".checkpoint.pt.writing", ".record.json.writing",
      ".encoder.safetensors.writing", "."],
 )  # fmt: skip
-def test_a_training_writes_through_no_link(
-    bench: Bench, stopped: Path, outside: Path, name: str
-) -> None:
+def test_a_training_writes_through_no_link(bench, stopped, outside, name):
     if name == ".":
         stopped.rename(outside / "run")
         stopped.symlink_to(outside / "run")
@@ -34,17 +31,29 @@ def test_a_training_writes_through_no_link(
     answered(result, stopped)
 
 
-@pytest.mark.parametrize("name", [".lock", "predictions.npz", ".predictions.npz.writing"])
-def test_an_evaluation_writes_through_no_link(
-    bench: Bench, work: Path, outside: Path, name: str
-) -> None:
+RUN = ("run", "mini.toml", "--workers", 0)
+EXPORT = ("export", "mini.toml", "--out", "again", "--workers", 0)
+FILL = ("inpaint", "photo.png", "--out", "filled")
+LINKS = [  # the run is an evaluation's folder, emptied
+    (RUN, "{run}/.lock"), (RUN, "{run}/predictions.npz"), (RUN, "{run}/.predictions.npz.writing"),
+    (EXPORT, "again/evaluation"), (EXPORT, "again/pretrain"), (EXPORT, "again/table.md"),
+    (FILL, "filled/photo.png"), (FILL, "filled/.photo.png.writing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "link"), LINKS)
+def test_a_command_writes_through_no_link(bench, work, outside, words, link):
     folder, before = evaluation(), snapshot(outside)
-    for path in list(folder.iterdir()):
-        path.unlink()
-    (folder / name).symlink_to(outside / "precious.txt")
-    result = bench("run", "mini.toml", "--workers", 0, "--workspace", "runs")
+    draw_photo(1).save("photo.png")
+    if words == RUN:
+        for path in list(folder.iterdir()):
+            path.unlink()
+    path = Path(link.format(run=folder))
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(outside / ("precious.txt" if "." in path.name else "folder"))
+    result = bench(*words, "--workspace", "runs")
     assert snapshot(outside) == before
-    answered(result, folder)
+    answered(result, path.parent)
 
 
 def test_what_is_written_at_once_goes_through_no_link(tmp_path: Path, outside: Path) -> None:
@@ -57,36 +66,7 @@ def test_what_is_written_at_once_goes_through_no_link(tmp_path: Path, outside: P
     assert not (tmp_path / "table.md").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["evaluation", "pretrain", "table.md"])
-def test_an_export_writes_through_no_link(
-    bench: Bench, work: Path, outside: Path, name: str
-) -> None:
-    before = snapshot(outside)
-    Path("again").mkdir()
-    target = outside / ("precious.txt" if "." in name else "folder")
-    (Path("again") / name).symlink_to(target)
-    words = ("--workspace", "runs", "--workers", 0)
-    result = bench("export", "mini.toml", "--out", "again", *words)
-    assert snapshot(outside) == before
-    answered(result, "again")
-
-
-@pytest.mark.parametrize("name", ["photo.png", ".photo.png.writing"])
-def test_a_filled_image_goes_through_no_link(
-    bench: Bench, work: Path, outside: Path, name: str
-) -> None:
-    before = snapshot(outside)
-    draw_photo(1).save("photo.png")
-    Path("filled").mkdir()
-    (Path("filled") / name).symlink_to(outside / "precious.txt")
-    result = bench("inpaint", "photo.png", "--out", "filled", "--workspace", "runs")
-    assert snapshot(outside) == before
-    answered(result, "filled")
-
-
 # ---- imports
-
-
 @pytest.mark.parametrize("start", ["n" * 200, "..", "-", "...."])
 def test_an_import_stays_in_the_workspace(bench: Bench, work: Path, start: str) -> None:
     """A run's folder keeps its name, whatever that begins with."""

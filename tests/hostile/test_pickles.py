@@ -41,9 +41,7 @@ def test_these_files_would_run_if_they_were_unpickled(tmp_path: Path, kind: str)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "safetensors"])
-def test_a_pickle_among_the_weights_is_not_run(
-    bench: Bench, workspace: Path, tmp_path: Path, suffix: str
-) -> None:
+def test_a_pickle_among_the_weights_is_not_run(bench, workspace, tmp_path, suffix):
     mark, path = tmp_path / "ran", tmp_path / f"weights.{suffix}"
     for kind in ("pickle", "zip", "legacy"):
         path.write_bytes(pickled(mark, kind))
@@ -76,19 +74,17 @@ def test_a_pickle_as_predictions_is_not_run(bench: Bench, work: Path, kind: str)
             refused(result, folder / "predictions.npz")
         answered(result)
     named(bench, RUNS, folder)
-    assert bench("show", key_in(folder)[:12], "--workspace", "runs").code == 0
+    bench.ok("show", key_in(folder)[:12], "--workspace", "runs")
     assert len(ssl_bench.load_records(RUNS)) > 0
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("name", ["index.json", "images.bin"])
-def test_a_pickle_in_the_cache_is_not_run(
-    bench: Bench, tiny_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_pickle_in_the_cache_is_not_run(bench, tiny_photos, tmp_path, monkeypatch, name):
     monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
     small = ("--image-size", 64, "--width", 0.1, "--workers", 0, "--data", f"folder:{tiny_photos}")
     command = ("pretrain", "random", *small, "--workspace", tmp_path / "runs")
-    assert bench(*command).code == 0
+    bench.ok(*command)
     path = only(tmp_path / "cache", f"*/{name}")
     path.write_bytes(pickled(tmp_path / "ran", "pickle"))
     refused(bench(*command), path, "damaged")
@@ -103,9 +99,7 @@ BOXES = {
 
 
 @pytest.mark.parametrize("kind", BOXES)
-def test_hostile_proposals_in_the_cache_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_hostile_proposals_in_the_cache_are_named(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path))
     scenes = catalogue.dataset("scenes:train=2,test=1")
     store = open_whole(scenes, "train", "detection", 64, 96, workers=0)

@@ -14,8 +14,7 @@ def test_it_prints_the_ratios(bench, monkeypatch):
     monkeypatch.setattr(perf_probes, "_peak_of", peaks.__getitem__)
     sizes = ("--images", 1000, "--solver-images", 1000)
     small = ("--image-size", 64, "--width", 0.1, "--dimensions", 40, "--memory-images", 1000)
-    made = bench("perf", "probes", *sizes, *small)
-    assert made.code == 0, made.err
+    made = bench.ok("perf", "probes", *sizes, *small)
     assert re.search(r"the pass is \d+\.\d\d × the bare forward", made.out)
     for protocol in ("linear/logreg@1", "svm/goyal19-voc07@1", "knn/dinov2@1", "low-shot"):
         assert re.search(rf"{protocol}.* solver, 1000 images +\d", made.out)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.inpainting import a_step, inputs_of, stepped
+from helpers.inpainting import photos as photos_of
 from pretext.autoencoder import Autoencoder
 from pretext.context_encoder import (
     ChannelwiseFullyConnected,
@@ -20,7 +22,7 @@ from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.pretext import EncoderConfig, PretextConfig, Step
+from ssl_bench.training.pretext import EncoderConfig, PretextConfig
 
 NORM = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
@@ -30,15 +32,8 @@ def small(method="context-encoder", config: Any = ContextEncoderConfig, **settin
     return build_pretext(method, config(**values), NORM)[0]
 
 
-def a_step(index=0, count=4):
-    positions = torch.arange(count)
-    return Step(index, positions, Randomness(0, index, positions), lambda loss: loss.backward())
-
-
-def photos(count=4, size=72):
-    draw = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, 3, 6, 6, generator=draw)
-    return (nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1) * 255).byte()
+def photos():
+    return photos_of(size=72)
 
 
 def test_published_parameters_at_full_size():
@@ -115,10 +110,8 @@ def test_no_gradient_comes_from_outside_the_hole():
 
 def test_the_encoder_never_sees_what_was_dropped():
     pretext = small(mask="central")
-    seen = []
-    pretext.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    pretext.optimizers()
-    pretext.train_step(photos(), a_step())
+    seen = inputs_of(pretext.encoder)
+    stepped(pretext, photos())
     hole = seen[0][..., 16:48, 16:48]
     assert not hole.any()  # zero in normalised units, hence the mean colour
     assert seen[0][..., :16, :].any()
@@ -126,8 +119,7 @@ def test_the_encoder_never_sees_what_was_dropped():
 
 def test_masks_differ_within_a_batch_and_between_steps():
     pretext = small()
-    seen = []
-    pretext.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    seen = inputs_of(pretext.encoder)
     pretext.optimizers()
     for index in range(2):
         pretext.train_step(photos(), a_step(index))
@@ -189,10 +181,8 @@ def test_previews_show_input_hole_filling_and_truth():
 def test_the_autoencoder_sees_and_counts_everything():
     pretext = small("autoencoder", PretextConfig)
     assert isinstance(pretext, Autoencoder)
-    seen = []
-    pretext.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    pretext.optimizers()
-    pretext.train_step(photos(), a_step())
+    seen = inputs_of(pretext.encoder)
+    stepped(pretext, photos())
     assert (seen[0] == 0).float().mean() < 0.01
 
 

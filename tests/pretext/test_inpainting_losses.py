@@ -24,9 +24,8 @@ from helpers.inpainting import (
 from pretext.inpainting import CollapseWatch, InpaintingConfig, looks, weighted_l2
 from ssl_bench.encoders.weights import weights_digest
 
+
 # ---- what the reconstruction counts
-
-
 def test_the_hole_weighs_1_and_its_band_10():
     pretext = small()
     expected = torch.full((64, 64), 10.0)
@@ -67,8 +66,6 @@ def test_the_weighted_loss_by_hand():
 
 
 # ---- the discriminator
-
-
 def test_the_discriminator_is_given_the_centre_and_nothing_else():
     pretext = small()
     seen, predicted = inputs_of(pretext.discriminator), outputs_of(pretext.decoder)
@@ -108,8 +105,6 @@ def test_looks_is_cross_entropy_that_does_not_saturate():
 
 
 # ---- two players
-
-
 def test_the_generator_learns_ten_times_faster_and_all_weights_learn_once():
     pretext = small(lr=0.02)
     generator, critic = pretext.optimizers()
@@ -202,8 +197,6 @@ def test_gradients_are_those_of_the_losses_in_their_shares(loss, mask):
 
 
 # ---- a training that has failed
-
-
 def fed(watch, steps, first=0, loss=1.0, spread=1.0):
     """What the watch says of the last of `steps` steps."""
     truth = photos(size=8).float()

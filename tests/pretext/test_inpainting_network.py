@@ -44,9 +44,8 @@ from ssl_bench.training.loop import train
 from ssl_bench.training.masks import square
 from ssl_bench.training.pretext import Inpaints
 
+
 # ---- the networks
-
-
 def test_inspect_prints_the_published_weights_and_sizes(bench: Bench):
     found = json.loads(bench("inspect", "inpainting", "--json").out)
     parts = found["parts"]
@@ -115,17 +114,15 @@ def test_starting_weights_are_normal_with_the_published_deviation(part):
 
 def test_random_is_where_inpainting_began(bench: Bench, workspace):
     more = ("--seed", 3, "--workspace", workspace)
-    assert bench(*COMMAND, "--steps", 1, *more).code == 0
+    bench.ok(*COMMAND, "--steps", 1, *more)
     same = ("--arch=dcgan", "--init=dcgan", "--image-size=128", "--width=0.05", "--workers=0")
-    assert bench("pretrain", "random", *same, *SCENES, *more).code == 0
+    bench.ok("pretrain", "random", *same, *SCENES, *more)
     trained, random = (r.details.encoder for r in read_records(workspace, "pretrain"))
     assert trained.start == random.digest
     assert trained.digest != random.digest
 
 
 # ---- the hole
-
-
 def test_the_hole_is_the_middle_50_px_in_the_training_images_mean_colour():
     pretext, step = small(), a_step()
     seen = inputs_of(pretext.encoder)
@@ -148,8 +145,6 @@ def test_what_was_dropped_never_reaches_the_network(mask):
 
 
 # ---- filling
-
-
 def holed(size, top, left, side, count=2):
     holes = torch.zeros(count, 1, size, size)
     holes[..., top : top + side, left : left + side] = 1
@@ -219,8 +214,6 @@ def test_previews_show_input_hole_filling_and_truth():
 
 
 # ---- requests that cannot be met
-
-
 def test_one_image_on_a_device_is_refused():
     with pytest.raises(UsageError, match="--batch-size"):
         stepped(small(), photos(1))
@@ -240,8 +233,6 @@ def test_settings_that_are_not_this_networks_are_refused(name, value, bench: Ben
 
 
 # ---- whole runs
-
-
 @pytest.fixture(scope="module")
 def store():
     return open_store(catalogue.dataset("scenes:train=24,test=4"), "train", 128, workers=0)
@@ -277,8 +268,7 @@ def test_a_killed_run_continues_to_the_same_weights(settings, store, tmp_path):
 
 def test_a_run_ends_with_finite_numbers_weights_and_a_picture(bench: Bench, workspace):
     toy = ("--bottleneck", 8, "--steps", 3, "--preview", "--workspace", workspace)
-    result = bench(*COMMAND, *toy)
-    assert result.code == 0, result.err
+    bench.ok(*COMMAND, *toy)
     (record,) = read_records(workspace, "pretrain")
     names = {"loss", "reconstruction", "adversarial", "discriminator", "variation", "collapsed"}
     assert set(record.metrics) == names

@@ -13,8 +13,7 @@ OLD = ROOT / "tests" / "records" / "workspace-0.1.0"
 
 
 def test_a_table_is_made_of_its_records(bench):
-    answer = bench("table", "--workspace", OLD)
-    assert answer.code == 0, answer.err
+    answer = bench.ok("table", "--workspace", OLD)
     assert "| autoencoder − random" in answer.out.replace("\\", "")
     for record in read_records(OLD, "evaluation"):
         assert f"{record.metrics['top1']:.1f}" in answer.out
@@ -27,16 +26,14 @@ def test_it_is_verified(bench):
 
 
 def test_its_methods_are_compared(bench):
-    answer = bench("compare", "autoencoder", "random", "--workspace", OLD)
-    assert answer.code == 0, answer.err
+    answer = bench.ok("compare", "autoencoder", "random", "--workspace", OLD)
     assert re.search(r"^knn/dinov2@1 k=1,3 conv3 .* top1, ", answer.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", sorted(OLD.glob("*/*/record.json")), ids=lambda p: p.parent.name)
 def test_a_record_is_shown_with_all_that_it_says(bench, path):
     content = json.loads(path.read_text())
-    answer = bench("show", content["key"], "--workspace", OLD)
-    assert answer.code == 0, answer.err
+    answer = bench.ok("show", content["key"], "--workspace", OLD)
     assert answer.out.startswith(f"{content['kind']} {content['key']}\nmade again by: bench ")
     for name in (*content["identity"], *content["details"]):
         assert f"  {name}" in answer.out

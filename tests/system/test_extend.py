@@ -22,11 +22,9 @@ def workspace(installed, bench, tmp_path):
     """A run of the third party's pretext and one of random weights, measured by both."""
     where = [*DATA, "--workspace", str(tmp_path / "runs"), "--workers", "0"]
     for words in (["rotation", "--steps", "3", "--batch-size", "8"], ["random"]):
-        made = bench("pretrain", *words, *SMALL, *where)
-        assert made.code == 0, made.err
+        bench.ok("pretrain", *words, *SMALL, *where)
     for words in (["class-mean"], ["linear-probe", "--strengths", "3"]):
-        made = bench(*words, "--layer", "conv3", *where)
-        assert made.code == 0, made.err
+        bench.ok(*words, "--layer", "conv3", *where)
     return tmp_path / "runs"
 
 
@@ -52,16 +50,15 @@ def test_their_rows_and_columns_stand_in_the_table(workspace, bench, tmp_path):
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
     assert rows[1:3] == ["random", "rotation"]
     assert "rotation − random" in table
-    compared = bench("compare", "rotation", "random", "--workspace", workspace)
-    assert compared.code == 0, compared.err
+    compared = bench.ok("compare", "rotation", "random", "--workspace", workspace)
     assert "class-mean/mensink13@1 conv3" in compared.out
     page = tmp_path / "report.html"
-    assert bench("report", "--workspace", workspace, "--out", page).code == 0
+    bench.ok("report", "--workspace", workspace, "--out", page)
     assert "class-mean/mensink13@1" in page.read_text()
 
 
 def test_their_numbers_are_verified(workspace, bench):
-    assert bench("verify", workspace).code == 0
+    bench.ok("verify", workspace)
     record = next(
         r for r in read_records(workspace, "evaluation")
         if r.method == "rotation" and r.identity.protocol.startswith("class-mean")
@@ -84,8 +81,7 @@ def test_a_suite_names_them(installed, bench, tmp_path):
         '[[pretrain]]\nmethod = "rotation"\nsteps = 2\nbatch_size = 4\n'
         '[[evaluate]]\nevaluation = "class-mean"\nlayers = ["conv2", "pool5"]\n'
     )
-    made = bench("run", path, "--workspace", tmp_path / "runs", "--workers", 0)
-    assert made.code == 0, made.err
+    made = bench.ok("run", path, "--workspace", tmp_path / "runs", "--workers", 0)
     assert "| rotation" in made.out
     assert "Control, shuffled training labels, class-mean/mensink13@1" in made.out
 
@@ -96,8 +92,7 @@ def test_without_the_package_its_names_are_unknown_and_its_numbers_still_shown(
     monkeypatch.undo()
     forget()
     fails(bench("pretrain", "rotation"), 2, "rotation")
-    table = bench("table", "--workspace", workspace)
-    assert table.code == 0, table.err
+    table = bench.ok("table", "--workspace", workspace)
     assert "| rotation" in table.out
 
 

@@ -42,8 +42,6 @@ def test_every_stored_entry_is_still_made(kind):
 
 
 # ---- what is noticed
-
-
 def test_another_canonical_setting_without_a_new_version_is_noticed(monkeypatch, runs):
     """The run itself sets k and keeps the temperature: its numbers may even stay as they are."""
 
@@ -94,8 +92,6 @@ def test_a_new_version_asks_for_new_numbers(monkeypatch, runs):
 
 
 # ---- what is written
-
-
 def entry(version=1, digest="d", **numbers):
     return {"version": version, "digest": digest, "numbers": numbers}
 

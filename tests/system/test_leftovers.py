@@ -25,8 +25,7 @@ PROBE = (
 
 
 def made(bench: Bench, *words: object) -> None:
-    result = bench(*words)
-    assert result.code == 0, result.err
+    bench.ok(*words)
 
 
 def left(workspace: Path) -> list[str]:

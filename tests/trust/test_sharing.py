@@ -35,16 +35,15 @@ from ssl_bench.trust.sharing import export
 def exported(bench, workspace: Path, tmp_path: Path) -> Path:
     suite, out = tmp_path / "mini.toml", tmp_path / "mini"
     suite.write_text(SUITE)
-    result = bench("export", suite, "--out", out, "--workspace", workspace, "--workers", 0)
-    assert result.code == 0, result.err
+    bench.ok("export", suite, "--out", out, "--workspace", workspace, "--workers", 0)
     return out
 
 
 def test_an_export_is_read_back_as_it_was(bench, workspace: Path, exported: Path, tmp_path: Path):
     assert not list(exported.rglob("*.safetensors"))
-    assert bench("verify", exported).code == 0
+    bench.ok("verify", exported)
     other = tmp_path / "other"
-    assert bench("import", exported, "--workspace", other).code == 0
+    bench.ok("import", exported, "--workspace", other)
     ours, theirs = (read_records(place) for place in (workspace, other))
     assert [r.model_dump() for r in ours] == [r.model_dump() for r in theirs]
     tables = [bench("table", "--workspace", place).out for place in (workspace, other)]
@@ -53,26 +52,24 @@ def test_an_export_is_read_back_as_it_was(bench, workspace: Path, exported: Path
 
 
 def test_an_export_holds_predictions_in_fewer_bytes_and_the_same_numbers(
-    bench, workspace: Path, tmp_path: Path
+    bench, workspace, tmp_path
 ):
     """And a rerun of what was imported finds no difference, though it scores in full."""
     suite, out, other = tmp_path / "svm.toml", tmp_path / "svm", tmp_path / "other"
     suite.write_text(
         SUITE.replace('"knn"\nk = [1, 3]', '"svm"\nlayers = ["pool5"]\ncosts = [1, 2]')
     )
-    made = bench("export", suite, "--out", out, "--workspace", workspace, "--workers", 0)
-    assert made.code == 0, made.err
+    bench.ok("export", suite, "--out", out, "--workspace", workspace, "--workers", 0)
     record = read_records(out, "evaluation")[0]
     full, compact = (predictions_of(record, place) for place in (workspace, out))
     assert compact["scores"].dtype == np.int16
     assert full["scores"].dtype == np.float32
-    assert bench("verify", out).code == 0
-    assert bench("import", out, "--workspace", other).code == 0
+    bench.ok("verify", out)
+    bench.ok("import", out, "--workspace", other)
     (run,) = read_records(workspace, "pretrain")
     weights = folder_of(workspace, run) / "encoder.safetensors"  # no export has them
     shutil.copy(weights, folder_of(other, run))
-    again = bench("rerun", record.key, "--workspace", other, "--workers", 0)
-    assert again.code == 0, again.err + again.out
+    again = bench.ok("rerun", record.key, "--workspace", other, "--workers", 0)
     compact["scores"][0] += 1
     write_predictions(folder_of(other, record) / "predictions.npz", compact)
     again = bench("rerun", record.key, "--workspace", other, "--workers", 0)

@@ -15,9 +15,8 @@ from ssl_bench.evaluation.reference import Reference
 from ssl_bench.pictures.inpaint import Filler, inpaint
 from ssl_bench.pictures.photograph import Photograph
 
+
 # ---- what is filled
-
-
 def odd_files(folder: Path) -> Path:
     """One of every kind, in two folders, and one that is no image."""
     photo = draw_photo(0, 150, 110)
@@ -57,9 +56,7 @@ def check_central_hole(before: np.ndarray, after: np.ndarray) -> None:
     assert changed[away < half - 2].mean() > 0.9
 
 
-def test_a_folder_of_odd_files_is_filled_but_for_the_broken_one(
-    runs: Runs, tmp_path: Path, bench: Bench
-) -> None:
+def test_a_folder_of_odd_files_is_filled_but_for_the_broken_one(runs, tmp_path, bench):
     folder, out = odd_files(tmp_path / "odd"), tmp_path / "new" / "out"
     result = bench("inpaint", folder, "--out", out, *runs.network("central"))
     assert result.code == 1
@@ -80,9 +77,7 @@ def test_a_folder_of_odd_files_is_filled_but_for_the_broken_one(
 
 @pytest.mark.parametrize("kind", ["central", "region"])
 @pytest.mark.parametrize("side", [90, 128, 300])  # enlarged for the network, as it is, shrunk
-def test_what_was_in_the_hole_does_not_matter(
-    runs: Runs, tmp_path: Path, bench: Bench, kind: str, side: int
-) -> None:
+def test_what_was_in_the_hole_does_not_matter(runs, tmp_path, bench, kind, side):
     """Two images that differ in their hole only become the same."""
     length = side // 3
     hole = box_hole(side, side, (length, length, length, length))
@@ -92,8 +87,7 @@ def test_what_was_in_the_hole_does_not_matter(
     for name, values in (("image", image), ("other", other)):
         Image.fromarray(values).save(tmp_path / f"{name}.png")
     words = (tmp_path / "image.png", tmp_path / "other.png", "--mask", mask)
-    result = bench("inpaint", *words, "--out", tmp_path / "out", *runs.network(kind))
-    assert result.code == 0, result.err
+    bench.ok("inpaint", *words, "--out", tmp_path / "out", *runs.network(kind))
     found = [values_of(tmp_path / "out" / f"{name}.png") for name in ("image", "other")]
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0][~hole], image[~hole])
@@ -207,15 +201,12 @@ def test_the_central_hole_fits_every_image_of_32_px(runs: Runs, tmp_path: Path) 
 
 
 # ---- where it is written
-
-
 def test_two_images_of_one_stem_get_two_outputs(runs: Runs, tmp_path: Path, bench: Bench) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for seed, name in enumerate(("x.png", "x.jpg", "y.jpg")):
         draw_photo(seed).save(folder / name)
-    result = bench("inpaint", folder, "--out", out, *runs.network("central"))
-    assert result.code == 0, result.err
+    bench.ok("inpaint", folder, "--out", out, *runs.network("central"))
     assert {p.name for p in out.iterdir()} == {"x-png.png", "x-jpg.png", "y.png"}
     for target, source in (("x-png", "x.png"), ("x-jpg", "x.jpg"), ("y", "y.jpg")):
         check_central_hole(values_of(folder / source), values_of(out / f"{target}.png"))
@@ -272,8 +263,6 @@ def test_a_file_is_no_folder_to_write_to(runs: Runs, tmp_path: Path, bench: Benc
 
 
 # ---- refused
-
-
 def test_an_image_without_a_context_is_named(runs: Runs, tmp_path: Path, bench: Bench) -> None:
     draw_photo(0, 31, 100).save(tmp_path / "narrow.png")
     draw_photo(1, 33, 34).save(tmp_path / "least.png")
@@ -307,9 +296,7 @@ def test_an_encoder_that_fills_nothing_is_refused(runs: Runs, tmp_path: Path, be
     assert not (tmp_path / "out").exists()
 
 
-def test_a_workspace_that_fills_nothing_says_what_would(
-    finished: Path, tmp_path: Path, bench: Bench
-) -> None:
+def test_a_workspace_that_fills_nothing_says_what_would(finished, tmp_path, bench):
     draw_photo(0).save(tmp_path / "image.png")
     words = (tmp_path / "image.png", "--out", tmp_path / "out", "--workspace")
     for folder in (finished, tmp_path / "nowhere"):
@@ -317,16 +304,13 @@ def test_a_workspace_that_fills_nothing_says_what_would(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_default_is_the_newest_network_that_fills_holes(
-    runs: Runs, tmp_path: Path, bench: Bench
-) -> None:
+def test_the_default_is_the_newest_network_that_fills_holes(runs, tmp_path, bench):
     """Not the random run, which is newer, nor the central one, which is older."""
     draw_photo(0).save(tmp_path / "image.png")
     found = {}
     for kind in ("", "central", "region"):
         named = runs.network(kind) if kind else ("--workspace", str(runs.workspace))
-        result = bench("inpaint", tmp_path / "image.png", "--out", tmp_path / f"out{kind}", *named)
-        assert result.code == 0, result.err
+        bench.ok("inpaint", tmp_path / "image.png", "--out", tmp_path / f"out{kind}", *named)
         found[kind] = values_of(tmp_path / f"out{kind}" / "image.png")
     np.testing.assert_array_equal(found[""], found["region"])
     assert not np.array_equal(found[""], found["central"])

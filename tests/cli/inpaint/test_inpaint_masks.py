@@ -34,9 +34,7 @@ HOLES: dict[str, list[Box]] = {
 
 
 @pytest.mark.parametrize("where", HOLES)
-def test_a_mask_may_have_holes_anywhere(
-    runs: Runs, tmp_path: Path, bench: Bench, where: str
-) -> None:
+def test_a_mask_may_have_holes_anywhere(runs, tmp_path, bench, where):
     """With a network trained for it; what was in any of them changes none of the others."""
     hole = box_hole(150, 180, *HOLES[where])
     mask = save_mask(hole, tmp_path / "mask.png")
@@ -44,8 +42,7 @@ def test_a_mask_may_have_holes_anywhere(
     Image.fromarray(image).save(tmp_path / "image.png")
     Image.fromarray(np.where(hole[..., None], 0, image)).save(tmp_path / "black.png")
     words = (tmp_path / "image.png", tmp_path / "black.png", "--mask", mask)
-    result = bench("inpaint", *words, "--out", tmp_path / "out", *runs.network("region"))
-    assert result.code == 0, result.err
+    result = bench.ok("inpaint", *words, "--out", tmp_path / "out", *runs.network("region"))
     assert result.out.splitlines()[0].count("hole of") == len(HOLES[where])
     found = [values_of(tmp_path / "out" / f"{name}.png") for name in ("image", "black")]
     np.testing.assert_array_equal(found[0], found[1])
@@ -62,8 +59,7 @@ def test_a_mask_may_be_of_any_kind(runs: Runs, tmp_path: Path, bench: Bench) -> 
     for kind in ("8 bits", "16 bits", "RGB", "bilevel", "not quite black and white"):
         mask = save_as(hole, tmp_path / "mask.png", kind)
         words = (tmp_path / "image.png", "--mask", mask, "--out", tmp_path / kind)
-        result = bench("inpaint", *words, *runs.network("region"))
-        assert result.code == 0, result.err
+        bench.ok("inpaint", *words, *runs.network("region"))
         found.append(values_of(tmp_path / kind / "image.png"))
     changed = (found[0] != np.asarray(draw_photo(0))).any(2)
     assert not changed[~hole].any()
@@ -72,9 +68,7 @@ def test_a_mask_may_be_of_any_kind(runs: Runs, tmp_path: Path, bench: Bench) -> 
         np.testing.assert_array_equal(other, found[0])
 
 
-def test_a_mask_of_another_size_fails_that_image_only(
-    runs: Runs, tmp_path: Path, bench: Bench
-) -> None:
+def test_a_mask_of_another_size_fails_that_image_only(runs, tmp_path, bench):
     draw_photo(0, 64, 70).save(tmp_path / "another.png")
     draw_photo(1).save(tmp_path / "fitting.png")
     mask = save_mask(box_hole(80, 96, (30, 40, 10, 10)), tmp_path / "mask.png")
@@ -106,9 +100,7 @@ def test_a_mask_that_is_none_is_named(runs: Runs, tmp_path: Path, bench: Bench, 
     ("central", (70, 0, 20, 20)),  # at the edge
     ("region", (10, 20, 130, 130)),  # more than a quarter
 ])  # fmt: skip
-def test_a_hole_that_a_network_cannot_see_around_is_named(
-    runs: Runs, tmp_path: Path, bench: Bench, kind: str, box: Box
-) -> None:
+def test_a_hole_that_a_network_cannot_see_around_is_named(runs, tmp_path, bench, kind, box):
     draw_photo(0, 200, 150).save(tmp_path / "image.png")
     mask = save_mask(box_hole(150, 200, box), tmp_path / "mask.png")
     words = (tmp_path / "image.png", "--mask", mask, "--out", tmp_path / "out")

@@ -8,15 +8,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from helpers.inpaint import REACHES, SIZE, Box, Runs, box_hole
+from helpers.inpaint import REACHES, SIZE, Box, box_hole
 from helpers.photos import draw_photo
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.pictures.inpaint import Filler, Window, joined_holes, windows_for
 from ssl_bench.pictures.photograph import Photograph
 
+
 # ---- holes
-
-
 @pytest.mark.parametrize("across", [(0, 1), (1, 0), (1, 1)])
 def test_holes_that_lie_close_together_are_one(across: tuple[int, int]) -> None:
     """10 of 160 px are close: squares of 5 px, 5 or 20 px apart, beside and above each other."""
@@ -59,8 +58,6 @@ def test_every_pixel_of_a_hole_is_in_one_part() -> None:
 
 
 # ---- windows
-
-
 def cases(count: int) -> Iterator[tuple[np.ndarray, Box]]:
     """Images of any shape and holes of any shape at any place, with the box that holds them."""
     random = np.random.default_rng(1)
@@ -144,9 +141,7 @@ def test_a_small_image_is_seen_whole(reach: float) -> None:
 
 @pytest.mark.parametrize("side", [1, 2, 5, 9, 10, 15, 25, 40, 60])
 @pytest.mark.parametrize("kind", ["central", "region"])
-def test_a_hole_with_its_own_width_known_around_it_is_never_refused(
-    runs: Runs, side: int, kind: str
-) -> None:
+def test_a_hole_with_its_own_width_known_around_it_is_never_refused(runs, side, kind):
     """A window of three times the hole is enough, also for 50 of 128 px: 39 %."""
     filler = Filler(Reference(getattr(runs, kind), runs.workspace))
     margin = side + 3  # and the pixels that a resized hole gains

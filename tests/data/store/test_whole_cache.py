@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +11,11 @@ import torch
 from helpers.photos import draw_photo
 from helpers.voc_folders import LISTS, annotate, draw_mask, refused, thing, write_list, write_mask
 from helpers.whole import opened, spoil
-from ssl_bench.data.dataset import Task
 from ssl_bench.data.faults import Faults, lines_of
-from ssl_bench.data.voc.split import VOCSplit
 from ssl_bench.errors import DataError
 from ssl_bench.training.loop import Batches
 
 # ---- the cache
-
-
-def test_second_opening_decodes_nothing(year: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = opened(year, "segmentation", 30)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("decoded again")
-
-    monkeypatch.setattr(VOCSplit, "whole", refuse)
-    second = opened(year, "segmentation", 30)
-    assert (second.folder, second.index) == (first.folder, first.index)
 
 
 def test_sizes_and_tasks_do_not_collide(year: Path) -> None:
@@ -83,9 +69,7 @@ def other_order(year: Path) -> None:
         ("segmentation", other_order),
     ],
 )
-def test_digest_follows_every_edit(
-    year: Path, task: Task, change: Callable[[Path], object]
-) -> None:
+def test_digest_follows_every_edit(year, task, change):
     before = opened(year, task)
     assert opened(year, task).index.digest == before.index.digest
     change(year)
@@ -113,24 +97,6 @@ def test_damaged_store_is_named(year: Path) -> None:
         path.write_bytes(whole)
 
 
-def test_interruption_leaves_nothing_behind(
-    year: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = VOCSplit.whole
-
-    def stop_at_the_third(self: VOCSplit, index: int) -> object:
-        if index == 2:
-            raise KeyboardInterrupt
-        return whole(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VOCSplit, "whole", stop_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            opened(year)
-    assert [p for p in cache.iterdir() if p.suffix != ".lock"] == []
-    assert len(opened(year)) == 4
-
-
 def test_workers_change_nothing(year: Path) -> None:
     one = opened(year, "segmentation", 30)
     contents = {p.name: p.read_bytes() for p in one.folder.iterdir()}
@@ -152,8 +118,6 @@ def test_faults_come_back_from_workers(year: Path) -> None:
 
 
 # ---- the training loop's side
-
-
 def test_store_is_pickled_without_its_pixels(year: Path) -> None:
     store = opened(year, "segmentation")
     store.images(np.array([0]))

@@ -23,9 +23,7 @@ from ssl_bench.errors import UsageError
         (1, 1, [(1, 1), (1, 1), (1, 1), (1, 1)]),
     ],
 )
-def test_short_side_unless_the_long_one_is_too_long(
-    year: Path, short: int | None, longest: int, expected: list[tuple[int, int]]
-) -> None:
+def test_short_side_unless_the_long_one_is_too_long(year, short, longest, expected):
     store = opened(year, "classification", short, longest)
     assert [tuple(size) for size in store.sizes.tolist()] == expected
     assert store.originals.tolist() == [[h, w] for w, h in SIZES.values()]

@@ -18,9 +18,8 @@ from ssl_bench.data.store.squares import open_store
 from ssl_bench.data.store.whole import open_whole
 from ssl_bench.errors import DataError
 
+
 # ---- boxes
-
-
 def test_boxes_are_in_stored_pixels_and_return(year: Path) -> None:
     annotate(year, "000002", thing("dog", difficult=1, box=(1, 1, 50, 120)))
     plain, small = opened(year), opened(year, "detection", 33, 70)
@@ -70,8 +69,6 @@ def test_what_the_task_has_not(year: Path) -> None:
 
 
 # ---- masks
-
-
 def test_masks_are_those_of_the_files(year: Path) -> None:
     store = opened(year, "segmentation")
     for i, (width, height) in enumerate(SIZES.values()):
@@ -102,8 +99,6 @@ def test_a_mask_grows_and_shrinks_with_its_image(year: Path) -> None:
 
 
 # ---- scenes
-
-
 def test_scenes_are_the_same_for_every_task() -> None:
     dataset = catalogue.dataset("scenes:train=12,test=10")
     stores = [open_whole(dataset, "train", task, 64, 64, workers=0) for task in dataset.tasks]
@@ -141,8 +136,6 @@ def test_scenes_keep_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- folders
-
-
 def test_folders_are_kept_whole_for_classification(tiny_photos: Path) -> None:
     draw_photo(0, 30, 70).save(tiny_photos / "train" / "ant" / "0.jpg")
     dataset = catalogue.dataset(f"folder:{tiny_photos}")
@@ -153,8 +146,6 @@ def test_folders_are_kept_whole_for_classification(tiny_photos: Path) -> None:
 
 
 # ---- real photographs
-
-
 def count(path: Path, *parts: str) -> list[int]:
     """How often each text stands in a file."""
     text = path.read_text()
@@ -177,12 +168,12 @@ def test_real_boxes_are_all_there(pack: tuple[Path, Dataset], sizes: tuple[int, 
     """Counted in the text of the files."""
     root, dataset = pack
     for split, size in zip(dataset.splits, sizes, strict=True):
-        store = open_whole(dataset, split, "detection", 32, 64)
-        assert len(store) == size
-        for i, name in enumerate(store.index.names):
+        images = dataset.split(split, "detection")
+        assert len(images.names) == size
+        for i, name in enumerate(images.names):
             path = root / "Annotations" / f"{name}.xml"
             counted = count(path, "<object>", "<difficult>1<")
-            found = store.objects(i)
+            found = images.objects(i)
             assert [len(found), int(found.difficult.sum())] == counted, name
 
 

@@ -1,6 +1,5 @@
 """`voc:PATH` for detection and segmentation: boxes, masks, lists, and what is refused."""
 
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.photos import draw_photo
+from helpers.photos import chunk, draw_photo, png
 from helpers.voc_folders import (
     LISTS,
     THINGS,
@@ -54,8 +53,6 @@ def boxed(root: Path, *boxes: tuple[object, ...]) -> Callable[[], Objects]:
 
 
 # ---- boxes
-
-
 def test_boxes_count_from_0_and_end_exclusively(year: Path) -> None:
     """VOC counts from 1 and has both ends: the box of the whole image is 1, 1, W, H there."""
     whole = (1, 1, WIDTH, HEIGHT)
@@ -98,9 +95,7 @@ def test_labels_difficult_objects_and_none(year: Path) -> None:
         ((0.4, 0.999, WIDTH + 0.5, HEIGHT), (0, 0, WIDTH, HEIGHT)),
     ],
 )
-def test_a_pixel_of_rounding_is_clipped(
-    year: Path, box: tuple[float, ...], clipped: tuple[float, ...]
-) -> None:
+def test_a_pixel_of_rounding_is_clipped(year, box, clipped):
     np.testing.assert_array_equal(boxed(year, box)().boxes, np.array([clipped], np.float32))
 
 
@@ -143,8 +138,6 @@ def test_all_objects_of_an_image_are_reported(year: Path) -> None:
 
 
 # ---- flips and resizes
-
-
 def test_boxes_return_from_flips_and_resizes() -> None:
     random = np.random.default_rng(0)
     corners = np.sort(random.uniform(0, 300, (50, 2, 2)), 1).reshape(50, 4)
@@ -171,8 +164,6 @@ def test_a_flipped_box_holds_the_flipped_pixels() -> None:
 
 
 # ---- masks
-
-
 def mask_of(root: Path, index: int = 0, split: SplitName = "train") -> np.ndarray:
     return catalogue.dataset(f"voc:{root}").split(split, "segmentation").mask(index)
 
@@ -189,29 +180,15 @@ def test_masks_are_indices_and_not_colours(year: Path, palette: bool) -> None:
     assert found.dtype == np.uint8
 
 
-def png(path: Path, depth: int, kind: int, rows: list[bytes], width: int) -> Path:
-    """A PNG byte by byte: kind 0 is grey, 3 has a palette."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(name + data)
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
-
-    head = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
-    palette = chunk(b"PLTE", bytes(range(48))) if kind == 3 else b""
-    data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    chunks = chunk(b"IHDR", head) + palette + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
-    return path
-
-
 @pytest.mark.parametrize(("depth", "kind"), [(4, 0), (4, 3), (2, 0), (2, 3), (1, 0), (1, 3)])
 def test_masks_of_few_bits(tmp_path: Path, depth: int, kind: int) -> None:
     """Pillow spreads grey of few bits over 0 to 255; an index stays what it is."""
     values = np.arange(8).reshape(1, 8) % 2**depth
     bits = "".join(f"{v:0{depth}b}" for v in values[0])
-    row = int(bits, 2).to_bytes(depth, "big")  # eight pixels
-    found = read_class_mask(png(tmp_path / "a.png", depth, kind, [row], 8), 1, 8)
-    np.testing.assert_array_equal(found, values)
+    row = zlib.compress(b"\0" + int(bits, 2).to_bytes(depth, "big"))  # eight pixels
+    palette = [chunk(b"PLTE", bytes(range(48)))] if kind == 3 else []
+    (tmp_path / "a.png").write_bytes(png(8, 1, row, *palette, depth=depth, colour=kind))
+    np.testing.assert_array_equal(read_class_mask(tmp_path / "a.png", 1, 8), values)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
@@ -248,18 +225,13 @@ def test_mask_that_is_damaged(year: Path) -> None:
 @pytest.mark.parametrize(("side", "part"), [(40_000, "exceeds limit"), (12_000, "12000×12000 px")])
 def test_huge_mask_is_refused_before_it_is_decoded(year: Path, side: int, part: str) -> None:
     """A few bytes that say they are gigabytes of pixels."""
-    path = png(year / "SegmentationClass" / "000001.png", 8, 0, [b""], side)
-    content = bytearray(path.read_bytes())
-    content[20:24] = struct.pack(">I", side)
-    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
-    path.write_bytes(content)
-    assert len(content) < 100
+    path = year / "SegmentationClass" / "000001.png"
+    path.write_bytes(png(side, side, zlib.compress(b"\0"), depth=8))
+    assert path.stat().st_size < 100
     refused(DataError, lambda: mask_of(year), path, part)
 
 
 # ---- tasks and lists
-
-
 def test_each_task_has_its_lists(year: Path) -> None:
     write_list(year, "trainval", ["000003", "000001"], folder="Segmentation")
     dataset = catalogue.dataset(f"voc:{year}")
@@ -327,8 +299,6 @@ def test_fingerprint_follows_every_file(year: Path) -> None:
 
 
 # ---- reports
-
-
 def test_classification_reports_all_faults_at_once(year: Path) -> None:
     (year / "JPEGImages" / "000001.jpg").unlink()
     (year / "Annotations" / "000002.xml").unlink()
@@ -361,8 +331,6 @@ def test_a_report_shows_twenty_faults_and_counts_them() -> None:
 
 
 # ---- official names
-
-
 def test_named_sets_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_BENCH_DATA", str(tmp_path))
     for name, folder in [("voc07", "VOC2007"), ("voc12", "VOC2012"), ("voc12+sbd", "VOC2012")]:
@@ -398,9 +366,7 @@ def test_named_sets_and_their_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     refused(DataError, lambda: catalogue.dataset("voc07"), "Main/test.txt", "bench data get voc07")
 
 
-def test_voc12_stays_train_and_val_where_test_images_were_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_voc12_stays_train_and_val_where_test_images_were_added(tmp_path, monkeypatch):
     devkit(tmp_path, "VOC2012", monkeypatch)  # has a test.txt
     dataset = catalogue.dataset("voc12")
     assert dataset.split("train", "segmentation").names == LISTS["train"]
@@ -408,7 +374,6 @@ def test_voc12_stays_train_and_val_where_test_images_were_added(
 
 
 # ---- SBD
-
 # Of SBD's images: 000003 is in val by name, copy_of_4 by content; 000001 is in VOC's train.
 EXTRA = {"train": ["000001", "000003", "2008_000001"], "val": ["copy_of_4", "2008_000002"]}
 
@@ -423,9 +388,7 @@ def with_sbd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_sbd(tmp_path / "benchmark_RELEASE" / "dataset", EXTRA, same)
 
 
-def test_sbd_trains_without_any_image_of_val(
-    with_sbd: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sbd_trains_without_any_image_of_val(with_sbd, capsys):
     dataset = catalogue.dataset("voc12+sbd")
     train, test = (dataset.split(split, "segmentation") for split in ("train", "test"))
     assert train.names == [*LISTS["train"], "2008_000001", "2008_000002"]
@@ -489,8 +452,6 @@ def test_images_without_objects_and_grey_ones(year: Path) -> None:
 
 
 # ---- real photographs
-
-
 @pytest.mark.photos
 def test_real_masks_to_train_on_share_no_image_with_val(photos: Path) -> None:
     """trainaug, which is in the lists of masks only: VOC's train and SBD's masks."""

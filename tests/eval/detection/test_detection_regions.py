@@ -17,9 +17,8 @@ from ssl_bench import catalogue
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.whole import open_whole
 
+
 # ---- where regions lie
-
-
 def averaging(module, inputs, _):
     return F.avg_pool2d(inputs[0], module.kernel_size, module.stride, 0, module.ceil_mode)
 
@@ -144,8 +143,6 @@ def test_box_offsets_round_trip(encoder):
 
 
 # ---- learnt proposals
-
-
 def test_anchors_stand_on_the_units_and_grow_with_the_image(encoder):
     rpn = new_rpn(4, 300, 0)
     network = Detector(encoder, "conv5", heads_of(encoder), rpn)

@@ -8,16 +8,15 @@ import pytest
 from PIL import Image
 
 from eval import detection
-from eval.detection import FastRCNN, FastRCNNConfig, padded, proposal_recall, truth_of
+from eval.detection import FastRCNN, padded, proposal_recall, truth_of
 from eval.networks.proposals import Proposals, Searched, open_proposals
 from helpers.detection import DETECT, QUICK, detected, network_of, subject
 from helpers.refusals import SCENES, TOY, fails, only
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.harness import score_with_intervals
 
+
 # ---- what comes out
-
-
 def test_predictions_are_a_row_per_image_best_first(stores, tmp_path):
     outcome = detected(QUICK, subject(stores[0]), stores, tmp_path / "a")
     found, truth = outcome.predictions["detections"], outcome.predictions["objects"]
@@ -76,8 +75,6 @@ class _Part:
 
 
 # ---- requests
-
-
 def test_nothing_to_learn_or_to_find_is_refused_before_anything_is_computed(stores):
     train, test = stores
 
@@ -121,15 +118,9 @@ def test_an_encoder_of_one_size_is_refused_before_anything_is_searched(
         detected(QUICK, tested, stores, tmp_path / "a")
 
 
-def test_deviations_are_named():
-    assert FastRCNNConfig(precision="32", seed=3).deviations() == []
-    other = QUICK.model_copy(update={"precision": "bf16", "freeze": True}).deviations()
-    assert {"steps=5", "short=96", "freeze=True", "precision=bf16"} <= set(other)
-
-
 def test_the_command_and_its_refusals(bench, workspace, tiny_photos):
     place = ("--workers", "0", "--workspace", workspace)
-    assert bench("pretrain", "random", *TOY, *SCENES, "--workspace", workspace).code == 0
+    bench.ok("pretrain", "random", *TOY, *SCENES, "--workspace", workspace)
     data = ("--data", "scenes:train=6,test=4")
     result = bench("detect", *DETECT, *data, *place)  # conv5: RoI pooling takes pool5's place
     assert result.code == 0, result.err
@@ -146,8 +137,7 @@ def test_the_command_and_its_refusals(bench, workspace, tiny_photos):
     assert stored == pytest.approx(record["metrics"])
     assert bench("detect", "--layer", "conv5", *DETECT, *data, *place).out == result.out
 
-    learnt = bench("detect", "--layer", "conv5", *DETECT, "--proposals", "rpn", *data, *place)
-    assert learnt.code == 0, learnt.err
+    learnt = bench.ok("detect", "--layer", "conv5", *DETECT, "--proposals", "rpn", *data, *place)
     assert "proposals=rpn" in learnt.out
     detect = ("detect", "--layer", "conv5")
     fails(bench(*detect, "--short", "900", "--longest", "800", *data, *place), 2, "--short 900")

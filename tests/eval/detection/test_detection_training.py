@@ -1,8 +1,6 @@
 """Detection: what learns, at which rate, and that it does."""
 
 import math
-import signal
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,18 +8,14 @@ import torch
 from torch import nn
 
 from eval.detection import FastRCNN, FastRCNNConfig
-from eval.finetuning import Learner
 from helpers.detection import LEARNT, QUICK, detected, kept, network_of, subject
 from ssl_bench import catalogue
 from ssl_bench.data.store.whole import open_whole
 from ssl_bench.encoders.weights import weights_digest
-from ssl_bench.errors import DataError
-from ssl_bench.training.loop import Interrupted
 from ssl_bench.training.schedule import rate_factor
 
+
 # ---- what learns
-
-
 def test_conv1_stays_and_the_rest_learns(stores, tmp_path, monkeypatch):
     networks, tested = kept(monkeypatch), subject(stores[0])
     before = {name: t.clone() for name, t in tested.encoder.state_dict().items()}
@@ -45,19 +39,6 @@ def test_a_frozen_encoder_stays_as_it_was(stores, tmp_path, monkeypatch):
     digest = weights_digest(tested.encoder.state_dict())
     assert weights_digest(networks[0].encoder.cpu().state_dict()) == digest
     assert not networks[0].train().encoder.training
-
-
-def test_an_encoder_that_changes_though_frozen_is_an_error(stores, tmp_path):
-    tested = subject(stores[0])
-
-    def drift(module, *_):
-        module[0].bias.data.add_(1e-3)
-
-    conv1: Any = tested.encoder.conv1
-    conv1.register_forward_hook(drift)
-    frozen = QUICK.model_copy(update={"freeze": True, "steps": 1})
-    with pytest.raises(DataError, match="weights changed during a frozen evaluation"):
-        detected(frozen, tested, stores, tmp_path / "a")
 
 
 def test_batch_statistics_stay_in_any_encoder(stores):
@@ -90,26 +71,6 @@ def same(a, b):
     return all(np.array_equal(a.predictions[name], b.predictions[name]) for name in a.predictions)
 
 
-@pytest.mark.parametrize("config", [QUICK, LEARNT], ids=["selective-search", "rpn"])
-def test_a_stopped_training_continues_to_the_same_detections(config, stores, tmp_path, monkeypatch):
-    whole = detected(config, subject(stores[0]), stores, tmp_path / "whole")
-    plain, steps = Learner.train_step, []
-
-    def stopping(self, images, step):
-        steps.append(step.index)
-        if step.index == 2 and steps.count(2) == 1:
-            signal.raise_signal(signal.SIGINT)
-        return plain(self, images, step)
-
-    monkeypatch.setattr(Learner, "train_step", stopping)
-    with pytest.raises(Interrupted):
-        detected(config, subject(stores[0]), stores, tmp_path / "cut")
-    again = detected(config, subject(stores[0]), stores, tmp_path / "cut")
-    assert steps == [0, 1, 2, 3, 4]
-    assert same(again, whole)
-    assert again.selection["final_losses"] == whole.selection["final_losses"]
-
-
 def test_workers_change_nothing(stores, tmp_path):
     alone = detected(QUICK, subject(stores[0]), stores, tmp_path / "alone")
     assert same(alone, detected(QUICK, subject(stores[0]), stores, tmp_path / "two", workers=2))
@@ -122,26 +83,19 @@ def test_half_precision_trains(stores, tmp_path):
 
 
 # ---- learning
-
-
-def test_rescaling_levels_the_rates_up_to_fc7(stores, tmp_path):
-    config = QUICK.model_copy(update={"steps": 1, "rescale": True, "freeze": True})
-    scales = detected(config, subject(stores[0]), stores, tmp_path).selection["rescaled"]
-    rates = [scales[name] for name in scales if name.endswith("rate_after")]
-    before = [scales[name] for name in scales if name.endswith("rate_before")]
-    assert len(rates) == 7  # conv1-5, fc6, fc7
-    assert max(rates) / min(rates) < 1.05 < max(before) / min(before)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("source", ["selective-search", "rpn"])
 def test_it_learns_its_training_images(source, tmp_path):
-    """Eight scenes, tested on what it was trained on: every object, in its place."""
-    data = catalogue.dataset("scenes:train=8,test=1")
-    store = open_whole(data, "train", "detection", 192, 192, workers=0)
+    """Four scenes, tested on what it was trained on: every object, in its place."""
+    data = catalogue.dataset("scenes:train=4,test=1")
+    store = open_whole(data, "train", "detection", 128, 128, workers=0)
     config = FastRCNNConfig(
-        steps=800, batch_size=4, lr=4e-3, short=192, longest=192, head=256, rois=64,
-        proposals=source, rescale=True,
+        batch_size=4, lr=4e-3, short=128, longest=128, head=128, rois=32, proposals=source,
+        rescale=True,
     )  # fmt: skip
-    outcome = detected(config, subject(store, 0.5), (store, store), tmp_path / "a")
-    assert FastRCNN(config).score(outcome.predictions)["map11"] > 90
+    found = []
+    for steps in (1, 160):
+        made = config.model_copy(update={"steps": steps})
+        outcome = detected(made, subject(store, 0.25), (store, store), tmp_path / str(steps))
+        found.append(FastRCNN(made).score(outcome.predictions)["map11"])
+    assert found[0] < 40
+    assert found[1] > 90

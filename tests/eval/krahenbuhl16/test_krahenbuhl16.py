@@ -14,7 +14,8 @@ from eval.krahenbuhl16 import (
     cross_entropy,
 )
 from eval.networks.fc678 import Classifier
-from helpers.krahenbuhl16 import PLAIN, QUICK, image, network, subject, tuned
+from helpers.krahenbuhl16 import PLAIN, QUICK, image, network, tuned
+from helpers.subjects import subject
 from ssl_bench.counter import Randomness, derive
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.evaluation.harness import score_with_intervals
@@ -23,9 +24,8 @@ from ssl_bench.training.augment import random_scale_crop
 from ssl_bench.training.pretext import Step
 from ssl_bench.training.schedule import rate_factor
 
+
 # ---- windows
-
-
 def reference(image, size, u, scales=(0.5, 2.0)):
     """One window of one image (h, w, 3), pixel by pixel, from its four random numbers."""
     height, width = image.shape[:2]
@@ -102,8 +102,6 @@ def test_windows_do_not_depend_on_the_padding_or_the_share_of_the_batch(pictures
 
 
 # ---- loss
-
-
 def test_difficult_classes_count_nothing_and_the_rest_is_summed():
     scores = torch.tensor([[0.0, 2.0, -1.0], [1.0, 0.0, 3.0]], requires_grad=True)
     targets = torch.tensor([[1, 0, -1], [-1, -1, 1]], dtype=torch.int8)
@@ -124,10 +122,8 @@ def test_one_label_each_is_softmax():
 
 
 # ---- solver
-
-
 def learner(pictures) -> Learner:
-    return Krahenbuhl16(QUICK).learner(network(), pictures(8, several=True), subject().spec)
+    return Krahenbuhl16(QUICK).learner(network(), pictures(8, several=True), subject(PLAIN).spec)
 
 
 def step(index=0, backward=torch.Tensor.backward) -> Step:
@@ -198,7 +194,7 @@ def test_the_step_clips_at_ten(pictures):
 )
 def test_what_is_not_trained_stays(pictures, train, moving, tmp_path):
     """Also the statistics of an encoder with batch normalisation."""
-    tested = subject(width=1.0, arch="timm:resnet10t", layers=("layer2",))
+    tested = subject(PLAIN, "layer2", width=1, arch="timm:resnet10t")
     made = Classifier(tested.encoder, "layer2", 64, 8, 3, 0)
     made.freeze(train)
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
@@ -216,8 +212,6 @@ def test_what_is_not_trained_stays(pictures, train, moving, tmp_path):
 
 
 # ---- the network
-
-
 def test_fresh_layers_are_the_sources():
     made = network(head=200, classes=20)
     for layer in (made.fc67.fc6, made.fc67.fc7, made.fc8):
@@ -240,16 +234,14 @@ def test_alexnets_pool5_reaches_fc6_whole_and_larger_maps_are_pooled():
 
 
 # ---- scores
-
-
 def scores_of(made, store, **settings):
     harness = Krahenbuhl16(QUICK.model_copy(update=settings))
-    return harness.rows(made, store, subject().spec)
+    return harness.rows(made, store, subject(PLAIN).spec)
 
 
 def test_scores_are_the_mean_of_ten_windows_by_hand(pictures):
     """Made again image by image and window by window, without dropout."""
-    store, made, spec = pictures(40), network(), subject().spec
+    store, made, spec = pictures(40), network(), subject(PLAIN).spec
     found = scores_of(made, store, crops=10, seed=7)
     assert not made.fc67.training
     with torch.no_grad():

@@ -23,8 +23,7 @@ def record(workspace: Path) -> dict[str, Any]:
 
 def test_the_command_on_one_label_each(bench, finished):
     place = (*SCENES, "--workspace", finished)
-    result = bench(*COMMAND, *SHORT, *place)
-    assert result.code == 0, result.err
+    result = bench.ok(*COMMAND, *SHORT, *place)
     assert "finetune/krahenbuhl16@1 steps=3 batch_size=4 head=8 crops=2 pool5" in result.out
     made = record(finished)
     assert made["details"]["metric"] == "top1"
@@ -32,8 +31,7 @@ def test_the_command_on_one_label_each(bench, finished):
     assert made["details"]["selection"]["training_images"] == 60
     assert not list(finished.rglob("checkpoint.pt"))
     assert bench(*COMMAND, *SHORT, *place).out == result.out  # from the record
-    kept = bench(*COMMAND, *SHORT, *place, "--freeze", "--labels", 2, "--rescale")
-    assert kept.code == 0, kept.err
+    kept = bench.ok(*COMMAND, *SHORT, *place, "--freeze", "--labels", 2, "--rescale")
     assert " train=fc6-8 labels=2 " in kept.out
     assert "rescale=True" in kept.out
 
@@ -67,8 +65,7 @@ def year(tmp_path: Path) -> Path:
 
 def test_the_command_on_several_labels_an_image(bench, finished, year):
     place = ("--data", f"voc:{year},name=mini", "--workspace", finished)
-    result = bench(*COMMAND, *SHORT, *place)
-    assert result.code == 0, result.err
+    result = bench.ok(*COMMAND, *SHORT, *place)
     assert "finetune/krahenbuhl16@1: map_uninterpolated" in result.out
     made = record(finished)
     kinds = ("map_uninterpolated", "map11", "map")
@@ -95,6 +92,5 @@ def test_a_damaged_image_is_named_or_left_out(bench, finished, year):
     (year / "JPEGImages" / "000002.jpg").write_bytes(b"no picture")
     place = ("--data", f"voc:{year},name=mini", "--workspace", finished)
     fails(bench(*COMMAND, *SHORT, *place), 1, "000002.jpg", "--skip-bad-images")
-    result = bench(*COMMAND, *SHORT, *place, "--skip-bad-images")
-    assert result.code == 0, result.err
+    bench.ok(*COMMAND, *SHORT, *place, "--skip-bad-images")
     assert record(finished)["details"]["selection"]["training_images"] == 5

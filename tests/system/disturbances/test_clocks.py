@@ -26,7 +26,7 @@ from ssl_bench.evaluation.reference import newest_of_each
 from ssl_bench.records.workspace import find_run, read_records
 
 
-@pytest.mark.parametrize(("days", "step"), [(36500, 0), (-10000, 0), (0, -1), (0, 400)])
+@pytest.mark.parametrize(("days", "step"), [(36500, -1), (-10000, 400)])
 def test_the_clock_is_of_no_account(run, workspace, whole, printed, days, step):
     """Wrong, or jumping by days while the suite runs: the same runs, table and durations."""
     assert done(*run, hooks=[partial(clock, days, step)]).out == printed

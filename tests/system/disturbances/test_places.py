@@ -26,7 +26,6 @@ from helpers.refusals import SCENES, contents, fails
 from ssl_bench.records.workspace import read_records
 
 # ---- read-only places
-
 READING = [
     "table", "runs", "show {key}", "compare autoencoder random", "run {suite} --workers 0",
     "knn --k 1,3 --layer pool5 --workers 0 --data scenes:train=60,test=20",
@@ -142,8 +141,6 @@ def test_decoded_images_that_cannot_be_read(cache, workspace, workers):
 
 
 # ---- workspaces that are no folder, are not there, or go away
-
-
 @pytest.mark.parametrize("words", ["run {suite} --workers 0", "import {exported}"])
 def test_a_file_in_place_of_the_workspace(suite, exported, tmp_path, words):
     file = tmp_path / "file"

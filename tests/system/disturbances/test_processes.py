@@ -12,6 +12,7 @@ from helpers.disturbances import (
     SUITE,
     TRAINING,
     Results,
+    all_done,
     ask,
     checked,
     done,
@@ -30,11 +31,10 @@ from ssl_bench.records.workspace import read_records
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_a_suite(start, run, workspace, whole, printed, tmp_path, count):
     """On an empty workspace and cache: each key is computed once, and all print the same."""
-    (tmp_path / "meeting").mkdir()
     hooks = [partial(use_cache, tmp_path / "cache"), partial(meet, tmp_path / "meeting", count)]
     running = [start(*run, hooks=hooks) for _ in range(count)]
-    answers = [each.result() for each in running]
-    assert {(answer.code, answer.out) for answer in answers} == {(0, printed)}, answers
+    answers = all_done(running)
+    assert {answer.out for answer in answers} == {printed}
     said = "".join(answer.err for answer in answers)
     assert said.count("decoding") == 2  # train and test
     assert said.count("autoencoder seed 0: 4/4") == 1
@@ -53,18 +53,16 @@ def test_reader_sees_whole_records_only(start, run, workspace, whole):
         seen = now
         if any(record.kind == "evaluation" for record in read_records(workspace)):
             done("table", "--workspace", workspace)
-    assert [each.result().code for each in running] == [0, 0]
+    all_done(running)
     assert seen, "nothing was read while they ran"
     assert seen.items() <= results(whole).items()
 
 
 def test_suites_share_runs(start, run, other, workspace, whole, tmp_path):
-    (tmp_path / "meeting").mkdir()
     hooks = [partial(meet, tmp_path / "meeting", 2)]
     second = (run[0], other, *run[2:])
     running = [start(*run, hooks=hooks), start(*second, hooks=hooks)]
-    answers = [each.result() for each in running]
-    assert [answer.code for answer in answers] == [0, 0], answers
+    answers = all_done(running)
     assert "".join(answer.err for answer in answers).count("autoencoder seed 0: 4/4") == 1
     found = results(workspace)
     assert found.items() > results(whole).items()
@@ -74,11 +72,9 @@ def test_suites_share_runs(start, run, other, workspace, whole, tmp_path):
 
 
 def test_pretraining_twice(start, workspace, tmp_path):
-    (tmp_path / "meeting").mkdir()
     words = (*TRAINING, "--workspace", workspace)
     running = [start(*words, hooks=[partial(meet, tmp_path / "meeting", 2)]) for _ in range(2)]
-    first, second = [each.result() for each in running]
-    assert (first.code, second.code) == (0, 0), (first, second)
+    first, second = all_done(running)
     assert first.out == second.out  # the speed in it, too: there is one record
     assert (first.err + second.err).count("autoencoder seed 0: 6/6") == 1
     assert steps_logged(workspace) == list(range(1, 7))
@@ -138,11 +134,9 @@ def test_a_suite_that_asks_twice_does_not_wait_for_itself(suite, workspace, whol
 def test_two_write_to_one_place(start, suite, whole, tmp_path, words):
     """Both succeed, and what they wrote is whole."""
     line = (*words.format(out=tmp_path / "out", suite=suite).split(), "--workspace", whole)
-    (tmp_path / "meeting").mkdir()
     hooks = [slow_disk, partial(meet, tmp_path / "meeting", 2)]
     running = [start(*line, hooks=hooks) for _ in range(2)]
-    answers = [each.result() for each in running]
-    assert [answer.code for answer in answers] == [0, 0], answers
+    all_done(running)
     assert half_written(tmp_path) == []
 
 
@@ -150,8 +144,7 @@ def test_export_while_a_suite_runs(start, run, suite, workspace, whole, tmp_path
     out = tmp_path / "out"
     words = ("export", suite, "--out", out, "--workers", "0", "--workspace", workspace)
     running = [start(*run), start(*words)]
-    answers = [each.result() for each in running]
-    assert [answer.code for answer in answers] == [0, 0], answers
+    all_done(running)
     assert done("verify", out).out == ""
     checked(workspace, results(whole))
 
