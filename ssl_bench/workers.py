@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_bench.errors import BenchError, DataError
 from ssl_bench.progress import say_once
 
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 SHARED = Path("/dev/shm")  # where tensors lie on their way between processes
 ROOMY = 1 << 30  # bytes free there, with which no batch is expected to need a pipe
 REMEDY = "--workers 0 reads in the main process"

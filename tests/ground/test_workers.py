@@ -96,7 +96,7 @@ def test_what_is_raised_in_a_worker_is_raised_here(error: Exception) -> None:
 
 
 def test_memory_that_runs_out_in_a_worker_is_one_line() -> None:
-    with pytest.raises(DataError, match="memory ran out.*fewer --workers"):
+    with pytest.raises(DataError, match=r"memory ran out.*fewer --workers"):
         list(read_ahead(failing(MemoryError()), range(4), 1))
 
 
