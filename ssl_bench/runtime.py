@@ -3,17 +3,19 @@
 torch is imported where it is used: progress, and with it `bench --help`, asks who is first here.
 """
 
-import os
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
+
+from ssl_bench.launch import Launch, describe_launch, find_launch
 
 if TYPE_CHECKING:
     import torch
     from lightning_fabric import Fabric
 
 Precision = Literal["auto", "32", "bf16"]
-_rank: list[int] = []  # of this process, once Fabric has launched
+_joined: list[tuple[int, int]] = []  # rank and number of processes, once they are known
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,24 @@ class Runtime:
     wait: bool = True  # for a run that another process is at; else Busy is raised
 
     def fabric(self, precision: Literal["32", "bf16"] = "32") -> "Fabric":
-        """Lightning Fabric, launched: torchrun and SLURM are recognised by it."""
+        """Lightning Fabric, launched: the processes of torchrun or srun, or `devices` of its own.
+
+        Raises UsageError where there are other devices, or not all processes.
+        """
         return _launch(self.devices, precision)
 
 
 def is_main_process() -> bool:
     """Whether this process is the one that prints and writes, whatever launched it.
 
-    Fabric knows once it has launched; before that, what the launcher says is all there is.
+    Fabric knows once it has launched; before that, what a launcher says is all there is.
     """
-    if _rank:
-        return _rank[-1] == 0
-    # torchrun's and SLURM's ranks count over all machines; Fabric's own children count within one.
-    for name in ("RANK", "SLURM_PROCID"):
-        if os.environ.get(name):
-            return int(os.environ[name]) == 0
-    return all(int(os.environ.get(name) or 0) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
+    return (_joined[-1][0] if _joined else find_launch().rank) == 0
 
 
 def is_one_of_several() -> bool:
-    """Whether a launcher, or Fabric, started several processes of this command."""
-    return any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    """Whether a launcher, or Fabric, started several processes that run this command together."""
+    return (_joined[-1][1] if _joined else find_launch().size) > 1
 
 
 def resolve_precision(precision: Precision) -> Literal["32", "bf16"]:
@@ -60,28 +59,22 @@ def resolve_precision(precision: Precision) -> Literal["32", "bf16"]:
     return "bf16" if torch.cuda.is_available() else "32"
 
 
+def stay_alone() -> None:
+    """This process works on its own, whatever has launched it, unless it has met others already."""
+    if not _joined:
+        _joined.append((0, 1))
+
+
 @cache
 def _launch(devices: str, precision: str) -> "Fabric":
-    import torch
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
+    from ssl_bench.processes import launched_fabric
 
     _use_all_bits()
-    on_cuda = torch.cuda.is_available()
-    launched = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's
-    count = (torch.cuda.device_count() if on_cuda else launched) if devices == "auto" else devices
-    alone = int(count) == 1 and launched == 1
-    fabric = Fabric(
-        accelerator="cuda" if on_cuda else "cpu",
-        devices=int(count),
-        num_nodes=int(os.environ.get("SLURM_NNODES", os.environ.get("GROUP_WORLD_SIZE", "1"))),
-        # Buffers are equal on all devices (training/devices.py): copied at every forward pass, they
-        # would change under the gradients of a network that is called twice, for two views.
-        strategy="auto" if alone else DDPStrategy(broadcast_buffers=False),
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
-    fabric.launch()
-    _rank.append(fabric.global_rank)
+    launch = Launch() if devices == "1" else find_launch()
+    if launch.rank == 0 and (line := describe_launch(launch)):
+        print(line, file=sys.stderr, flush=True)
+    fabric = launched_fabric(launch, devices, precision)
+    _joined.append((fabric.global_rank, fabric.world_size))
     return fabric
 
 

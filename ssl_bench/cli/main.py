@@ -18,6 +18,7 @@ from ssl_bench.cli.make import (
 )
 from ssl_bench.cli.read import compare, protocols, report, rerun, runs, show, table, verify
 from ssl_bench.errors import BenchError, plain
+from ssl_bench.launch import lost_connection
 
 COMMANDS = (
     pretrain, run, export, import_, runs, table, report, compare, show, rerun, verify, protocols,
@@ -84,6 +85,11 @@ def main() -> None:
         lines = text.split("\n") if hasattr(error, "lines") else [text]
         click.echo("bench: " + "\n".join(map(plain, lines)), err=True)
         sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
+    except RuntimeError as error:
+        if "--debug" in sys.argv or not (line := lost_connection(error)):
+            raise
+        click.echo(f"bench: {line}", err=True)
+        sys.exit(1)
 
 
 def _system_error(error: OSError) -> str:

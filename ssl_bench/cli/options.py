@@ -74,7 +74,7 @@ def runtime_of(
     **_: Any,
 ) -> "Runtime":
     """Suites and probes run in one process; trainings spread over devices."""
-    from ssl_bench.runtime import Runtime
+    from ssl_bench.runtime import Runtime, stay_alone
 
     if devices != "auto" and not re.fullmatch("0*[1-9][0-9]{0,3}", devices):
         raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
@@ -83,6 +83,9 @@ def runtime_of(
         raise UsageError(
             f"--checkpoint-every takes steps or seconds (60s), not '{checkpoint_every}'"
         )
+    if devices.lstrip("0") == "1":
+        devices = "1"
+        stay_alone()
     if checkpoint_every.endswith("s"):
         return Runtime(
             workers, devices, checkpoint_seconds=int(number), feature_memory_mb=feature_memory

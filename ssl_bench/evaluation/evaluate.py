@@ -45,6 +45,7 @@ from ssl_bench.runtime import (
     is_main_process,
     is_one_of_several,
     resolve_precision,
+    stay_alone,
 )
 from ssl_bench.stream import Stream
 from ssl_bench.training.pretext import TrainConfig
@@ -162,6 +163,7 @@ def _launched(jobs: Sequence[_Job], missing: Sequence[_Job], runtime: Runtime) -
     if alone and missing and runtime.devices not in ("1", "auto"):
         raise UsageError(f"--devices {runtime.devices}: {alone[0].harness.protocol} takes one")
     if not jobs or alone or runtime.devices == "1":
+        stay_alone()
         return None
     if not missing and not is_one_of_several():  # else the others may be waiting for this one
         return None

@@ -1,14 +1,14 @@
 """What a step sees: this process's part of each global batch, a function of the step's number."""
 
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ssl_bench.counter import batch_indices
+from ssl_bench.workers import read_ahead
 
 
 class Images(Protocol):
@@ -40,21 +40,8 @@ class Batches(Dataset[tuple[Mapping[str, Tensor], Tensor]]):
         epoch, before = (s * self.batch_size // len(self.subset) for s in (step, step - 1))
         return epoch if epoch != before else None
 
-    def loader(
+    def read_ahead(
         self, steps: Sequence[int], workers: int, pin_memory: bool
-    ) -> DataLoader[tuple[Mapping[str, Tensor], Tensor]]:
+    ) -> Iterator[tuple[Mapping[str, Tensor], Tensor]]:
         """The batches of these steps, in order, read ahead by `workers` processes."""
-        return DataLoader(
-            self,
-            batch_size=None,  # an item is a whole batch already
-            sampler=steps,
-            num_workers=workers,
-            worker_init_fn=_ignore_stops,
-            pin_memory=pin_memory,
-        )
-
-
-def _ignore_stops(_worker: int) -> None:
-    """Ctrl-C reaches the workers too: it is for the main process to act on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return read_ahead(self.__getitem__, steps, workers, pin_memory=pin_memory)

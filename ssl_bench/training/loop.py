@@ -119,7 +119,7 @@ class _Run:
     def loop(self, batches: Batches, positions: Tensor, title: str) -> None:
         """All steps that are left; what happens between them, all processes do at the same step."""
         left, on_gpu = range(self.step, self.config.steps), self.fabric.device.type == "cuda"
-        shown: Any = iter(batches.loader(left, self.runtime.workers, on_gpu))
+        shown = batches.read_ahead(left, self.runtime.workers, on_gpu)
         if self.fabric.is_global_zero:
             shown = progress(shown, title, self.config.steps, self.step)
         interval = max(1, self.config.steps // LOG_LINES)

@@ -1,53 +1,50 @@
 """Which process is the first, and what 32 bit means."""
 
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import lightning_fabric
 import pytest
 import torch
 
-from ssl_bench import catalogue, runtime
+from ssl_bench import catalogue, processes, runtime
+from ssl_bench.cli.options import runtime_of
+from ssl_bench.launch import Launch
 from ssl_bench.training.pretext import PretextConfig
-
-LAUNCHED = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS")
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A process that nothing has launched."""
-    for name in LAUNCHED:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(runtime, "_rank", [])
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(runtime, "_joined", [])
     return monkeypatch
 
 
-@pytest.mark.parametrize(
-    ("launcher", "first"),
-    [
-        ({}, True),
-        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # torchrun, the first of its machine
-        ({"SLURM_PROCID": "3"}, False),
-        ({"NODE_RANK": "0", "LOCAL_RANK": "1"}, False),  # a child that Fabric has started
-        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
-    ],
-)
-def test_the_first_process_is_known_before_fabric_launches(launcher, first, alone) -> None:
-    for name, value in launcher.items():
-        alone.setenv(name, value)
-    assert runtime.is_main_process() is first
+def test_the_first_process_is_known_before_fabric_launches(alone) -> None:
+    for rank in range(2):
+        alone.setattr(runtime, "find_launch", lambda rank=rank: Launch("srun", rank, 2, rank, 2))
+        assert runtime.is_main_process() is (rank == 0)
+        assert runtime.is_one_of_several()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_once_launched_fabric_says_who_is_first(rank, alone) -> None:
-    """The environment may be another's: a shell within a SLURM job has a rank, too."""
-    fabric = SimpleNamespace(launch=lambda: None, global_rank=rank)
-    alone.setattr(lightning_fabric, "Fabric", lambda **_: fabric)
-    alone.setenv("SLURM_PROCID", str(1 - rank))
-    runtime._launch.__wrapped__("1", "32")
+    fabric = SimpleNamespace(global_rank=rank, world_size=2)
+    alone.setattr(processes, "launched_fabric", lambda *_: fabric)
+    alone.setattr(runtime, "find_launch", lambda: Launch("srun", 1 - rank, 2, 1 - rank, 2))
+    runtime._launch.__wrapped__("auto", "32")
     assert runtime.is_main_process() is (rank == 0)
+
+
+def test_one_device_is_one_process_whoever_launched_it(alone) -> None:
+    """Each of srun's tasks then writes its own runs, and all are first."""
+    alone.setattr(runtime, "find_launch", lambda: Launch("srun", 3, 8, 3, 8))
+    runtime_of(workers=0, checkpoint_every="60s", devices="1")
+    assert runtime.is_main_process()
+    assert not runtime.is_one_of_several()
+    assert runtime._launch.__wrapped__("1", "32").world_size == 1
 
 
 # ---- precision
@@ -69,7 +66,7 @@ def tf32() -> Iterator[None]:
     ids=["evaluations", "trainings"],
 )
 def test_32_bit_is_not_rounded_to_tf32(begin, tf32, monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "_rank", [])
+    monkeypatch.setattr(runtime, "_joined", [])
     begin()
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32

@@ -50,10 +50,18 @@ def call(*words: object) -> None:
     assert stopped.value.code == 0
 
 
+# What a shell may hold: of other jobs, and of salloc, within which srun has started nothing.
+LEFT_OVER = {
+    "WORLD_SIZE": "4", "LOCAL_RANK": "3", "NODE_RANK": "1", "MASTER_PORT": "1",
+    "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash", "SLURM_NTASKS": "2", "SLURM_NNODES": "2",
+    "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
+}  # fmt: skip
+
+
 def launched(arguments: list[str]) -> str:
-    """What the command prints; it starts another process of itself."""
+    """What the command prints; it starts another process of itself, in a shell of a past job."""
     call = [str(Path(sys.executable).with_name("bench")), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **LEFT_OVER}
     done = subprocess.run(call, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -54,19 +54,44 @@ def test_probes_take_one_device(bench: Bench, finished) -> None:
     fails(result, 2, "--devices")
 
 
-def shared(folder: Path, *more: str) -> list[dict[str, Any]]:
-    """What two processes saw of `helpers.two_processes`, by rank."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    run += ["--master-port=29531", two_processes.__file__, str(folder), *more]
-    here = str(Path(ssl_bench.__file__).parents[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
-    subprocess.run(run, capture_output=True, timeout=300, env=environment)
+HERE = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(ssl_bench.__file__).parents[1]),
+}
+
+
+def seen_by(folder: Path) -> list[dict[str, Any]]:
+    """What two processes of `helpers.two_processes` saw, by rank."""
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def torchrun(folder: Path) -> list[dict[str, Any]]:
+    """Two processes as torchrun starts them."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    run += ["--master-port=29531", two_processes.__file__, str(folder)]
+    subprocess.run(run, capture_output=True, timeout=300, env=HERE)
+    return seen_by(folder)
+
+
+def srun(folder: Path, *more: str) -> list[dict[str, Any]]:
+    """Two processes as srun starts them, within the shell of salloc."""
+    step = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "2",
+            "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "3"}  # fmt: skip
+    call = [sys.executable, two_processes.__file__, str(folder), *more]
+    started = [
+        subprocess.Popen(
+            call, env={**HERE, **step, "SLURM_PROCID": str(rank)}, stdin=subprocess.DEVNULL
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(300) for process in started] == [0, 0]
+    return seen_by(folder)
 
 
 def test_processes_wait_for_each_other_at_some_steps_and_log_the_mean_of_all(tmp_path) -> None:
     """Losses are 1 and 2; a line comes every eighth step, an agreement after 20 at most."""
-    for seen in shared(tmp_path):
+    for seen in torchrun(tmp_path):
         assert seen["ended"] == "finished"
         assert sorted(set(seen["waited"])) == [8, 16, 20, 24, 32, 40]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -74,6 +99,6 @@ def test_processes_wait_for_each_other_at_some_steps_and_log_the_mean_of_all(tmp
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_both(tmp_path) -> None:
-    ended = [seen["ended"] for seen in shared(tmp_path, "broken")]
+    ended = [seen["ended"] for seen in srun(tmp_path, "broken")]
     assert ended[0] == ended[1]
     assert ended[0].startswith("loss is nan at step 9")

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from ssl_bench.data.dataset import Split
 from ssl_bench.data.faults import SKIP, lines_of, refuse
 from ssl_bench.data.store.cache import StoredIndex, fill_once
 from ssl_bench.errors import DataError
 from ssl_bench.progress import progress
+from ssl_bench.workers import read_ahead
 
 T = TypeVar("T")
 BATCH = 8  # images that a worker hands over at once
@@ -34,15 +34,15 @@ class Faulty:
 
 
 class _Reading(Generic[T]):
-    """A torch dataset for the loader's workers; it returns faults as values."""
+    """What a worker does; it returns faults as values."""
 
     def __init__(self, source: Split, read: Callable[[Split, int], T]) -> None:
         self.source, self.read = source, read
 
-    def __len__(self) -> int:
-        return len(self.source.names)
+    def __call__(self, indices: range) -> list[T | Faulty]:
+        return [self._one(index) for index in indices]
 
-    def __getitem__(self, index: int) -> T | Faulty:
+    def _one(self, index: int) -> T | Faulty:
         try:
             return self.read(self.source, index)
         except DataError as error:
@@ -56,10 +56,10 @@ def samples(
 
     `title` says at the progress bar what is being done.
     """
-    reading: Any = _Reading(source, read)
-    # collate_fn=list: the default would make tensors of arrays, and fail where sizes differ.
-    loader = DataLoader(reading, batch_size=BATCH, num_workers=workers, collate_fn=list)
-    return progress((one for batch in loader for one in batch), title, len(source.names))
+    count = len(source.names)
+    spans = [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+    batches = read_ahead(_Reading(source, read), spans, workers)
+    return progress((one for batch in batches for one in batch), title, count)
 
 
 # ---- writing
