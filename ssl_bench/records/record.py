@@ -70,12 +70,14 @@ class PretrainDetails(RecordPart):
 class EncoderIdentity(RecordPart):
     """The encoder under evaluation: `weights` is their digest, `spec` an EncoderSpec.
 
-    `run` is the key of a pretraining, or the reference of an encoder from elsewhere.
+    `run` is the key of a pretraining, or the reference of an encoder from elsewhere. `network` is
+    the `version` of the encoder's class, set where it is not 1.
     """
 
     run: str
     weights: str
     spec: dict[str, Any]
+    network: int = 1
 
 
 class EvaluationIdentity(RecordPart):
@@ -113,6 +115,7 @@ class EvaluationDetails(RecordPart):
     shown: list[str] = []  # metrics that tables show; none: the headline
     column: str | None = None  # behind the protocol's name; None: the layer
     encoder: str | None = None  # as it was referred to; None without one
+    weights: str | None = None  # which were taken of another project's file; None: no such file
     asked_layer: str | None = None  # the layer to ask for to have it, "" for none; None: the layer
     depth: int | None = None  # place of the layer among the encoder's; None where it is none
     units: dict[str, str] = {}  # of metrics that are not percent
