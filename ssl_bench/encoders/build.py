@@ -81,6 +81,17 @@ TRUNKS = {
 }
 
 
+CLASSES: dict[str, type[Encoder]] = {
+    "alexnet": AlexNet, "dcgan": DCGAN, "timm": TimmEncoder, "torchvision": TorchvisionEncoder,
+}  # fmt: skip
+
+
+def version_of(arch: str) -> int:
+    """The `version` of the class that `arch` is an encoder of; 1 for an unknown one."""
+    found = CLASSES.get(arch.partition(":")[0])
+    return found.version if found else 1
+
+
 def training_normalization(arch: str, images: Normalization) -> Normalization:
     """What `arch` is trained with on images that have a normalisation of their own."""
     return (arch in TRUNKS and TRUNKS[arch].normalization) or images

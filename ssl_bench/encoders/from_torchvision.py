@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import refusal
+from ssl_bench.encoders.libraries import refusal, run_up_to
 from ssl_bench.errors import UsageError, unknown
 
 
@@ -153,26 +153,7 @@ class TorchvisionEncoder(Encoder):
         """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}; see `Encoder.forward`."""
         self.check_layers(layers)
         self.check_keep(keep, images)
-        wanted, maps = set(layers), dict[str, Tensor]()
-
-        def note(layer: str, given: Tensor) -> None:
-            maps[layer] = given
-            if len(maps) == len(wanted):
-                raise _Done
-
-        hooks = [self._hook(layer, note) for layer in wanted]
-        try:
-            self.model(images)
-        except _Done:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return maps
-
-
-class _Done(Exception):
-    """All layers that are asked for have been computed."""
+        return run_up_to(self.model, images, layers, self._hook)
 
 
 def _as_it_is(given: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ context-encoder          the newest finished run of that method in the workspace
 context-encoder@3f9a     a run by the beginning of its key
 runs/…/NAME.safetensors  a weights file that ssl-bench saved, or the folder of a run
 timm:NAME                a timm model with its pretrained weights; torchvision:NAME likewise
+file:encoder.py:build    what a function in a Python file builds
 
 With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed);
 FILE:PREFIX says which of several networks in it. Images are normalised as the weights' own
@@ -18,6 +19,7 @@ from ssl_bench import catalogue
 from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.foreign import load_foreign
+from ssl_bench.encoders.from_file import open_file
 from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
@@ -39,7 +41,9 @@ class Reference:
         *,
         weights: str | None = None,
         image_size: int | None = None,
+        run_file: bool = False,
     ) -> None:
+        """`run_file`: the words are the user's own, and a Python file which they name is run."""
         self.run: PretrainRecord | None = None
         self.missing: Path | None = None  # the weights of a run that came without them
         self.taken: str | None = None  # from a file of another project: which weights, and how
@@ -47,7 +51,11 @@ class Reference:
         self._pretext: Pretext | None = None
         self.encoder: Encoder
         self.spec: EncoderSpec
-        if weights or text.partition(":")[0] in LIBRARIES:
+        if text.startswith("file:"):
+            if not run_file:  # a record or a suite may come from anybody
+                raise UsageError(f"{text} is run only where --encoder names it")
+            self._open_python(text, weights, image_size)
+        elif weights or text.partition(":")[0] in LIBRARIES:
             self._open_foreign(text, weights, image_size)
         elif text in TRUNKS:
             raise UsageError(
@@ -56,7 +64,8 @@ class Reference:
             )
         elif image_size is not None:
             raise UsageError(
-                f"--image-size is for timm:NAME, torchvision:NAME and --weights: {text} has its own"
+                "--image-size is for timm:NAME, torchvision:NAME, file:FILE:NAME and --weights: "
+                f"{text} has its own"
             )
         elif text.endswith(".safetensors") or "/" in text:
             self._open_file(text)
@@ -100,17 +109,27 @@ class Reference:
             **later,
         )
 
+    def _open_python(self, text: str, weights: str | None, image_size: int | None) -> None:
+        self.encoder, self.spec = open_file(text, image_size)
+        size = f" {image_size}px" if image_size else ""
+        self.name = self.spec.arch.partition("@")[0] + size
+        if weights:
+            self._load(weights)
+
+    def _load(self, weights: str) -> None:
+        path, under = _weights_file(weights)
+        self.name += f" weights={path.stem}{under and f':{under}'}"
+        self.taken = load_foreign(self.encoder, path, under)
+
     def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:
         own = own_spec(text)
         self.spec = own.model_copy(update={"image_size": image_size or own.image_size})
         size = f" {image_size}px" if self.spec != own else ""
-        if weights:
-            path, under = _weights_file(weights)
-            self.name = f"{text}{size} weights={path.stem}{under and f':{under}'}"
-            self.encoder = build_encoder(self.spec)
-            self.taken = load_foreign(self.encoder, path, under)
-            return
         self.name = text + size
+        if weights:
+            self.encoder = build_encoder(self.spec)
+            self._load(weights)
+            return
         try:
             self.encoder = build_encoder(self.spec, pretrained=True)
         except (OSError, RuntimeError) as error:

@@ -32,7 +32,7 @@ class PretrainIdentity(RecordPart):
     """All that determines an encoder's weights.
 
     `config` are the settings of the pretext `method`, which may not be installed here; `version` is
-    the pretext's, `data` the digest of the images.
+    the pretext's, `data` the digest of the images, `network` the encoder's, set where it is not 1.
     """
 
     kind: Literal["pretrain"]
@@ -40,6 +40,7 @@ class PretrainIdentity(RecordPart):
     version: int
     config: dict[str, Any]
     data: str
+    network: int = 1
 
 
 class SavedEncoder(RecordPart):
