@@ -38,5 +38,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     names = sorted(map(plain, known))
     name = plain(name[:200])
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
+    known = names if len(names) <= 50 else [*names[:20], f"… ({len(names)} in all)"]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
     return UsageError(f"unknown {kind} '{name}'; {hint}")

@@ -11,6 +11,7 @@ from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.data.store.squares import stored_size
 from ssl_bench.encoders.build import TRUNKS, EncoderSpec, build_encoder, own_spec
+from ssl_bench.encoders.from_file import open_file
 from ssl_bench.errors import unknown
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import Step, Trainable
@@ -32,6 +33,10 @@ def inspect_network(
         config = catalogue.pretext(name).Config(**given)
         network, spec = build_pretext(name, config, HALF)
         encoder = network.encoder
+    elif name.startswith("file:"):
+        network = nn.Module()
+        network.encoder, spec = open_file(name, image_size)
+        encoder = network.encoder
     elif name in TRUNKS or ":" in name:
         size = image_size or own_spec(name).image_size
         spec = EncoderSpec(
@@ -40,8 +45,8 @@ def inspect_network(
         network = nn.Module()
         network.encoder = encoder = build_encoder(spec)
     else:
-        choices = [*catalogue.names("pretext"), *TRUNKS, "timm:NAME", "torchvision:NAME"]
-        raise unknown("network", name, choices)
+        elsewhere = ["timm:NAME", "torchvision:NAME", "file:encoder.py:build"]
+        raise unknown("network", name, [*catalogue.names("pretext"), *TRUNKS, *elsewhere])
     layers = _trace(network, spec)
     with torch.no_grad():
         blank = torch.zeros(1, 3, spec.image_size, spec.image_size)

@@ -101,8 +101,9 @@ def evaluation_command(name: str) -> click.Command:
     default = next(iter(variants))
 
     @click.option("--encoder", "encoders", multiple=True,
-                  help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
-                  "several times; default: the newest run of every method.")  # fmt: skip
+                  help="METHOD, METHOD@KEY, a weights file, timm:NAME, torchvision:NAME or "
+                  "file:encoder.py:build; several times; default: the newest run of every "
+                  "method.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last, or the last "
                   "map where a protocol looks at places.")  # fmt: skip
@@ -113,10 +114,11 @@ def evaluation_command(name: str) -> click.Command:
         help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
     )
     @click.option("--weights",
-                  help="Weights of timm:NAME, torchvision:NAME or an own network from a file, or "
-                  "from an installed package (package:NAME).")  # fmt: skip
+                  help="Weights of timm:NAME, torchvision:NAME or an own network from a file "
+                  "(FILE, or FILE:PREFIX for one of several networks in it), or from an installed "
+                  "package (package:NAME).")  # fmt: skip
     @click.option("--image-size", type=int,
-                  help="Side of the input of timm:NAME and torchvision:NAME. "
+                  help="Side of the input of timm:NAME, torchvision:NAME and file:…. "
                   "[default: their own]")  # fmt: skip
     @feature_memory_option
     @computing_options
@@ -139,7 +141,7 @@ def evaluation_command(name: str) -> click.Command:
         harness = chosen_harness(variants, protocol, options)
         runtime = runtime_of(**options)
         references = [
-            Reference(text, workspace, weights=weights, image_size=image_size)
+            Reference(text, workspace, weights=weights, image_size=image_size, run_file=True)
             for text in encoders or newest_of_each(workspace)
         ]
         records = [

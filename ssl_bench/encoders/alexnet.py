@@ -11,12 +11,13 @@ class AlexNet(Encoder):
     """conv1 … conv5 and pool5 of CaffeNet: 227×227 in, 256×6×6 out, 2,334,080 parameters.
 
     Pooling comes before normalisation, conv2, conv4 and conv5 have two groups, pooling sizes are
-    rounded up as in Caffe (pool5 is 3×3 at 128 px, 2×2 at 96 px, 1×1 at 64 px). A layer's map is
+    rounded up as in Caffe (pool5 is 3×3 at 128 px, 2×2 at 96 px). A layer's map is
     taken after its ReLU. `width` scales all channel counts.
     """
 
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
     head = ("fc6.", "fc7.", "fc8.")
+    least_size = 64  # px; pool5 is then one cell
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
@@ -33,7 +34,7 @@ class AlexNet(Encoder):
     def forward(
         self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S), S >= 64 -> {layer: (B, C, h, w)}."""
+        """Normalised float (B, 3, S, S), S >= `least_size` -> {layer: (B, C, h, w)}."""
         return self._chain(images, layers, keep)
 
 

@@ -6,23 +6,41 @@ libraries.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 from ssl_bench.data.normalization import HALF, IMAGENET, Normalization
 from ssl_bench.encoders.alexnet import AlexNet
 from ssl_bench.encoders.dcgan import DCGAN
 from ssl_bench.encoders.encoder import Encoder, evaluating
-from ssl_bench.encoders.from_timm import TimmEncoder
-from ssl_bench.encoders.from_torchvision import TorchvisionEncoder
+from ssl_bench.encoders.from_timm import TimmEncoder, check_timm_name
+from ssl_bench.encoders.from_torchvision import TorchvisionEncoder, check_torchvision_name
 from ssl_bench.encoders.init import Init
-from ssl_bench.errors import UsageError, unknown
+from ssl_bench.errors import UsageError, plain, unknown
 
 LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
 DEFAULT_ARCH = "alexnet"
+
+
+def least_size(arch: str) -> int:
+    """The smallest images, in px, that a network may be asked to take."""
+    return TRUNKS[arch].least_size if arch in TRUNKS else 32
+
+
+def _large_enough(size: int, info: ValidationInfo) -> int:
+    arch = info.data.get("arch", DEFAULT_ARCH)
+    if size < (least := least_size(arch)):
+        said = {"arch": plain(arch), "least": least}
+        raise PydanticCustomError("least", "{arch} takes images of at least {least} px", said)
+    return size
+
+
+# For models with an `arch` above it.
+ImageSize = Annotated[int, AfterValidator(_large_enough)]
 
 
 class EncoderSpec(BaseModel):
@@ -33,7 +51,7 @@ class EncoderSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     arch: str
-    image_size: int = Field(ge=32, le=8192)
+    image_size: ImageSize = Field(le=8192)
     width: float = Field(default=1.0, gt=0, le=4)
     bottleneck: int | None = Field(default=None, ge=1)
     normalization: Normalization
@@ -57,10 +75,21 @@ class Trunk:
 
 
 TRUNKS = {
-    "alexnet": Trunk(lambda spec: AlexNet(spec.width), 64, 227),
+    "alexnet": Trunk(lambda spec: AlexNet(spec.width), AlexNet.least_size, 227),
     # Its decoder's pixels end in a tanh, in [−1, 1], so those that it sees lie there too.
-    "dcgan": Trunk(lambda spec: DCGAN(spec.width, spec.bottleneck), 128, 128, HALF),
+    "dcgan": Trunk(lambda spec: DCGAN(spec.width, spec.bottleneck), DCGAN.least_size, 128, HALF),
 }
+
+
+CLASSES: dict[str, type[Encoder]] = {
+    "alexnet": AlexNet, "dcgan": DCGAN, "timm": TimmEncoder, "torchvision": TorchvisionEncoder,
+}  # fmt: skip
+
+
+def version_of(arch: str) -> int:
+    """The `version` of the class that `arch` is an encoder of; 1 for an unknown one."""
+    found = CLASSES.get(arch.partition(":")[0])
+    return found.version if found else 1
 
 
 def training_normalization(arch: str, images: Normalization) -> Normalization:
@@ -116,30 +145,16 @@ def check_spec(spec: EncoderSpec) -> None:
     library, _, name = spec.arch.partition(":")
     if spec.bottleneck and spec.arch != "dcgan":
         raise UsageError(f"--bottleneck is for dcgan, not for {spec.arch}")
+    least = least_size(spec.arch)
+    if spec.image_size < least:
+        raise UsageError(f"{spec.arch} takes images of at least {least} px, not {spec.image_size}")
     if spec.arch in TRUNKS:
-        least = TRUNKS[spec.arch].least_size
-        if spec.image_size < least:
-            raise UsageError(
-                f"{spec.arch} takes images of at least {least} px, not {spec.image_size}"
-            )
         return
     if library not in LIBRARIES or not name:
         raise unknown("architecture", spec.arch, [*TRUNKS, "timm:NAME", "torchvision:NAME"])
     if spec.width != 1:
         raise UsageError(f"--width scales {' and '.join(TRUNKS)}, not {spec.arch}")
-    models = _models(library)
-    if name not in models:
-        raise unknown(f"{library} model", name, models)
-
-
-def _models(library: str) -> list[str]:
-    if library == "timm":
-        import timm
-
-        return timm.list_models()
-    from torchvision.models import list_models
-
-    return list_models()
+    {"timm": check_timm_name, "torchvision": check_torchvision_name}[library](name)
 
 
 def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:

@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ class Encoder(nn.Module, ABC):
     """
 
     layers: tuple[str, ...]
-    head: tuple[str, ...] = ()  # names of weights of a classifier that the encoder leaves out
+    # How names of the classifier's weights begin: the encoder lacks them, or no map needs them.
+    head: tuple[str, ...] = ()
     takes_keep: bool = False
+    version: ClassVar[int] = 1  # raised when a change makes other maps of the same weights
 
     @abstractmethod
     def forward(
@@ -38,6 +40,13 @@ class Encoder(nn.Module, ABC):
         (B, C, K, 1), in the order of `keep`. Encoders with `takes_keep` take it, others raise
         UsageError.
         """
+
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of other projects under the names and in the shapes of the network's library.
+
+        As they are, unless the library has a conversion of its own. It may raise anything.
+        """
+        return state
 
     @property
     def maps(self) -> tuple[str, ...]:

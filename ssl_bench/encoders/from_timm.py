@@ -6,6 +6,7 @@ cannot do, at an image size above all, is refused in one line when it is built: 
 numbers are sent through it, and `shapes` keeps what came out: {layer: (C, h, w)}.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,25 @@ from torch import Tensor, nn
 
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
 from ssl_bench.encoders.libraries import refusal
+from ssl_bench.errors import UsageError, plain, unknown
+
+
+def check_timm_name(name: str) -> None:
+    """Raise UsageError unless timm has a model, or a model with a tag of pretrained weights."""
+    import timm
+
+    if ":" in name or "/" in name:
+        raise UsageError(
+            f"timm:{plain(name)}: a file on the hub says which network it is, and may change; name "
+            "the network, timm:NAME or timm:NAME.TAG, and other weights of it by --weights FILE"
+        )
+    network, dot, tag = name.partition(".")
+    models = timm.list_models()
+    if network not in models:
+        raise unknown("timm model", name, models)
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{network}.*")]
+    if dot and tag not in tags:
+        raise unknown(f"pretrained tag of timm:{network}", tag, tags)
 
 
 class TimmEncoder(Encoder):
@@ -71,6 +91,12 @@ class TimmEncoder(Encoder):
         finally:
             self.model.patch_drop.keep = None
         return {k: x if k == POOLED else x.transpose(1, 2)[..., None] for k, x in found.items()}
+
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """By the filter with which timm reads what the model's own authors published."""
+        filters = sys.modules[type(self.model).__module__]
+        convert = getattr(filters, "checkpoint_filter_fn", None)
+        return dict(convert(state, self.model)) if convert else state
 
     def _run(self, images: Tensor, layers: Sequence[str], form: str) -> dict[str, Tensor]:
         wanted = [name for name in self._place if name in layers]

@@ -7,6 +7,7 @@ built: two images without numbers are sent through it, and `shapes` keeps what c
 """
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,23 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import refusal
+from ssl_bench.encoders.libraries import refusal, run_up_to
+from ssl_bench.errors import UsageError, unknown
+
+
+def check_torchvision_name(name: str) -> None:
+    """Raise UsageError unless torchvision has a network of that name that classifies images."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name in models.list_models() and name not in known:
+        kind = models.get_model_builder(name).__module__.split(".")[2]
+        raise UsageError(
+            f"torchvision:{name} is of torchvision.models.{kind}: encoders are the networks that "
+            "classify images, of torchvision.models itself"
+        )
+    if name not in known:
+        raise unknown("torchvision model", name, known)
 
 
 class TorchvisionEncoder(Encoder):
@@ -27,6 +44,8 @@ class TorchvisionEncoder(Encoder):
     sees a flattened map, and SqueezeNet, whose scores are a map, have none.
     """
 
+    version = 2  # 1 pooled Swin's maps across channels, and let later ReLUs overwrite others'
+
     def __init__(self, name: str, image_size: int, pretrained: bool) -> None:
         from torchvision import models
 
@@ -36,6 +55,7 @@ class TorchvisionEncoder(Encoder):
         sized = {key: image_size if key == "image_size" else (image_size, image_size)
                  for key in SIZED.get(family, ())}  # fmt: skip
         self.fixed, self._layout = bool(sized), LAYOUTS.get(family, _as_it_is)
+        self._family = family
         weights = published if pretrained else None
         with refusal(arch, image_size, own, pretrained):
             self.model = _anywhere(lambda: models.get_model(name, weights=weights, **sized))
@@ -43,6 +63,7 @@ class TorchvisionEncoder(Encoder):
             if getattr(module, "inplace", False):  # it would overwrite the layer before it
                 setattr(module, "inplace", False)  # noqa: B010
         self._linear = self._first_linear()
+        self.head = tuple(f"model.{name}." for name in self._classifier())
         self.layers = (*self._parts(), *([POOLED] if self._linear else []))
         with refusal(arch, image_size, own):
             maps = probe(self, image_size)
@@ -79,6 +100,28 @@ class TorchvisionEncoder(Encoder):
                 names += [name] if isinstance(module, nn.Linear) else []
         return names[0] if names else None
 
+    def _classifier(self) -> list[str]:
+        """Names of the modules that no map depends on: the classifiers, auxiliary ones too."""
+        names = [name for name, _ in self.model.named_children() if name in (*HEADS, *AUXILIARY)]
+        for name in [n for n in names if self._linear and self._linear.startswith(f"{n}.")]:
+            modules = dict(self.model.get_submodule(name).named_children())
+            inside = [f"{name}.{n}" for n in modules]
+            first = next(i for i, n in enumerate(inside) if f"{self._linear}.".startswith(f"{n}."))
+            # ConvNeXt's and MaxViT's begins with a norm, behind which `pooled` is.
+            if any(list(m.parameters()) for m in list(modules.values())[:first]):
+                names += inside[first:]
+                names.remove(name)
+        return names
+
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A vision transformer's position embeddings for this size of images, by torchvision."""
+        if self._family != "vision_transformer":
+            return state
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        sizes = self.model.image_size, self.model.patch_size
+        return dict(interpolate_embeddings(*sizes, OrderedDict(state)))
+
     def _hook(self, layer: str, note: Callable[[str, Tensor], None]) -> RemovableHandle:
         """Call `note` with what a layer gives, as soon as it is known."""
         if layer == POOLED:
@@ -110,26 +153,7 @@ class TorchvisionEncoder(Encoder):
         """Normalised float (B, 3, S, S) -> {layer: (B, C, h, w)}; see `Encoder.forward`."""
         self.check_layers(layers)
         self.check_keep(keep, images)
-        wanted, maps = set(layers), dict[str, Tensor]()
-
-        def note(layer: str, given: Tensor) -> None:
-            maps[layer] = given
-            if len(maps) == len(wanted):
-                raise _Done
-
-        hooks = [self._hook(layer, note) for layer in wanted]
-        try:
-            self.model(images)
-        except _Done:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return maps
-
-
-class _Done(Exception):
-    """All layers that are asked for have been computed."""
+        return run_up_to(self.model, images, layers, self._hook)
 
 
 def _as_it_is(given: Tensor) -> Tensor:
@@ -149,6 +173,7 @@ def _grid(given: Tensor) -> Tensor:
     return given[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
 
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # classifiers of GoogLeNet and Inception
 HEADS = ("dropout", "fc", "classifier", "head", "heads")
 SIZED = {"vision_transformer": ("image_size",), "maxvit": ("input_size",)}  # they are built for one
 LAYOUTS = {"swin_transformer": _channels_second, "vision_transformer": _grid}

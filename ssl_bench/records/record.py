@@ -32,7 +32,7 @@ class PretrainIdentity(RecordPart):
     """All that determines an encoder's weights.
 
     `config` are the settings of the pretext `method`, which may not be installed here; `version` is
-    the pretext's, `data` the digest of the images.
+    the pretext's, `data` the digest of the images, `network` the encoder's, set where it is not 1.
     """
 
     kind: Literal["pretrain"]
@@ -40,6 +40,7 @@ class PretrainIdentity(RecordPart):
     version: int
     config: dict[str, Any]
     data: str
+    network: int = 1
 
 
 class SavedEncoder(RecordPart):
@@ -70,12 +71,14 @@ class PretrainDetails(RecordPart):
 class EncoderIdentity(RecordPart):
     """The encoder under evaluation: `weights` is their digest, `spec` an EncoderSpec.
 
-    `run` is the key of a pretraining, or the reference of an encoder from elsewhere.
+    `run` is the key of a pretraining, or the reference of an encoder from elsewhere. `network` is
+    the `version` of the encoder's class, set where it is not 1.
     """
 
     run: str
     weights: str
     spec: dict[str, Any]
+    network: int = 1
 
 
 class EvaluationIdentity(RecordPart):
@@ -113,6 +116,7 @@ class EvaluationDetails(RecordPart):
     shown: list[str] = []  # metrics that tables show; none: the headline
     column: str | None = None  # behind the protocol's name; None: the layer
     encoder: str | None = None  # as it was referred to; None without one
+    weights: str | None = None  # which were taken of another project's file; None: no such file
     asked_layer: str | None = None  # the layer to ask for to have it, "" for none; None: the layer
     depth: int | None = None  # place of the layer among the encoder's; None where it is none
     units: dict[str, str] = {}  # of metrics that are not percent

@@ -22,6 +22,7 @@ from ssl_bench.encoders.build import (
     DEFAULT_ARCH,
     TRUNKS,
     EncoderSpec,
+    ImageSize,
     default_init,
     training_normalization,
 )
@@ -46,9 +47,8 @@ class EncoderConfig(Config):
         default=DEFAULT_ARCH,
         description=f"encoder: {', '.join(TRUNKS)}, timm:NAME or torchvision:NAME",
     )
-    image_size: int = Field(
+    image_size: ImageSize = Field(
         default=TRUNKS[DEFAULT_ARCH].usual_size,
-        ge=32,
         description="side of the network's input, px",
     )
     width: float = Field(

@@ -11,7 +11,7 @@ import torch
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.store.squares import ImageStore, open_store
-from ssl_bench.encoders.build import check_spec
+from ssl_bench.encoders.build import check_spec, version_of
 from ssl_bench.encoders.weights import save_encoder, weights_digest
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say
@@ -53,12 +53,15 @@ class Pretraining:
             dataset, "train", config.image_size,
             skip_bad_images=skip_bad_images, workers=runtime.workers,
         )  # fmt: skip
+        network = version_of(config.arch)
         identity = PretrainIdentity(
             kind="pretrain",
             method=method,
             version=catalogue.pretext(method).version,
             config=config.model_dump(mode="json"),
             data=store.index.digest,
+            # Only from 2 on: keys of earlier records are of what was set.
+            **({"network": network} if network > 1 else {}),
         )
         return cls(method, config, dataset, store, Run(workspace, PretrainRecord, method, identity))
 
