@@ -63,6 +63,7 @@ def _check(dataset: Dataset, split: SplitName, task: Task, workers: int) -> Iter
     about, rows = _summary(source, task, good)
     grey = sum(one.grey for one in good.values())
     yield f"{split}, {task}: {len(good):,} images, {grey:,} grey{about}"
+    yield from (f"  {note}" for note in source.notes)
     yield from _aligned(rows)
     refuse([line for one in bad for line in one.lines], f"{dataset.name} {split}, {task}")
 

@@ -105,7 +105,7 @@ def _make(
     started = time.monotonic()
     pretext, spec = build_pretext(method, config, store.normalization, len(store))
     start = weights_digest(pretext.encoder.state_dict())
-    course: dict[str, Any] = {}  # how the weights came about: nothing to say of random ones
+    course: dict[str, Any] = {}  # how the weights came about: little to say of random ones
     metrics: dict[str, float] = {}
     if isinstance(config, TrainConfig):
         report = train(
@@ -140,6 +140,8 @@ def _make(
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith(saved)}
     if others:
         _save_rest(others, folder)
+    if store.index.notes:
+        course["data_notes"] = {"train": store.index.notes}
     details = PretrainDetails(
         skipped_images=store.index.skipped,
         images=len(store),
