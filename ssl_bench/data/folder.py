@@ -17,9 +17,16 @@ from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.images import load_square, load_whole
-from ssl_bench.data.layout import Layout, check_classes, listed
+from ssl_bench.data.layout import Layout, check_classes, listed, split_of
 from ssl_bench.data.paths import path_and_options, resolved, stamp
-from ssl_bench.data.tree import SUFFIXES, LeftOut, folders_in, images_below, loose_images
+from ssl_bench.data.tree import (
+    SUFFIXES,
+    LeftOut,
+    count_beside,
+    folders_in,
+    has_images,
+    images_below,
+)
 from ssl_bench.errors import DataError, UsageError, plain, unknown
 
 USE = "folder:PATH[,test=SHARE][,seed=NUMBER]"
@@ -109,32 +116,39 @@ class FolderDataset(Dataset):
     def _test(self) -> Path | None:
         """The folder that evaluations test on."""
         test, val = self.layout.find("test"), self.layout.find("val")
-        if test and val and self.train and self._has_labels():
-            known = set(folders_in(self.train))
-            return test if known & set(folders_in(test)) else val
-        return test or val
+        return test if test and self._known(test) else val
 
     def _folder(self, name: SplitName) -> Path:
         if name == "test":
             if found := self._test():
                 return found
+            test = self.layout.find("test")
+            lacks = f"{test.name}/ with classes of" if test else "val/ (or test/) beside"
             raise DataError(
-                f"{self.root} has no val/ (or test/) beside train/: nothing to test on; a test "
-                f"set can be drawn from train: folder:{self.root},test=0.25"
+                f"{self.root} has no {lacks} train/: nothing to test on; a test set can be drawn "
+                f"from train: folder:{self.root},test=0.25"
             )
         if found := self.layout.find(name):
             return found
         there = ", ".join(f"{folder}/" for folder in self.layout.folders)
         raise DataError(f"{self.root} has no {name}/, only {there}")
 
+    def _known(self, folder: Path) -> bool:
+        """Whether images of a folder have labels, if those of train do."""
+        assert self.train is not None
+        return not self._has_labels() or bool({*folders_in(self.train)} & {*folders_in(folder)})
+
     def _understood(self, name: SplitName, folder: Path) -> list[str]:
         """How the folders were read, where it is not plain from their names."""
         notes = [f"{name} is {folder.name}/"] if folder.name != name else []
-        test = self.layout.find("test")
-        if name == "test" and test not in (None, folder):
-            notes = [f"test is {folder.name}/: {test.name}/ has no class folders of train's"]
-        if name == "train" and (beside := self.layout.beside()):
-            notes.append(f"not taken, as no split is called so: {listed(beside)}")
+        test, val = self.layout.find("test"), self.layout.find("val")
+        if name == "test" and test and val:
+            more = f"not {val.name}/" if folder == test else f"as {test.name}/ has no labels"
+            notes = [f"test is {folder.name}/, {more}"]
+        if name == "train":
+            taken = {part.name for part in (folder, test, val) if part}
+            if beside := [other for other in self.layout.folders if other not in taken]:
+                notes.append(f"not taken for any split: {listed(beside)}")
         return notes
 
     # ---- their images
@@ -162,8 +176,8 @@ class FolderDataset(Dataset):
 
     def _unlabelled(self, root: Path, notes: list[str]) -> Split:
         """Images of a split without class folders, such as COCO's train2017/."""
-        beside = self.layout.beside()
-        if beside and not self._test() and loose_images(root):
+        beside = [other for other in self.layout.folders if split_of(other) is None]
+        if beside and not self._test() and has_images(root):
             raise DataError(
                 f"{root} has images, but no class folders, and beside it are {listed(beside)}: "
                 f"give folder:{root} if it is all there is to train on, or, where {root.name} is "
@@ -190,7 +204,10 @@ class FolderDataset(Dataset):
         files = images_below(self.root, left)
         if not files:
             raise _without_images(self.root, left)
-        note = f"no train/ and test/: all images are taken, without labels, {listed(folders)}"
+        note = (
+            f"no train/: all {len(files):,} images are taken, without labels, those of "
+            f"{listed(folders)} too"
+        )
         return FolderSplit(
             self.root, files, None, (), [*([note] if folders else []), *left.notes()]
         )
@@ -212,6 +229,8 @@ class FolderDataset(Dataset):
             raise _without_images(root, left)
         part = [draw.part(name, found, root) for found in each.values()]
         files, labels = _flattened(part)
+        if not files:
+            raise DataError(f"{root} has no class of two images or more: no test set can be drawn")
         note = (
             f"{draw.share:.0%} of each class are the test set, drawn by seed {draw.seed}: {name} "
             f"has {len(files):,} of {sum(map(len, each.values())):,} images"
@@ -221,8 +240,7 @@ class FolderDataset(Dataset):
 
 def _by_class(root: Path, classes: Sequence[str], left: LeftOut) -> dict[str, list[Path]]:
     """Each class's images in torchvision's order; Faults with all folders that are unreadable."""
-    for name in loose_images(root):
-        left.add("image outside the class folders", name)
+    count_beside(root, left)
     each: dict[str, list[Path]] = {name: [] for name in classes}
     faults: list[str] = []
     for name in set(classes) & set(folders_in(root)):  # a class may be in train only

@@ -50,37 +50,41 @@ class Layout:
             )
         return self.root / found[0] if found else None
 
-    def beside(self) -> list[str]:
-        """The folders that are no split by their names."""
-        return [name for name in self.folders if split_of(name) is None]
-
     def check_flat(self) -> None:
         """DataError where a folder without train would give test images or masks to training."""
-        for name in self.folders:
-            if split_of(name):
-                self._refuse(f"{name}/, but no train/", name)
-            if any(split_of(below) == "train" for below in folders_in(self.root / name)):
-                self._refuse(f"train and test below {name}/", name)
+        names = [name for name in self.folders if split_of(name)]
+        if names:
+            self._refuse(f"{names[0]}/, but no train/", f"rename folders, {self._classes()}")
         marked = {split: self._with_word(split) for split in WORDS}
         if marked["train"] and (tests := marked["test"] + marked["val"]):
-            found = marked["train"][0]
-            self._refuse(f"{found}/ and {tests[0]}/, which look like train/ and test/", found)
-        for name in self.folders:
-            masks = [mask for mask in self.folders if mask.lower() in TRUTH]
-            masks = masks if name.lower() in IMAGES else []
-            if any(images_below(self.root / mask, LeftOut()) for mask in masks):
-                self._refuse(f"{name}/ and images in {masks[0]}/ beside it", name)
+            what = f"{marked['train'][0]}/ and {tests[0]}/, which look like train/ and test/"
+            self._refuse(what, f"rename them, {self._classes()}")
+        for name in [*self._images(), *self.folders]:
+            if any(split_of(below) == "train" for below in folders_in(self.root / name)):
+                self._refuse(f"train and test in {name}/", f"give folder:{self.root / name}")
+        for name in self._images():
+            for mask in self._truth():
+                voc = f"voc:{self.root} or " if mask == "Annotations" else ""
+                if voc or images_below(self.root / mask, LeftOut()):
+                    what = f"{name}/ and {mask}/, which is no part of the images"
+                    self._refuse(what, f"give {voc}folder:{self.root / name}")
+
+    def _images(self) -> list[str]:
+        return [name for name in self.folders if name.lower() in IMAGES]
+
+    def _truth(self) -> list[str]:
+        return [name for name in self.folders if name.lower() in TRUTH]
 
     def _with_word(self, split: SplitName) -> list[str]:
         """Folders such as seg_train: a split's word among others."""
         words = WORDS[split]
         return [n for n in self.folders if set(re.split("[^a-z]+", n.lower())) & set(words)]
 
-    def _refuse(self, what: str, folder: str) -> None:
-        raise DataError(
-            f"{self.root} has {what}: give folder:{self.root / folder}, rename folders to train/ "
-            f"and test/, or, where they are classes, draw a test set: folder:{self.root},test=0.25"
-        )
+    def _classes(self) -> str:
+        return f"or, where they are classes, draw a test set: folder:{self.root},test=0.25"
+
+    def _refuse(self, what: str, remedy: str) -> None:
+        raise DataError(f"{self.root} has {what}: {remedy}")
 
 
 def check_classes(root: Path, folders: Sequence[str]) -> None:

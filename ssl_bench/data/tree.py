@@ -74,9 +74,16 @@ def folders_in(root: Path) -> list[str]:
     return [entry.name for entry in entries(root) if is_folder(entry) and not is_hidden(entry.name)]
 
 
-def loose_images(root: Path) -> list[str]:
-    """The names of the images that lie directly in a folder."""
-    return [entry.name for entry in entries(root) if _kind(entry) == "image"]
+def has_images(root: Path) -> bool:
+    """Whether images lie directly in a folder."""
+    return any(_kind(entry) == "image" for entry in entries(root))
+
+
+def count_beside(root: Path, left: LeftOut) -> None:
+    """Count in `left` what lies beside the folders of classes."""
+    for entry in entries(root):
+        if (kind := _kind(entry)) != "folder":
+            left.add("image outside the class folders" if kind == "image" else kind, entry.name)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
