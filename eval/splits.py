@@ -34,16 +34,23 @@ def present(annotations: np.ndarray) -> np.ndarray:
 def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices (fitted, held out) of a stratified split; each class keeps its share.
 
-    Raises DataError where a class has a single image.
+    Raises DataError where a class has a single image, or a side has fewer images than classes.
     """
     splitter = StratifiedShuffleSplit(1, test_size=share, random_state=seed)
     try:
         fitted, held = next(splitter.split(np.zeros(len(labels)), labels))
     except ValueError as error:
-        smallest = int(np.bincount(labels)[np.unique(labels)].min())
+        counts = np.bincount(labels)[np.unique(labels)]
+        single = int((counts == 1).sum())
+        why = (
+            f"{single} of {len(counts)} classes have a single one, and it takes two: add images, "
+            "or leave these classes out"
+            if single
+            else f"each side needs one of all {len(counts)} classes: add images, or set --held-out "
+            "nearer to a half"
+        )
         raise DataError(
-            f"cannot hold out {share:.0%} of {len(labels)} images, {smallest} in the smallest of "
-            f"{len(np.unique(labels))} classes: add images, or raise --held-out"
+            f"cannot hold out {share:.0%} of {len(labels)} training images to choose by: {why}"
         ) from error
     return np.sort(fitted), np.sort(held)
 

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_bench.errors import UsageError, unknown
+from ssl_bench.errors import UsageError, plain, unknown
 from ssl_bench.progress import say_once
 
 if TYPE_CHECKING:
@@ -118,7 +118,22 @@ def evaluation(name: str) -> "type[Harness]":
 def dataset(specification: str) -> "Dataset":
     """The dataset that `NAME` or `NAME:ARGUMENT` asks for."""
     name, _, argument = specification.partition(":")
+    if name not in _found("data") and (way := _way_to(Path(specification))):
+        raise UsageError(f"'{plain(specification)}' is no dataset's name, but there is {way}")
     return load("data", name)(argument)
+
+
+def _way_to(path: Path) -> str | None:
+    """How to name what lies at a path as a dataset, if anything does."""
+    try:
+        if path.is_file():
+            return "a file: unpack it, and give the folder as folder:PATH"
+        if not path.is_dir():
+            return None
+    except (OSError, ValueError):  # too long for a name, a null byte
+        return None
+    voc = (path / "JPEGImages").is_dir() and (path / "Annotations").is_dir()
+    return f"a folder: give {'voc' if voc else 'folder'}:{plain(path)}"
 
 
 def summary(kind: Kind, name: str) -> str:

@@ -19,6 +19,10 @@ Task: TypeAlias = str  # what there is ground truth for: classification, detecti
 VOID = 255  # in a mask: pixels that no class is claimed for, such as VOC's borders of objects
 
 
+class SmallImage(DataError):
+    """An image that has fewer pixels than were asked for."""
+
+
 @dataclass(frozen=True, eq=False)
 class Objects:
     """The objects of one image.
@@ -63,7 +67,8 @@ class Split(ABC):
     `names` identify the images in messages and predictions; `labels` is int64 (N,) into
     `classes`, or int8 (N, C) for several labels an image (1 there, 0 not there, −1 not to be
     judged), or None where there are none; `fingerprint` is cheap and changes whenever a pixel or
-    label may have changed.
+    label may have changed. `notes` are lines on how a folder was understood and what was left out:
+    they are said when the images are decoded, and stand in records.
 
     A split asked for detection has `objects`, one asked for segmentation has `mask`. A fault of
     one image is raised when that image is read, so that all of them can be reported together.
@@ -73,13 +78,14 @@ class Split(ABC):
     labels: np.ndarray | None
     classes: tuple[str, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
         """Decode one image: uint8 (size, size, 3) and the hexadecimal digest of its content.
 
-        Raises DataError, naming the image, if it cannot be decoded or if its short side is
-        below `smallest`.
+        Raises DataError, naming the image, if it cannot be decoded, and SmallImage if its short
+        side is below `smallest`: whoever asks may then ask for less, and count it as enlarged.
         """
 
     def whole(self, index: int) -> tuple[np.ndarray, str]:

@@ -1,11 +1,13 @@
-"""Faults in data, gathered: one report names the first twenty and counts all of them."""
+"""Faults in data, gathered: one report counts them all and names three of each kind."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ssl_bench.errors import DataError, plain
 
-SHOWN = 20
+EXAMPLES = 3  # that are shown of each kind
+KINDS = 20  # that are shown
 SKIP = ", or pass --skip-bad-images"
 
 
@@ -25,10 +27,29 @@ class Faults(DataError):
         shown = [plain(line.removesuffix(SKIP)) for line in self.lines]
         if len(shown) == 1:
             return shown[0] + advice
-        report = [f"{len(shown):,} faults in {what}:", *(f"  {line}" for line in shown[:SHOWN])]
-        if len(shown) > SHOWN:
-            report.append(f"  … and {len(shown) - SHOWN:,} more")
+        kinds = by_kind(shown)
+        report = [f"{len(shown):,} faults in {what}:"]
+        for alike in kinds[:KINDS]:
+            report += [f"  {line}" for line in alike[:EXAMPLES]]
+            if len(alike) > EXAMPLES:
+                report.append(f"  … and {len(alike) - EXAMPLES:,} more like these")
+        if rest := sum(map(len, kinds[KINDS:])):
+            report.append(f"  … and {rest:,} more of other kinds")
         return "\n".join([*report, f"mend them{advice}"])
+
+
+def by_kind(lines: Sequence[str]) -> list[list[str]]:
+    """Lines that differ in names, paths and numbers only, together; in the order of the first."""
+    kinds: dict[str, list[str]] = {}
+    for line in lines:
+        kinds.setdefault(_kind(line), []).append(line)
+    return list(kinds.values())
+
+
+def _kind(line: str) -> str:
+    # The path that a line begins with may have spaces; its suffix tells images from annotations.
+    line = re.sub(r"^/.*?(\.\w{1,5})(?=[\s:,])", r"\1", line)
+    return re.sub(r"'.*?'|\S*/\S*|did you mean .*?\?|\S*\d\S*", "…", line)
 
 
 def lines_of(error: DataError) -> tuple[str, ...]:

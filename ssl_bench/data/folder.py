@@ -1,21 +1,35 @@
 """`folder:PATH`: one's own images in torchvision's ImageFolder layout, or a flat folder.
 
 PATH/train/<class>/…  and  PATH/val/<class>/…  (or test/)   for training and evaluation
+PATH/train/…          and  PATH/val/…                       images without labels
 PATH/NAME/<class>/…                                         any other split that is asked for
+PATH/<class>/…        as   folder:PATH,test=0.25[,seed=1]   a test set drawn from every class
 PATH/…                                                      images only, for pretraining
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
+from ssl_bench.data.draw import OPTIONS, Draw
+from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.images import load_square, load_whole
-from ssl_bench.data.paths import resolved, stamp
-from ssl_bench.errors import DataError, UsageError, plain
+from ssl_bench.data.layout import Layout, check_classes, listed, split_of
+from ssl_bench.data.paths import path_and_options, resolved, stamp
+from ssl_bench.data.tree import (
+    SUFFIXES,
+    LeftOut,
+    count_beside,
+    folders_in,
+    has_images,
+    images_below,
+)
+from ssl_bench.errors import DataError, UsageError, plain, unknown
+
+USE = "folder:PATH[,test=SHARE][,seed=NUMBER]"
 
 
 class FolderSplit(Split):
@@ -27,11 +41,13 @@ class FolderSplit(Split):
         files: Sequence[Path],
         labels: Sequence[int] | None,
         classes: Sequence[str],
+        notes: Sequence[str] = (),
     ) -> None:
         self.root = root
         self.names = [file.relative_to(root).as_posix() for file in files]
         self.labels = None if labels is None else np.array(labels, dtype=np.int64)
         self.classes = tuple(classes)
+        self.notes = tuple(notes)
         digest = hashlib.sha256(repr((str(root), self.classes)).encode())
         for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
             text = (name, stamp(file), label)
@@ -49,80 +65,198 @@ class FolderSplit(Split):
 
 
 class FolderDataset(Dataset):
-    """Images in `train/<class>/` and `val/<class>/`, or directly in a folder."""
+    """Images in `train/<class>/` and `val/<class>/`, in `<class>/`, or directly in a folder."""
 
     def __init__(self, argument: str) -> None:
-        if not argument:
-            raise UsageError("a folder of images is asked for as folder:PATH")
-        self.root = resolved(argument)
+        path, options = path_and_options(argument)
+        for key in options.keys() - set(OPTIONS):
+            raise unknown("option of folder", key, OPTIONS)
+        if not path:
+            raise UsageError(f"a folder of images is asked for as {USE}")
+        self.root = resolved(path)
         if not self.root.is_dir():
             raise DataError(f"{self.root} is not a folder: give folder:PATH an existing one")
         self.where = str(self.root)
-        self.name = f"folder:{plain(self.root.name)}"
-        if not (self.root / "train").is_dir():
-            self.splits = ("train",)
+        self.layout = Layout(self.root)
+        self.train = self.layout.find("train")
+        self.draw = Draw.of(options)
+        given = [f",{key}={options[key]}" for key in OPTIONS if key in options]
+        self.name = "".join([f"folder:{plain(self.root.name)}", *given])
+        self.splits = self._splits()
 
     def split(self, name: SplitName, task: Task = "classification") -> Split:
-        """`train` is PATH/train, else all images of PATH; `test` is PATH/val, else PATH/test.
+        """The images of a split, by the names of folders (ssl_bench/data/layout.py).
 
-        Any other split is the folder of its name, of the classes of `train`.
+        `test` is the folder for it, unless its images have no labels and there is a val; without
+        one, val is the test. Any other split is the folder of its name, of the classes of `train`.
         """
         self.check_task(task)
-        train = self.root / "train"
-        if not train.is_dir():
-            if name != "train":
-                raise DataError(
-                    f"{self.root} has no train/ and val/ folders of classes: a flat folder "
-                    "serves pretraining only"
-                )
-            return self._flat()
-        classes = self._classes(train)
+        if self.draw is not None:
+            return self._drawn(name, self.draw)
+        if self.train is None:
+            return self._flat(name)
+        folder = self._folder(name)
+        notes = self._understood(name, folder)
+        return (self._labelled if self._has_labels() else self._unlabelled)(folder, notes)
+
+    # ---- which folders
+    def _has_labels(self) -> bool:
+        """Whether train has folders of classes."""
+        return self.train is not None and bool(folders_in(self.train))
+
+    def _splits(self) -> tuple[SplitName, ...]:
+        if self.draw is not None:
+            return ("train", "test")
+        if self.train is None:
+            return ("train",)
+        test, val = self._test(), self.layout.find("val")
+        more = [("val", None if val == test else val), ("test", test)]
+        return ("train", *(name for name, folder in more if folder))
+
+    def _test(self) -> Path | None:
+        """The folder that evaluations test on."""
+        test, val = self.layout.find("test"), self.layout.find("val")
+        return test if test and self._known(test) else val
+
+    def _folder(self, name: SplitName) -> Path:
+        if name == "test":
+            if found := self._test():
+                return found
+            test = self.layout.find("test")
+            lacks = f"{test.name}/ with classes of" if test else "val/ (or test/) beside"
+            raise DataError(
+                f"{self.root} has no {lacks} train/: nothing to test on; a test set can be drawn "
+                f"from train: folder:{self.root},test=0.25"
+            )
+        if found := self.layout.find(name):
+            return found
+        there = ", ".join(f"{folder}/" for folder in self.layout.folders)
+        raise DataError(f"{self.root} has no {name}/, only {there}")
+
+    def _known(self, folder: Path) -> bool:
+        """Whether images of a folder have labels, if those of train do."""
+        assert self.train is not None
+        return not self._has_labels() or bool({*folders_in(self.train)} & {*folders_in(folder)})
+
+    def _understood(self, name: SplitName, folder: Path) -> list[str]:
+        """How the folders were read, where it is not plain from their names."""
+        notes = [f"{name} is {folder.name}/"] if folder.name != name else []
+        test, val = self.layout.find("test"), self.layout.find("val")
+        if name == "test" and test and val:
+            more = f"not {val.name}/" if folder == test else f"as {test.name}/ has no labels"
+            notes = [f"test is {folder.name}/, {more}"]
         if name == "train":
-            return self._labelled(train, classes)
-        for folder in ("val", "test") if name == "test" else (name,):
-            if (self.root / folder).is_dir():
-                return self._labelled(self.root / folder, classes)
-        missing = "val/ (or test/) beside train/: nothing to test on"
-        raise DataError(f"{self.root} has no {missing if name == 'test' else f'{name}/'}")
+            taken = {part.name for part in (folder, test, val) if part}
+            if beside := [other for other in self.layout.folders if other not in taken]:
+                notes.append(f"not taken for any split: {listed(beside)}")
+        return notes
 
-    def _classes(self, root: Path) -> list[str]:
-        try:
-            return find_classes(root)[0]
-        except FileNotFoundError as error:
-            raise DataError(f"{root} has no class folders: expected {root}/<class>/…") from error
-
-    def _labelled(self, root: Path, classes: list[str]) -> Split:
+    # ---- their images
+    def _labelled(self, root: Path, notes: list[str]) -> Split:
         """Labels count in the order of train's class folders; val may lack some of them."""
-        index = {name: i for i, name in enumerate(classes)}
-        training = root.name == "train"
+        assert self.train is not None
+        classes = self._classes(self.train)
         strange = set(self._classes(root)) - set(classes)
         if strange:
-            raise DataError(f"{root} has class '{min(strange)}', which train/ lacks")
-        each = {name: _listed(root / name) for name in classes}
+            raise DataError(f"{root} has class '{min(strange)}', which {self.train.name}/ lacks")
+        left = LeftOut()
+        each = _by_class(root, classes, left)
         empty = [name for name, found in each.items() if not found]
-        if training and empty:
+        if root == self.train and empty:
+            raise _without_images(root / empty[0], left, ": fill or remove it")
+        if not any(each.values()):
+            raise _without_images(root, left)
+        return FolderSplit(root, *_flattened(each.values()), classes, [*notes, *left.notes()])
+
+    def _classes(self, root: Path) -> list[str]:
+        if classes := folders_in(root):
+            check_classes(root, classes)
+            return classes
+        raise DataError(f"{root} has no class folders: expected {root}/<class>/…")
+
+    def _unlabelled(self, root: Path, notes: list[str]) -> Split:
+        """Images of a split without class folders, such as COCO's train2017/."""
+        beside = [other for other in self.layout.folders if split_of(other) is None]
+        if beside and not self._test() and has_images(root):
             raise DataError(
-                f"{root / empty[0]} has no images ({', '.join(IMG_EXTENSIONS)}): fill or remove it"
+                f"{root} has images, but no class folders, and beside it are {listed(beside)}: "
+                f"give folder:{root} if it is all there is to train on, or, where {root.name} is "
+                f"one of the classes, draw a test set: folder:{self.root},test=0.25"
             )
-        files = [path for found in each.values() for path in found]
+        left = LeftOut()
+        files = images_below(root, left)
         if not files:
-            raise DataError(f"{root} has no images ({', '.join(IMG_EXTENSIONS)})")
-        labels = [index[name] for name, found in each.items() for _ in found]
-        return FolderSplit(root, files, labels, classes)
+            self._classes(root)
+            raise _without_images(root, left)
+        return FolderSplit(root, files, None, (), [*notes, *left.notes()])
 
-    def _flat(self) -> Split:
-        files = _images(self.root)
+    def _flat(self, name: SplitName) -> Split:
+        self.layout.check_flat()
+        folders = self.layout.folders
+        if name != "train":
+            way = f"; where {listed(folders)} are classes, draw a test set from them: "
+            way = f"{way}folder:{self.root},test=0.25" if len(folders) > 1 else ""
+            raise DataError(
+                f"{self.root} has no train/ and val/ folders of classes: a flat folder serves "
+                f"pretraining only{way}"
+            )
+        left = LeftOut()
+        files = images_below(self.root, left)
         if not files:
-            raise DataError(f"{self.root} has no images ({', '.join(IMG_EXTENSIONS)})")
-        return FolderSplit(self.root, files, None, ())
+            raise _without_images(self.root, left)
+        note = (
+            f"no train/: all {len(files):,} images are taken, without labels, those of "
+            f"{listed(folders)} too"
+        )
+        return FolderSplit(
+            self.root, files, None, (), [*([note] if folders else []), *left.notes()]
+        )
+
+    def _drawn(self, name: SplitName, draw: "Draw") -> Split:
+        """`train` or `test` of one folder of classes: PATH/train, else PATH."""
+        self.check_split(name)
+        root = self.root
+        if self.train and self._has_labels():
+            root = self.train
+            if own := self._test():
+                raise UsageError(f"{self.root} has its own test set, {own.name}/: leave out test=")
+        left = LeftOut()
+        each = _by_class(root, self._classes(root), left)
+        for empty in [label for label, found in each.items() if not found]:
+            left.add("folder without images", empty)
+            del each[empty]
+        if not each:
+            raise _without_images(root, left)
+        part = [draw.part(name, found, root) for found in each.values()]
+        files, labels = _flattened(part)
+        if not files:
+            raise DataError(f"{root} has no class of two images or more: no test set can be drawn")
+        note = (
+            f"{draw.share:.0%} of each class are the test set, drawn by seed {draw.seed}: {name} "
+            f"has {len(files):,} of {sum(map(len, each.values())):,} images"
+        )
+        return FolderSplit(root, files, labels, tuple(each), [note, *left.notes()])
 
 
-def _listed(folder: Path) -> list[Path]:
-    """A class's images in torchvision's order. Links to folders may lead round: they are left."""
-    return sorted(_images(folder), key=lambda f: (str(f.parent), f.name))
+def _by_class(root: Path, classes: Sequence[str], left: LeftOut) -> dict[str, list[Path]]:
+    """Each class's images in torchvision's order; Faults with all folders that are unreadable."""
+    count_beside(root, left)
+    each: dict[str, list[Path]] = {name: [] for name in classes}
+    faults: list[str] = []
+    for name in set(classes) & set(folders_in(root)):  # a class may be in train only
+        with collecting_faults(faults):
+            found = images_below(root / name, left)
+            each[name] = sorted(found, key=lambda file: (str(file.parent), file.name))
+    refuse(faults, str(root))
+    return each
 
 
-def _images(folder: Path) -> list[Path]:
-    # Sorted, as a file system lists in any order, and order is part of the digest.
-    found = (f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
-    return sorted(f for f in found if not f.is_dir())
+def _flattened(each: Iterable[Sequence[Path]]) -> tuple[list[Path], list[int]]:
+    """All files, and the place of each one's class."""
+    pairs = [(file, label) for label, found in enumerate(each) for file in found]
+    return [file for file, _ in pairs], [label for _, label in pairs]
+
+
+def _without_images(folder: Path, left: LeftOut, remedy: str = "") -> DataError:
+    there = f"; left out: {left}" if str(left) else ""
+    return DataError(f"{folder} has no images ({', '.join(SUFFIXES)}){there}{remedy}")

@@ -16,7 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
+from ssl_bench.data.dataset import SmallImage
 from ssl_bench.data.faults import SKIP
 from ssl_bench.errors import DataError, plain
 
@@ -24,6 +26,7 @@ T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none of them runs a program
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 ORIENTATION = 0x0112  # the EXIF tag
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of a TIFF
 # By orientation: quarter turns against the clock, after the image was mirrored or not.
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True),
          8: (1, False)}  # fmt: skip
@@ -35,9 +38,9 @@ def load_square(path: Path, size: int, smallest: int, turn: bool = False) -> tup
 
     def square(image: Image.Image) -> np.ndarray:
         if min(image.size) < smallest:
-            raise DataError(
-                f"{path} is {image.width}×{image.height}, smaller than the {smallest} px "
-                f"crop: lower --image-size{SKIP}"
+            raise SmallImage(
+                f"{path} is {image.width}×{image.height}, and an image has at least {smallest} px "
+                f"a side: remove it{SKIP}"
             )
         return fit_square(Image.fromarray(_pixels(image, turn)), size)
 
@@ -98,22 +101,27 @@ def _reason(error: Exception) -> str:
 
 # ---- pixels
 def rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: 16 bits are scaled from 0 … 65535, floats from 0 … 1.
+    """8-bit RGB: 16 bits are scaled from 0 … 65535, a TIFF's 12 bits from 0 … 4095.
 
     Raises ValueError for numbers of which white is not known.
     """
-    if image.mode == "F":
-        values = np.asarray(image)
-        if not (values.min() >= 0 and values.max() <= 1):  # so that NaN is refused, too
-            raise ValueError("floats outside 0 to 1, of which white is not known; scale them")
-        image = Image.fromarray(np.round(values * 255).astype(np.uint8))
+    if image.mode == "F":  # even within 0 … 1: it may be a dark one of a set that goes further
+        raise ValueError("floats, of which white is not known; save 8 or 16 bits")
     if image.mode == "I" and image.format not in ("PPM", "PNG"):  # there white is 65535
         raise ValueError("32-bit or signed numbers, of which white is not known; save 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow's own conversion cuts at 255: a white sheet
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        image = Image.fromarray(_eight_bits(image))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of some palettes
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W) of grey in 16 bits, or in what a TIFF says of its bits and of its white."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    most = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    grey = (np.asarray(image).astype(np.int64) * 255 // most).astype(np.uint8)
+    return 255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey
 
 
 def upright(values: np.ndarray, image: Image.Image) -> np.ndarray:

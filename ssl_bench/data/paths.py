@@ -20,14 +20,35 @@ def resolved(text: str) -> Path:
     return path
 
 
-def stamp(path: Path) -> tuple[int, int, int] | None:
-    """Size and times of a file, or of what a link leads to: what changes when its content does.
+def path_and_options(argument: str) -> tuple[str, dict[str, str]]:
+    """`PATH,key=value,…` taken apart. A path may have commas; one that exists is taken whole."""
+    path, *items = re.split(r",(?=\w+=)", argument)
+    if items and argument and resolved(argument).is_dir():
+        return argument, {}
+    return path, dict(item.split("=", 1) for item in items)
 
-    The inode's own time too, so that an edit that puts size and mtime back is seen. None for a
-    file that is missing, which is reported when it is read.
+
+def own_folder(variable: str, name: str) -> Path:
+    """Where we keep things: `$variable`, else `~/.cache/name`; an empty one counts as not set.
+
+    DataError where that needs a home folder and there is none.
+    """
+    given = os.environ.get(variable)
+    try:
+        return Path(given).expanduser() if given else Path.home() / ".cache" / name
+    except RuntimeError as error:  # a user of a container or a cluster that has no entry
+        raise DataError(f"there is no home folder: let {variable} name a folder") from error
+
+
+def stamp(path: Path) -> tuple[int, int, int, int] | None:
+    """Size, times and inode of a file, or of what a link leads to: they change with its content.
+
+    The inode's own time too, so that an edit that puts size and mtime back is seen; its number, as
+    two files of one size that a program wrote at once have the same times. None for a file that is
+    missing, which is reported when it is read.
     """
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

@@ -12,6 +12,7 @@ from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Tas
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.store.packing import Faulty, samples
 from ssl_bench.data.store.samples import read_sample
+from ssl_bench.data.store.squares import LEAST
 from ssl_bench.errors import BenchError
 
 Summary = tuple[str, list[list[str]]]  # a line about all images; a row for each class, after titles
@@ -63,6 +64,7 @@ def _check(dataset: Dataset, split: SplitName, task: Task, workers: int) -> Iter
     about, rows = _summary(source, task, good)
     grey = sum(one.grey for one in good.values())
     yield f"{split}, {task}: {len(good):,} images, {grey:,} grey{about}"
+    yield from (f"  {note}" for note in source.notes)
     yield from _aligned(rows)
     refuse([line for one in bad for line in one.lines], f"{dataset.name} {split}, {task}")
 
@@ -79,6 +81,8 @@ class Count:
 def _count(source: Split, place: int, task: Task) -> Count:
     """Grey is an image whose three channels are the same."""
     sample = read_sample(source, place, task)
+    if min(sample.pixels.shape[:2]) < LEAST:
+        source.load(place, LEAST, LEAST)  # raises what the store of squares would
     grey = bool((sample.pixels == sample.pixels[..., :1]).all())
     if sample.mask is None:
         return Count(grey, sample.objects, None)

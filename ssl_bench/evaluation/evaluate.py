@@ -77,6 +77,11 @@ class _Splits:
         """Of the images of each."""
         return {name: store.index.digest for name, store in self.opened.items()}
 
+    @property
+    def notes(self) -> dict[SplitName, list[str]]:
+        """How the images of each were understood, where there is something to say."""
+        return {n: store.index.notes for n, store in self.opened.items() if store.index.notes}
+
     @cached_property
     def duplicates(self) -> list[str]:
         """Names of test images whose file is also a training image, byte for byte."""
@@ -328,6 +333,8 @@ class _EncoderOnData:
             more = {**more, "tests": list(harness.tests)}
         if encoder and encoder.taken:
             more = {**more, "weights": encoder.taken}
+        if images.notes:
+            more = {**more, "data_notes": images.notes}
         return EvaluationDetails(
             protocol=" ".join([harness.protocol, *harness.config.deviations()]),
             **printing(harness, outcome.predictions),

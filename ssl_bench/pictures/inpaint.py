@@ -13,11 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ssl_bench.data.tree import SUFFIXES, LeftOut, images_below
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.pictures.photograph import Photograph, read_photograph
+from ssl_bench.progress import say
 from ssl_bench.runtime import best_device
 from ssl_bench.training.pretext import Inpaints
 
@@ -43,9 +44,12 @@ def photographs_in(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+            left = LeftOut()
+            inside = images_below(path, left)
             if not inside:
-                raise UsageError(f"{path} has no images ({', '.join(IMG_EXTENSIONS)})")
+                raise UsageError(f"{path} has no images ({', '.join(SUFFIXES)})")
+            for note in left.notes():
+                say(f"{path}: {note}")
             found += inside
         elif path.exists():
             found.append(path)

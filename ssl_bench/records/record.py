@@ -62,6 +62,7 @@ class PretrainDetails(RecordPart):
     """
 
     skipped_images: list[str]
+    data_notes: dict[str, list[str]] = {}  # by split: how a folder was read, what was enlarged
     images: int | None = None
     training: dict[str, Any] | None = None
     fit: dict[str, Any] | None = None
@@ -127,6 +128,7 @@ class EvaluationDetails(RecordPart):
     tests: list[str] = ["test"]  # the splits that the predictions are of, in order
     test_images: int
     skipped_images: list[str]
+    data_notes: dict[str, list[str]] = {}  # by split: how a folder was read, what was enlarged
     skipped_training_images: list[str] = []
     duplicates: list[str] = []  # test images that are training images too
     pretraining: dict[str, Any] | None  # settings of the encoder's pretext; None: from elsewhere

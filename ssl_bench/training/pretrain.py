@@ -11,7 +11,7 @@ import torch
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.store.squares import ImageStore, open_store
-from ssl_bench.encoders.build import check_spec, version_of
+from ssl_bench.encoders.build import TRUNKS, build_encoder, check_spec, version_of
 from ssl_bench.encoders.weights import save_encoder, weights_digest
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say
@@ -48,7 +48,10 @@ class Pretraining:
             config = config.model_copy(update={"precision": resolve_precision(config.precision)})
         check_training(catalogue.pretext(method))
         dataset = catalogue.dataset(data)
-        check_spec(config.spec(PLAIN))  # before images are decoded
+        spec = config.spec(PLAIN)
+        check_spec(spec)  # before images are decoded
+        if spec.arch not in TRUNKS:  # of a library's networks only building says it
+            build_encoder(spec)
         store = open_store(
             dataset, "train", config.image_size,
             skip_bad_images=skip_bad_images, workers=runtime.workers,
@@ -108,7 +111,7 @@ def _make(
     started = time.monotonic()
     pretext, spec = build_pretext(method, config, store.normalization, len(store))
     start = weights_digest(pretext.encoder.state_dict())
-    course: dict[str, Any] = {}  # how the weights came about: nothing to say of random ones
+    course: dict[str, Any] = {}  # how the weights came about: little to say of random ones
     metrics: dict[str, float] = {}
     if isinstance(config, TrainConfig):
         report = train(
@@ -143,6 +146,8 @@ def _make(
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith(saved)}
     if others:
         _save_rest(others, folder)
+    if store.index.notes:
+        course["data_notes"] = {"train": store.index.notes}
     details = PretrainDetails(
         skipped_images=store.index.skipped,
         images=len(store),

@@ -9,6 +9,7 @@ import pytest
 from helpers.bench import Bench
 from helpers.photos import draw_photo
 from helpers.refusals import FINETUNE, PRETRAIN, PROBE, contents, fails, only
+from ssl_bench.data.faults import EXAMPLES
 
 
 # ---- folders and images
@@ -60,14 +61,14 @@ def spoil(path: Path, how: str) -> None:
     elif how == "empty":
         path.write_bytes(b"")
     else:
-        draw_photo(0, 40, 40).save(path)
+        draw_photo(0, 40, 7).save(path)
 
 
 DAMAGES = {
     "truncated": "cannot be read as an image",
     "text": "not an image",
     "empty": "not an image",
-    "small": "smaller than the 64 px crop: lower --image-size",
+    "small": "is 40×7, and an image has at least 8 px a side",
 }
 
 
@@ -111,6 +112,17 @@ def test_nothing_but_bad_images(bench: Bench, workspace: Path, tmp_path: Path) -
     result = bench(*command, "--skip-bad-images")
     fails(result, 1, str(flat / "a.jpg"))
     assert "or pass --skip-bad-images" not in result.err
+
+
+def test_hundreds_of_bad_images_are_counted(bench: Bench, workspace: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(EXAMPLES + 7):
+        spoil(flat / f"a photo {i:03}.jpg", "text")
+    result = bench(*PRETRAIN, "--data", f"folder:{flat}", "--workspace", workspace)
+    *shown, more, _ = result.err.splitlines()[-EXAMPLES - 2 :]
+    assert [f"{i:03}.jpg" in line for i, line in enumerate(shown)] == [True] * EXAMPLES
+    assert more == "  … and 7 more like these"
 
 
 def test_evaluation_records_what_it_skipped(bench, finished, tiny_photos):
@@ -165,4 +177,5 @@ def test_too_few_images_to_hold_out(bench: Bench, finished: Path, tiny_photos: P
         for path in sorted((tiny_photos / "train" / name).iterdir())[1:]:
             path.unlink()
     result = bench(*PROBE, "--data", f"folder:{tiny_photos}", "--workspace", finished)
-    fails(result, 1, "hold out", "3 images")
+    fails(result, 1, "hold out", "3 training images", "3 of 3 classes have a single one")
+    assert "--held-out" not in result.err

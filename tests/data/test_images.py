@@ -1,5 +1,7 @@
 """Decoding: photographs that a camera turned, and more than 8 bits a channel."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -131,17 +133,58 @@ def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path, suffix: str) -> None:
     assert (pixels == pixels[..., :1]).all()
 
 
-def test_floats_from_black_to_white_keep_their_shades(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "image.tif", shades().astype(np.float32))
-    assert np.abs(whole(tmp_path) - (shades() * 255)[..., None]).max() <= 0.501
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_colour_keeps_its_shades(tmp_path: Path, suffix: str) -> None:
+    colours = np.stack([shades(), 1 - shades(), shades() ** 2], 2)
+    values = np.round(colours * 65535).astype(np.uint16)
+    if suffix == "png":
+        (tmp_path / "image.png").write_bytes(sixteen_bit_png(values))
+    else:
+        tifffile.imwrite(tmp_path / "image.tif", values, photometric="rgb")
+    assert np.abs(whole(tmp_path) - colours * 255).max() <= 1
+
+
+def sixteen_bit_png(values: np.ndarray) -> bytes:
+    """Pillow writes none of colours: each row behind a zero, for no filter."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_scan_whose_white_is_zero(tmp_path: Path, dtype: type) -> None:
+    values = np.round((1 - shades()) * np.iinfo(dtype).max).astype(dtype)
+    tifffile.imwrite(tmp_path / "image.tif", values, photometric="miniswhite")
+    assert np.abs(whole(tmp_path) - (shades() * 255)[..., None]).max() <= 1
+
+
+def test_twelve_bits_of_a_microscope(tmp_path: Path) -> None:
+    """As such files lie: two numbers in three bytes."""
+    values = np.round(shades() * 4095).astype(np.uint16)
+    first, second = values.reshape(-1, 2).T
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+    tags = [(256, 72), (257, 72), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1),
+            (278, 72), (279, packed.size)]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    head += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags) + bytes(4)
+    assert len(head) == 122
+    (tmp_path / "image.tif").write_bytes(head + packed.astype(np.uint8).tobytes())
+    expected = (values.astype(int) * 255 // 4095)[..., None].repeat(3, 2)
+    np.testing.assert_array_equal(whole(tmp_path), expected)
 
 
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (shades().astype(np.float32) * 255, "floats outside 0 to 1"),
-        (shades().astype(np.float32) - 0.5, "floats outside 0 to 1"),
-        (np.full((72, 72), np.nan, np.float32), "floats outside 0 to 1"),
+        (shades().astype(np.float32), "floats"),
+        (shades().astype(np.float32) * 255, "floats"),
+        (np.full((72, 72), np.nan, np.float32), "floats"),
         ((shades() * 4e9).astype(np.uint32), "32-bit or signed"),
         ((shades() * 255).astype(np.int32), "32-bit or signed"),
         ((shades() * 32767).astype(np.int16), "32-bit or signed"),

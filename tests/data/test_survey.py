@@ -148,14 +148,23 @@ def test_check_of_one_task(bench: Bench, year: Path) -> None:
     fails(bench("data", "check", spec, "--task", "detection"), 1, "only for classification")
 
 
-def test_check_counts_hundreds_of_faults(bench: Bench, year: Path) -> None:
+def test_check_counts_hundreds_of_faults_by_kind(bench: Bench, year: Path) -> None:
     write_list(year, "trainval", [f"{i:06}" for i in range(1, 201)])
     made = bench("data", "check", f"voc:{year}", "--workers", 0)
     assert made.code == 1
     report = made.err[made.err.index("bench: ") :].splitlines()
-    assert len(report) == 23
     assert report[0] == f"bench: {2 * 194} faults in voc:VOC2007:"
-    assert report[-2] == "  … and 368 more"
+    assert report.count("  … and 191 more like these") == 2  # images, and annotations
+    assert len(report) == 10
+
+
+def test_a_folder_that_is_there_is_proposed(
+    bench: Bench, year: Path, tiny_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_photos.parent)
+    fails(bench("data", "check", "photos"), 2, "'photos' is no dataset's name", "folder:photos")
+    fails(bench("data", "check", year), 2, f"give voc:{year}")
+    fails(bench("data", "check", "photos/val/ant/0.jpg"), 2, "a file: unpack it")
 
 
 def test_check_of_what_is_not_there(bench: Bench, home: Path, tmp_path: Path) -> None:

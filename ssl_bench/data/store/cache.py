@@ -6,7 +6,6 @@ written last, and files of pixels beside it.
 
 import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +18,24 @@ from torch import Tensor
 
 from ssl_bench.data.dataset import one_label_each, targets_of
 from ssl_bench.data.normalization import Normalization
+from ssl_bench.data.paths import own_folder
 from ssl_bench.errors import DataError
 
 Triple = tuple[float, float, float]
 
 
 class StoredIndex(BaseModel):
-    """What every store says of its images. `digest` covers names, labels, classes and contents."""
+    """What every store says of its images. `digest` covers names, labels, classes and contents.
+
+    `notes` are lines on how a folder was understood, what was left out, and what was enlarged.
+    """
 
     classes: tuple[str, ...]
     names: list[str]
     labels: list[int] | list[list[int]] | None
     digests: list[str]
     skipped: list[str]
+    notes: list[str] = []
     mean: Triple
     std: Triple
     digest: str
@@ -96,7 +100,7 @@ class Stored:
 
 def cache_folder() -> Path:
     """Where decoded images are kept."""
-    return Path(os.environ.get("SSL_BENCH_CACHE", Path.home() / ".cache" / "ssl-bench"))
+    return own_folder("SSL_BENCH_CACHE", "ssl-bench")
 
 
 def cache_key(*parts: object) -> str:

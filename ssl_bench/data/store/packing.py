@@ -18,7 +18,7 @@ from ssl_bench.data.dataset import Split
 from ssl_bench.data.faults import SKIP, lines_of, refuse
 from ssl_bench.data.store.cache import StoredIndex, fill_once
 from ssl_bench.errors import DataError
-from ssl_bench.progress import progress
+from ssl_bench.progress import progress, say
 from ssl_bench.workers import read_ahead
 
 T = TypeVar("T")
@@ -102,6 +102,7 @@ class Packed(Generic[T]):
         return {
             "classes": source.classes,
             "names": [source.names[place] for place in self.entries],
+            "notes": list(source.notes),
             "skipped": ["; ".join(image.lines) for image in self.faulty],
             "mean": tuple(mean.tolist()),
             "std": tuple(std.tolist()),
@@ -151,12 +152,16 @@ def decode_once(
 ) -> None:
     """Have the images of a split in `folder`: as `read` makes them, with what `index` says of them.
 
-    Nothing is done where they are there. Raises DataError as `write` and `fill_once`.
+    Nothing is done where they are there. The notes of the index are said. Raises DataError as
+    `write` and `fill_once`.
     """
 
     def fill(scratch: Path) -> None:
         images = samples(source, read, workers, f"decoding {title}")
         packed = write(scratch, images, title, skip_bad_images)
-        (scratch / "index.json").write_text(index(source, packed).model_dump_json())
+        made = index(source, packed)
+        for note in made.notes:
+            say(f"{title}: {note}")
+        (scratch / "index.json").write_text(made.model_dump_json())
 
     fill_once(folder, fill)

@@ -5,6 +5,9 @@ A training step then costs a gather instead of JPEG decoding. A store is a folde
 
     images.bin   (N, R, R, 3) uint8, in the order of the index
     index.json   names, labels, digests, skipped images, per-channel mean and deviation
+
+Images that are smaller than the crop are enlarged, as everywhere in the field; the index says how
+many.
 """
 
 from dataclasses import dataclass
@@ -14,17 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_bench.data.dataset import Dataset, Split, SplitName
+from ssl_bench.data.dataset import Dataset, SmallImage, Split, SplitName
 from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_key, read_index
 from ssl_bench.data.store.packing import Packed, StoredSample, content_digest, decode_once
 
-LAYOUT = 2  # raised when the files' layout or the decoding changes
+LAYOUT = 3  # raised when the files' layout or the decoding changes
+LEAST = 8  # px of a side: what is smaller is an icon, or damaged
 
 
 class Index(StoredIndex):
     """What stands beside the pixels."""
 
     size: int
+    enlarged: int  # images whose short side is below the crop
 
     def file_sizes(self) -> dict[str, int]:
         """See StoredIndex."""
@@ -70,26 +75,44 @@ def open_store(
     """Decoded images for crops of `image_size`, from the cache or decoded now.
 
     Raises DataError with all faults of the images, those that cannot be decoded and those that
-    are smaller than the crop, unless `skip_bad_images`, which leaves these images out and lists
-    them in the index.
+    have a side below LEAST, unless `skip_bad_images`, which leaves these images out and lists them
+    in the index.
     """
     source = dataset.split(split)
     size = stored_size(image_size)
     key = cache_key(LAYOUT, source.fingerprint, size, image_size, skip_bad_images)
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{key}"
-    read, title = partial(_read, size=size, smallest=image_size), f"{dataset.name} {split}"
-    index = partial(_index, size=size)
+    read, title = partial(_read, size=size, crop=image_size), f"{dataset.name} {split}"
+    index = partial(_index, size=size, crop=image_size)
     decode_once(folder, source, read, index, title, skip_bad_images, workers)
     return ImageStore(folder, read_index(folder, Index))
 
 
-def _read(source: Split, place: int, size: int, smallest: int) -> StoredSample[str]:
-    return StoredSample(*source.load(place, size, smallest))
+@dataclass(frozen=True)
+class _Entry:
+    """What is kept of an image beside its pixels."""
+
+    digest: str
+    enlarged: bool
 
 
-def _index(source: Split, packed: Packed[str], size: int) -> Index:
-    kept, digests = list(packed.entries), list(packed.entries.values())
+def _read(source: Split, place: int, size: int, crop: int) -> StoredSample[_Entry]:
+    try:
+        pixels, digest = source.load(place, size, crop)
+        return StoredSample(pixels, _Entry(digest, enlarged=False))
+    except SmallImage:
+        pixels, digest = source.load(place, size, LEAST)
+        return StoredSample(pixels, _Entry(digest, enlarged=True))
+
+
+def _index(source: Split, packed: Packed[_Entry], size: int, crop: int) -> Index:
+    kept, digests = list(packed.entries), [entry.digest for entry in packed.entries.values()]
     labels = None if source.labels is None else source.labels[kept].tolist()
     common = packed.common(source)
     digest = content_digest(source.classes, common["names"], labels, digests)
-    return Index(size=size, labels=labels, digests=digests, digest=digest, **common)
+    if enlarged := sum(entry.enlarged for entry in packed.entries.values()):
+        note = f"{enlarged:,} of {len(kept):,} images are smaller than {crop} px, and enlarged"
+        common["notes"] = [*common["notes"], note]
+    return Index(
+        size=size, enlarged=enlarged, labels=labels, digests=digests, digest=digest, **common
+    )

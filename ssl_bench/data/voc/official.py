@@ -10,11 +10,11 @@ benchmark_RELEASE/dataset/train.txt, val.txt
 A folder whose lists are not of the official sizes is not taken for them.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.data.dataset import Dataset, SplitName, Task
+from ssl_bench.data.paths import own_folder
 from ssl_bench.data.voc.dataset import OFFICIAL, VOCDataset
 from ssl_bench.data.voc.files import read_list
 from ssl_bench.data.voc.split import VOCImage, VOCSplit
@@ -30,8 +30,7 @@ SBD_SIZES = {"train": 8498, "val": 2857}  # SBD's own lists
 # ---- VOC
 def data_folder() -> Path:
     """Where the official sets are looked for and downloaded to."""
-    given = os.environ.get("SSL_BENCH_DATA")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "ssl-bench-data"
+    return own_folder("SSL_BENCH_DATA", "ssl-bench-data")
 
 
 def year_folder(name: str) -> Path:

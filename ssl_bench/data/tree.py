@@ -1,0 +1,136 @@
+"""Which images lie below a folder, and what else does: nothing goes missing without a count.
+
+Links to folders are followed, and each folder is read once, so that links may lead round. Hidden
+names, and those that systems leave behind, are no images and no classes.
+"""
+
+import os
+from collections import deque
+from pathlib import Path
+
+from ssl_bench.data.faults import collecting_faults, refuse
+from ssl_bench.errors import DataError, plain
+
+# Read by images.py. Others (.heic, .avif, .jp2, raw files) are counted as left out.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
+    ".pbm", ".pgm", ".ppm", ".pnm",
+)  # fmt: skip
+# Left by macOS, Windows and network disks; names that begin with a dot are hidden anyhow.
+LITTER = {
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+    "thumbs.db", "ehthumbs.db", "desktop.ini",
+}  # fmt: skip
+
+
+class LeftOut:
+    """What was left out: how many of each kind, and an example of it."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, tuple[int, str]] = {}
+
+    def add(self, kind: str, name: str) -> None:
+        """Count one more."""
+        count, example = self.kinds.get(kind, (0, shown(name)))
+        self.kinds[kind] = count + 1, example
+
+    def __str__(self) -> str:
+        """`3 × .heic file (such as a.heic), 1 × hidden folder (.git)`; empty if there are none."""
+        said = []
+        for kind, (count, example) in self.kinds.items():
+            such = "" if count == 1 else "such as "
+            said.append(f"{count:,} × {kind} ({such}{example})")
+        return ", ".join(said)
+
+    def notes(self) -> list[str]:
+        """The same as a line, if there is anything to say."""
+        read = " ".join(SUFFIXES)
+        return [f"left out: {self}; images are read from {read}"] if self.kinds else []
+
+
+def shown(name: str) -> str:
+    """A file's name for a message or a record, whatever its encoding."""
+    return plain(name).encode(errors="backslashreplace").decode()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is no part of a set by its name."""
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, sorted: file systems list in any order. DataError if unreadable."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be read ({error.strerror}): make it readable, or move it away"
+        ) from error
+
+
+def folders_in(root: Path) -> list[str]:
+    """The names of the sub-folders that are not hidden, links to folders among them, sorted."""
+    return [entry.name for entry in entries(root) if is_folder(entry) and not is_hidden(entry.name)]
+
+
+def has_images(root: Path) -> bool:
+    """Whether images lie directly in a folder."""
+    return any(_kind(entry) == "image" for entry in entries(root))
+
+
+def count_beside(root: Path, left: LeftOut) -> None:
+    """Count in `left` what lies beside the folders of classes."""
+    for entry in entries(root):
+        if (kind := _kind(entry)) != "folder":
+            left.add("image outside the class folders" if kind == "image" else kind, entry.name)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link that leads to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def images_below(root: Path, left: LeftOut) -> list[Path]:
+    """Image files below a folder, at any depth, by path; `left` counts what is left out.
+
+    Raises Faults with all folders that cannot be read.
+    """
+    files: list[Path] = []
+    faults: list[str] = []
+    seen = {*root.resolve().parents}  # a link to one of these leads round, or out into other sets
+    waiting, links = deque([root]), deque[Path]()
+    while waiting or links:
+        # Links last: what lies here itself keeps its own path, whatever links to it there are.
+        folder = waiting.popleft() if waiting else links.popleft()
+        if (real := folder.resolve()) in seen:
+            left.add("link to a folder that is read already", folder.name)
+            continue
+        seen.add(real)
+        with collecting_faults(faults):
+            for entry in entries(folder):
+                if (kind := _kind(entry)) == "folder":
+                    (links if entry.is_symlink() else waiting).append(folder / entry.name)
+                elif kind == "image":
+                    files.append(folder / entry.name)
+                else:
+                    left.add(kind, entry.name)
+    refuse(faults, str(root))
+    return sorted(files)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`folder`, `image`, or what is left out, in the words of the report."""
+    folder, suffix = is_folder(entry), Path(entry.name).suffix.lower()
+    if is_hidden(entry.name):
+        return "hidden folder" if folder else "hidden file"
+    if folder:
+        return "folder"
+    if suffix in SUFFIXES:  # a broken link of such a name is an image that cannot be read
+        return "image"
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "broken link"
+    return f"{suffix} file" if suffix else "file without a suffix"
