@@ -44,9 +44,9 @@ def compare(table: Table, a: str, b: str, protocol: str | None) -> list[Compared
         paired = _difference(table, mine, theirs, column)
         if paired:
             numbers = mine.numbers[column], theirs.numbers[column]
-            means = [float(np.mean([one.value for one in many])) for many in numbers]
+            left, right = (float(np.mean([one.value for one in many])) for many in numbers)
             one = numbers[0][0]
-            found.append(Compared(column, one.metric, *means, one.digits, paired))
+            found.append(Compared(column, one.metric, left, right, one.digits, paired))
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
     return found

@@ -1,5 +1,7 @@
 """Seeds and images together: a worked analysis of variance, Student, Behrens, and simulations."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -163,7 +165,7 @@ def heavy(random, shape):
 @pytest.mark.parametrize("seeds", [3, 10])
 def test_intervals_hold_the_truth_and_tests_do_not_err(seeds, shares, draw):
     """95 of 100, between 93 and 97 but for the simulation's own error; errors 5 of 100 at most."""
-    values = crossed(np.random.default_rng(6), seeds, shares, draw)
+    values: Any = crossed(np.random.default_rng(6), seeds, shares, draw)
     mean, variance = values.mean((1, 2)), variance_of_values(values)
     held = (np.abs(mean) <= half_width(variance)).sum()
     assert stats.binomtest(held, TRIALS, 0.93, alternative="less").pvalue > 0.001

@@ -43,7 +43,8 @@ def forget() -> None:
 
 def config_of(name: str, steps: int = 6) -> Any:
     """The method's settings, on eight images a step."""
-    return catalogue.pretext(name).Config(steps=steps, batch_size=8, **SETTINGS[name])
+    kind: Any = catalogue.pretext(name)
+    return kind.Config(steps=steps, batch_size=8, **SETTINGS[name])
 
 
 def trained(name: str, workspace: Path) -> Any:

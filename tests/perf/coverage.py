@@ -159,5 +159,5 @@ def _line(name: str, found: list[Shares]) -> str:
 
 if __name__ == "__main__":
     given = [int(text) for text in sys.argv[1:]]
-    for text in lines(*given[:1] or [4000], tuple(given[1:]) or SEEDS):
+    for text in lines(given[0] if given else 4000, tuple(given[1:]) or SEEDS):
         print(text, flush=True)

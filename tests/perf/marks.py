@@ -105,5 +105,5 @@ def lines(tables: int, of_rows: tuple[int, ...] = ROWS) -> Iterator[str]:
 
 if __name__ == "__main__":
     given = [int(text) for text in sys.argv[1:]]
-    for text in lines(*given[:1] or [4000], tuple(given[1:]) or ROWS):
+    for text in lines(given[0] if given else 4000, tuple(given[1:]) or ROWS):
         print(text, flush=True)

@@ -2,6 +2,7 @@
 
 import tomllib
 from importlib import resources
+from typing import Any
 
 import pytest
 
@@ -49,10 +50,11 @@ def table(workspace, family=None):
     for place, method in enumerate(METHODS):
         predictions = answers(40 + 9 * place, 60 - 9 * place)
         predictions["predicted_by_k"] = predictions["predicted"][:, None]
-        for protocol, layers, settings in (
+        asked: list[tuple[str, tuple[str, ...], Any]] = [
             ("linear/logreg@1", ("conv3", "pool5"), {}),
             ("knn/vissl@1", ("pool5",), {"k": (3,)}),
-        ):
+        ]
+        for protocol, layers, settings in asked:
             record = stored(workspace, method, predictions, protocol=protocol, **settings)
             made += [changed(record, layer=layer) for layer in layers]
     return Table.of(made, workspace, family)
@@ -142,7 +144,8 @@ def test_p_values_of_the_family_are_holms_and_others_are_none(tmp_path):
     family = Family(headlines=[Columns(protocol="linear/logreg", layers=["pool5"])])
     made = table(tmp_path, family)
     place = made.columns.index("linear/logreg@1 pool5")
-    adjusted = {name: cells[place].adjusted for name, cells in made.differences if cells[place]}
+    there = {name: cells[place] for name, cells in made.differences}
+    adjusted = {name: paired.adjusted for name, paired in there.items() if paired}
     assert adjusted == pytest.approx(
         {
             "context-encoder − random": 3 * 2**-17,

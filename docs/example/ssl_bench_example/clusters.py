@@ -63,7 +63,7 @@ class Clusters(Pretext):
         batches = (center_crop(store.batch(p.numpy())["images"].to(device), size) for p in parts)
         rows = torch.cat([self._features(self.normalization.apply(b)) for b in batches])
         seed = derive(self.config.seed, "clusters", epoch) % 2**32
-        means = MiniBatchKMeans(self.config.clusters, random_state=seed, n_init=1)
+        means = MiniBatchKMeans(self.config.clusters, random_state=seed)
         found = means.fit_predict(F.normalize(rows.float()).cpu().numpy())
         self.labels.copy_(torch.as_tensor(found))
         initialize(self.head, "gaussian", self.config.seed, "head", epoch)
