@@ -27,6 +27,7 @@ from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.evaluation.rows import Rows
+from ssl_bench.progress import reached
 
 HELD_OUT = 0.2  # of train, which chooses k
 PAIRS = 1 << 20  # cosines that are computed at once
@@ -143,6 +144,7 @@ class KNN(Probe):
         # Made at once: small results kept between large blocks would scatter over the memory.
         found = torch.empty(len(queries), len(ks), dtype=torch.int64, device=labels.device)
         for start in range(0, len(queries), size):
+            reached(start, len(queries), "images searched for")
             span = slice(start, min(start + size, len(queries)))
             cosines, places = nearest(F.normalize(queries[span]), rows, ks[-1])
             found[span] = self._vote(cosines, labels[places], classes)

@@ -41,6 +41,7 @@ from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.precision import average_precision, top1
 from ssl_bench.evaluation.metrics.resampling import Intervals
 from ssl_bench.evaluation.rows import Rows
+from ssl_bench.progress import waiting
 from ssl_bench.stream import Stream
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM
@@ -166,9 +167,10 @@ class LowShot(Probe):
             draws = [
                 draw_images(train.annotations, k, [config.seed, k, i]) for i in range(config.draws)
             ]
-            for result, strengths in classify(rows, draws, asked, len(train.classes)):
-                found.append(result)
-                chosen.append(strengths)
+            with waiting(f"{config.draws} draws of {k} a class, of {config.shots}"):
+                for result, strengths in classify(rows, draws, asked, len(train.classes)):
+                    found.append(result)
+                    chosen.append(strengths)
         shape = (len(config.shots), config.draws)
         results = np.stack(found, -1)  # (N, …, S·D)
         results = results.reshape(*results.shape[:-1], *shape)

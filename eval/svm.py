@@ -35,7 +35,7 @@ from ssl_bench.evaluation.metrics.precision import (
 )
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.evaluation.rows import Rows
-from ssl_bench.progress import say
+from ssl_bench.progress import say, waiting
 from ssl_bench.stream import Stream
 
 
@@ -224,10 +224,11 @@ def choose_costs(
     folds share their products, and no fold needs a copy of its rows. `streams` as in `folds_of`.
     """
     parts = folds_of(targets, folds, seed, streams)
-    found = [
-        _choose(basis, targets[:, group], parts[:, group], costs, folds)
-        for group in basis.groups(targets.shape[1], folds)
-    ]
+    found, groups = list[Choice](), list(basis.groups(targets.shape[1], folds))
+    with waiting("costs by cross-validation", len(groups)) as wait:
+        for group in groups:
+            found.append(_choose(basis, targets[:, group], parts[:, group], costs, folds))
+            wait.done, wait.unit = len(found), "groups of classes"
     return Choice(
         np.concatenate([choice.costs for choice in found]),
         np.concatenate([choice.points for choice in found], 1),

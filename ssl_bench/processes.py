@@ -29,9 +29,6 @@ class _Children(LightningEnvironment):
     def __init__(self, launch: Launch) -> None:
         super().__init__()
         self.launch = launch
-        if launch.by != "bench":
-            os.environ.pop("MASTER_PORT", None)  # another job's: a free one is found
-            os.environ[LAUNCHER] = str(os.getpid())
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -121,8 +118,21 @@ def launched_fabric(launch: Launch, devices: str, precision: str) -> Fabric:
     )
     if external:
         _meet(launch, on_cuda)
-    fabric.launch()
+    if external or launch.by == "bench":
+        fabric.launch()
+    else:
+        _launch_children(fabric)
     return fabric
+
+
+def _launch_children(fabric: Fabric) -> None:
+    """If there are to be any: only they, and nothing that runs later, shall take us for theirs."""
+    os.environ.pop("MASTER_PORT", None)  # another job's: a free one is found
+    os.environ[LAUNCHER] = str(os.getpid())
+    try:
+        fabric.launch()
+    finally:
+        del os.environ[LAUNCHER]
 
 
 def _count(launch: Launch, devices: str, on_cuda: bool) -> int:
@@ -158,8 +168,7 @@ def _meet(launch: Launch, on_cuda: bool) -> None:
         raise UsageError(_missing(launch, error)) from error
     finally:
         waited.cancel()
-    if on_cuda:
-        atexit.register(torch.distributed.destroy_process_group)
+    atexit.register(torch.distributed.destroy_process_group)  # left to the end, it may abort
 
 
 def _say_waiting(launch: Launch) -> None:

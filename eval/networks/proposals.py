@@ -30,7 +30,7 @@ from ssl_bench.data.store.cache import cache_folder
 from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.errors import DataError
 from ssl_bench.files import written_at_once
-from ssl_bench.progress import progress, say
+from ssl_bench.progress import progress, say, waiting
 
 LAYOUT = 1  # raised when the file's layout or the search changes
 LONGEST = 500  # px of the image that is searched; a smaller one is searched as it is
@@ -116,7 +116,8 @@ def open_proposals(store: Any, title: str, threads: int | None = None) -> Propos
     path = proposals_path(store)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the file
+        with waiting(f"waiting for another process's selective search, {title}"):
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the file
         if not path.exists():
             _fill(path, store, title, threads or os.cpu_count() or 1)
     return _read(path, len(store))

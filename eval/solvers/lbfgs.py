@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.evaluation.rows import Rows
+from ssl_bench.progress import reached
 
 MEMORY = 10  # pairs that L-BFGS remembers
 NEWTON, SHORTER = 6, 60  # steps of the line search, and of one that has far to go
@@ -114,6 +115,7 @@ def minimize(problem: Problem, w: Tensor, tolerance: float, limit: int) -> Solut
             w, gradient, direction = w[going], gradient[going], direction[going]
             history = [_Pair(*(t[going] for t in pair.tensors)) for pair in history]
         iteration += 1
+        reached(iteration, limit, "iterations", limit=True)
         dz = problem.scores(direction)
         t = step_length(problem, z, dz, w, direction, promised[going])
         step = t[:, None, None] * direction

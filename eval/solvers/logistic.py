@@ -15,6 +15,7 @@ from torch import Tensor
 
 from eval.solvers.lbfgs import Problem, minimize, turn
 from ssl_bench.evaluation.rows import Rows
+from ssl_bench.progress import waiting
 
 LIMIT = 2000  # iterations; one strength on rows that are not turned may need some hundreds
 
@@ -83,13 +84,15 @@ def fit(
     """
     mean = torch.stack([block.sum(0) for _, block in rows.blocks()]).sum(0) / len(rows)
     centred = rows.map(lambda block: block - mean)
-    turned = turn(centred) if start is None else None
+    with waiting(f"principal axes of {len(rows):,} rows"):
+        turned = turn(centred) if start is None else None
     x, back = turned or (centred, lambda w: w)
     w = mean.new_zeros(len(strengths), x.shape[1] + 1, classes)
     if start is not None:
         w[:, :-1], w[:, -1] = start[0], start[1] + mean @ start[0]
     problem = Multinomial(x, labels, classes, strengths)
-    solution = minimize(problem, w, tolerance, max_iterations)
+    with waiting(f"{len(strengths)} strength(s) on {len(rows):,} images"):
+        solution = minimize(problem, w, tolerance, max_iterations)
     weights = back(solution.weights[:, :-1])
     bias = solution.weights[:, -1] - mean @ weights
     return Fit(weights, bias, solution.value, solution.iterations)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from eval.solvers.lbfgs import step_length
+from ssl_bench.progress import reached
 
 if TYPE_CHECKING:
     from eval.solvers.squared_hinge import SquaredHinge
@@ -36,7 +37,8 @@ def refine(problem: "SquaredHinge", w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     z = problem.scores(w)
     near = torch.zeros(len(w), dtype=torch.bool, device=w.device)
     left, part = torch.arange(len(w), device=w.device), problem
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        reached(step, STEPS, "steps of Newton", limit=True)
         gradient = part.gradient(z[:, left], w[left])
         going = gradient.norm(dim=(1, 2)) > NEAR * w[left].norm(dim=(1, 2))
         near[left[~going]] = True

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from eval.solvers.lbfgs import Back, Problem, Solution, minimize, turn
 from eval.solvers.newton import refine
 from ssl_bench.evaluation.rows import Rows
+from ssl_bench.progress import waiting
 
 TOLERANCE = 1e-7  # of the objective, as L-BFGS sees it; Newton's steps begin there
 LIMIT = 2000  # iterations; 100 to 400 are needed at a cost of 1000
@@ -43,7 +44,8 @@ class Basis:
     def of(cls, rows: Rows) -> "Basis":
         """One decomposition, whatever number of problems is then fitted."""
         longer = rows.map(lambda block: F.pad(block, (0, 1), value=1.0), rows.shape[1] + 1)
-        return cls(*(turn(longer, fine=True) or (longer, lambda w: w)))
+        with waiting(f"principal axes of {len(rows):,} rows"):
+            return cls(*(turn(longer, fine=True) or (longer, lambda w: w)))
 
     def scores(self, weights: Tensor, rows: Rows) -> Tensor:
         """w·x + b of any rows (M, D) for weights (K, R) in this basis: float32 (M, K)."""
@@ -142,7 +144,8 @@ def fit(
     """
     pull = _pull(basis, targets)
     problem = SquaredHinge(basis.rows, pull, torch.from_numpy(costs).to(pull))
-    return _solve(problem, torch.zeros_like(problem.curvature) if start is None else start)[0]
+    with waiting(f"{len(costs)} SVMs at their costs"):
+        return _solve(problem, torch.zeros_like(problem.curvature) if start is None else start)[0]
 
 
 def path(
@@ -155,9 +158,11 @@ def path(
     """
     pull = _pull(basis, targets)
     first = SquaredHinge(basis.rows, pull, pull.new_ones(pull.shape[1]))
-    weights = torch.zeros_like(first.curvature)
+    weights, shown = torch.zeros_like(first.curvature), [f"{cost:g}" for cost in costs]
     for cost in costs:
-        solution, scores = _solve(first.at(torch.full_like(first.costs, cost)), weights)
+        problem = first.at(torch.full_like(first.costs, cost))
+        with waiting(f"{len(first.costs)} SVMs at cost {cost:g} of {', '.join(shown)}"):
+            solution, scores = _solve(problem, weights)
         weights = solution.weights
         yield solution, scores
 

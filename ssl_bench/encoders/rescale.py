@@ -29,7 +29,7 @@ from ssl_bench.encoders.chain import (
 )
 from ssl_bench.encoders.encoder import Encoder, evaluating
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.progress import say
+from ssl_bench.progress import say, waiting
 
 Fill = Callable[[str, Affine, Tensor], None]  # name, layer, its input: sets the layer's weights
 BETA = 0.1  # magic_init's default: a unit begins a little on the live side of its ReLU
@@ -83,7 +83,7 @@ def rescale(
     UsageError. Raises DataError for a layer that gets no gradient or values that are not finite.
     """
     run = top_of(encoder)
-    with evaluating(encoder):
+    with evaluating(encoder), waiting(f"rescaling {arch} by {len(images)} images"):
         obstacle = chain_obstacle(encoder, run, images[:1])
         if trained and obstacle:
             raise UsageError(f"trained weights of {arch} cannot be rescaled: {obstacle}")

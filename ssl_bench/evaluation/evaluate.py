@@ -6,7 +6,7 @@ is known, so a kill loses one at most.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,7 +31,7 @@ from ssl_bench.evaluation.harness import (
     score_with_intervals,
 )
 from ssl_bench.evaluation.reference import Reference
-from ssl_bench.progress import progress, say
+from ssl_bench.progress import progress, say, waiting
 from ssl_bench.records.record import (
     Control,
     EvaluationDetails,
@@ -276,7 +276,7 @@ class _EncoderOnData:
         needed = feature_bytes(subject, spec, count, wanted)
         on_disk = needed > self.runtime.feature_memory_mb << 20
         rows = {
-            name: extract(subject, spec, store, wanted, f"features of {name}", on_disk=on_disk)
+            name: extract(subject, spec, store, wanted, self._title(name, wanted), on_disk=on_disk)
             for name, store in images.opened.items()
         }
         shared = {"seconds": round(time.monotonic() - started, 2), "on_disk": on_disk}
@@ -286,16 +286,22 @@ class _EncoderOnData:
             key = job.layer, job.harness.config.dimensions
             started = time.monotonic()
             found = {n: Features.of(rows[n][key], store) for n, store in images.opened.items()}
-            try:
-                outcome = self._outcome(job, found)
-            except DataError as error:
-                errors.append(error)
-            else:
-                self._finish(job, outcome, started, {"pass": shared})
+            control = ", shuffled labels" if job.control else ""
+            with waiting(f"{job.harness.protocol} of {job.layer}, {self.encoder.name}{control}"):
+                try:
+                    outcome = self._outcome(job, found)
+                except DataError as error:
+                    errors.append(error)
+                else:
+                    self._finish(job, outcome, started, {"pass": shared})
             users[key] -= 1
             if not users[key]:
                 for of_split in rows.values():
                     del of_split[key]
+
+    def _title(self, split: str, layers: Collection[str]) -> str:
+        of = ", ".join(layers) if len(layers) < 4 else f"{len(layers)} layers"
+        return f"features of {split}, {of} of {self.encoder.name}"
 
     def _outcome(self, job: _Job, splits: Mapping[SplitName, Features]) -> Outcome:
         assert isinstance(job.harness, Probe)
@@ -310,11 +316,12 @@ class _EncoderOnData:
             if len(rows) != count:
                 raise ValueError(f"{name}: {len(rows)} predictions for {count} test images")
         write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
-        metrics = score_with_intervals(job.harness, outcome.predictions)
-        details = self._details(job, outcome, more)
-        if job.control:
-            control = _against_chance(job.harness, outcome, metrics[details.metric])
-            details = details.model_copy(update={"control": control})
+        with waiting(f"metrics and intervals of {count:,} test images"):
+            metrics = score_with_intervals(job.harness, outcome.predictions)
+            details = self._details(job, outcome, more)
+            if job.control:
+                control = _against_chance(job.harness, outcome, metrics[details.metric])
+                details = details.model_copy(update={"control": control})
         job.run.finish(
             method=job.point.row,
             data=self.dataset.name,

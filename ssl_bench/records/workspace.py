@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from ssl_bench.errors import Busy, DataError, UsageError, unknown
 from ssl_bench.files import file_digest, key_of, write_atomically, written_at_once
-from ssl_bench.progress import say
+from ssl_bench.progress import say, waiting
 from ssl_bench.records.provenance import provenance_of
 from ssl_bench.records.record import (
     EvaluationDetails,
@@ -94,8 +94,10 @@ class Run(Generic[R]):
         except BlockingIOError as error:
             if not wait:
                 raise Busy(f"another process is at {self.folder.name}") from error
-            say(f"waiting for another process, which is at {self.folder.name}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            title = f"waiting for another process, which is at {self.folder.name}"
+            say(title)
+            with waiting(title):
+                fcntl.flock(lock, fcntl.LOCK_EX)
 
     def _is_current(self, lock: int) -> bool:
         """Whether an open lock is still the one that another process would take."""

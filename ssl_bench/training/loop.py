@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from ssl_bench.counter import Randomness, derive
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.files import written_at_once
-from ssl_bench.progress import progress, say
+from ssl_bench.progress import progress, say, waiting
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.training.batches import Batches, Images
 from ssl_bench.training.checkpoint import damaged, load_checkpoint, load_optimizer, trim_log
@@ -121,7 +121,7 @@ class _Run:
         left, on_gpu = range(self.step, self.config.steps), self.fabric.device.type == "cuda"
         shown = batches.read_ahead(left, self.runtime.workers, on_gpu)
         if self.fabric.is_global_zero:
-            shown = progress(shown, title, self.config.steps, self.step)
+            shown = progress(shown, title, self.config.steps, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
         with _stop_request() as asked:
             since = time.monotonic()
@@ -153,7 +153,7 @@ class _Run:
         task: Any = self.task
         if epoch is None or not isinstance(task, Between):
             return
-        with torch.no_grad(), self.fabric.autocast():
+        with torch.no_grad(), self.fabric.autocast(), waiting(f"before epoch {epoch + 1}"):
             task.between(store, epoch)
         copy_buffers(self.task, self.fabric)
         self.task.train()

@@ -14,7 +14,7 @@ from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.encoders.build import TRUNKS, build_encoder, check_spec, version_of
 from ssl_bench.encoders.weights import save_encoder, weights_digest
 from ssl_bench.files import written_at_once
-from ssl_bench.progress import say
+from ssl_bench.progress import say, waiting
 from ssl_bench.records.record import PretrainDetails, PretrainIdentity, PretrainRecord, SavedEncoder
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime, device_name, is_one_of_several, resolve_precision
@@ -137,7 +137,8 @@ def _make(
         fabric = runtime.fabric("32")
         if not fabric.is_global_zero:
             return
-        course["fit"] = dict(pretext.fit(store, fabric.device))
+        with waiting(f"fitting {method} seed {config.seed}"):
+            course["fit"] = dict(pretext.fit(store, fabric.device))
     pretext.cpu()
     digest = save_encoder(exported(pretext), spec, folder / "encoder.safetensors")
     if isinstance(config, TrainConfig) and digest == start:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.evaluation.harness import printing, score_with_intervals
 from ssl_bench.files import file_digest
+from ssl_bench.progress import waiting
 from ssl_bench.records.protocols import harness_of, protocols
 from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import in_order, predictions_of, read_record, workspaces_below
@@ -44,15 +45,18 @@ def disagreements(workspace: Path) -> Iterator[str]:
             yield f"{path.parent}: run {record.key[:12]} is in {keys[record.key]} too"
         keys.setdefault(record.key, path.parent)
     pretrained = {r.key: r for r in found.values() if r.kind == "pretrain"}
-    for folder, record in found.items():
-        # A harness meets arrays that anybody may have made: what it raises is a finding, no fall.
-        try:
-            faults = list(_of_record(folder, record, pretrained))
-        except MALFORMED as error:
-            faults = [f"the record cannot be checked: {_line(error)}"]
-        yield from (f"{folder}: {fault}" for fault in faults)
+    with waiting(f"verifying {workspace}") as wait:
+        for place, (folder, record) in enumerate(found.items()):
+            wait.done, wait.total, wait.unit = place, len(found), "records"
+            # A harness meets arrays that anybody may have made: what it raises is a finding.
+            try:
+                faults = list(_of_record(folder, record, pretrained))
+            except MALFORMED as error:
+                faults = [f"the record cannot be checked: {_line(error)}"]
+            yield from (f"{folder}: {fault}" for fault in faults)
     try:
-        yield from _of_tables(workspace, list(found.values()))
+        with waiting(f"the table of {workspace} again"):
+            yield from _of_tables(workspace, list(found.values()))
     except (BenchError, *MALFORMED) as error:
         yield f"{workspace}: the table cannot be made: {_line(error)}"
 

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import ssl_bench
 from ssl_bench import launch
-from ssl_bench.launch import Launch, describe_launch, find_launch
+from ssl_bench.launch import Launch, describe_launch, find_launch, lost_connection
 
 TORCHRUN = {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8",
             "MASTER_ADDR": "gpu1", "MASTER_PORT": "29500"}  # fmt: skip
@@ -115,3 +116,14 @@ Runtime().fabric()
     assert "UsageError: the 2 processes that srun started did not meet" in said
     assert "--devices 1" in said
     assert "SLURM_NTASKS" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [("[gloo/pair.cc] Connection closed by peer [127.0.0.1]:4", True), ("size mismatch", False)],
+)
+def test_the_end_of_another_process_is_one_line(text, known, monkeypatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert bool(lost_connection(RuntimeError(text))) is known
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    assert lost_connection(RuntimeError(text)) == ""

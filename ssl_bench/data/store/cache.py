@@ -20,6 +20,7 @@ from ssl_bench.data.dataset import one_label_each, targets_of
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.paths import own_folder
 from ssl_bench.errors import DataError
+from ssl_bench.progress import waiting
 
 Triple = tuple[float, float, float]
 
@@ -120,7 +121,8 @@ def fill_once(folder: Path, fill: Callable[[Path], None]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # The lock file stays: who removed it could let a third process lock another of its name.
         with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with waiting(f"waiting for another process, which decodes {folder.name}"):
+                fcntl.flock(lock, fcntl.LOCK_EX)
             # Looked at again: who held the lock may have filled the folder meanwhile.
             if not (folder / "index.json").exists():
                 _fill_beside(folder, fill)

@@ -20,6 +20,7 @@ from torch import Tensor
 from ssl_bench.data.dataset import Dataset, SmallImage, Split, SplitName
 from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_key, read_index
 from ssl_bench.data.store.packing import Packed, StoredSample, content_digest, decode_once
+from ssl_bench.progress import waiting
 
 LAYOUT = 3  # raised when the files' layout or the decoding changes
 LEAST = 8  # px of a side: what is smaller is an icon, or damaged
@@ -78,7 +79,8 @@ def open_store(
     have a side below LEAST, unless `skip_bad_images`, which leaves these images out and lists them
     in the index.
     """
-    source = dataset.split(split)
+    with waiting(f"listing the images of {dataset.name} {split}"):
+        source = dataset.split(split)
     size = stored_size(image_size)
     key = cache_key(LAYOUT, source.fingerprint, size, image_size, skip_bad_images)
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{key}"

@@ -26,6 +26,7 @@ from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_
 from ssl_bench.data.store.packing import Packed, StoredSample, content_digest, decode_once
 from ssl_bench.data.store.samples import ImageEntry, Truth, fit, read_sample
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.progress import waiting
 
 LAYOUT = 2  # raised when the files' layout or the decoding changes
 
@@ -150,7 +151,8 @@ def open_whole(
     """
     if longest < (short or 1) or (short is not None and short < 1):
         raise UsageError(f"no image has sides of {short} to {longest} px: give 1 or more, in order")
-    source = dataset.split(split, task)
+    with waiting(f"listing the images of {dataset.name} {split}"):
+        source = dataset.split(split, task)
     key = cache_key("whole", LAYOUT, source.fingerprint, task, short, longest, skip_bad_images)
     sides = f"{short or 'any'}-{longest}px"
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{task}-{sides}-{key}"

@@ -22,7 +22,7 @@ from ssl_bench.data.voc.dataset import OFFICIAL
 from ssl_bench.data.voc.files import read_list
 from ssl_bench.data.voc.split import listed_images
 from ssl_bench.errors import DataError, unknown
-from ssl_bench.progress import say
+from ssl_bench.progress import say, waiting
 
 SECONDS = 60  # without an answer, after which the network counts as absent
 
@@ -123,7 +123,7 @@ def _fetch(archive: Archive, name: str) -> None:
     say(f"fetching {archive.file} to {archive.folder}")
     try:
         archive.folder.mkdir(parents=True, exist_ok=True)
-        with _impatient():
+        with _impatient(), waiting(f"fetching {archive.file}"):
             archive.fetch()
     except (OSError, EOFError, RuntimeError, HTTPException, tarfile.TarError) as error:
         if isinstance(error, HTTPError):
