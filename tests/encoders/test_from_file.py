@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,13 +87,14 @@ def test_parts_are_layers_and_what_is_returned_is_pooled(file):
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         maps = encoder(images, encoder.layers)
-        stem = encoder.model.stem(images)  # before what is added to it in place
-        stage = encoder.model.stage(stem + 1)
+        model: Any = encoder.model
+        stem = model.stem(images)  # before what is added to it in place
+        stage = model.stage(stem + 1)
     assert torch.equal(maps["stem"], stem)
     assert torch.equal(maps["stage"], stage)
     assert torch.equal(maps["pooled"], stage.mean((2, 3))[..., None, None])
     ran = []
-    encoder.model.stage.register_forward_hook(lambda *_: ran.append(1))
+    model.stage.register_forward_hook(lambda *_: ran.append(1))
     encoder(images, ["stem"])
     assert not ran  # nothing behind the last layer
 

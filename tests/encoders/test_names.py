@@ -1,5 +1,7 @@
 """Names of the libraries' networks, with what is wrong with one in a line."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -13,10 +15,10 @@ from ssl_bench.errors import UsageError
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_small_patch16_224.dino", "convnext_tiny.in12k_ft_in1k_384", "resnet18.fb_ssl_yfcc100m_ft_in1k"]
-)  # fmt: skip
+    "name", ["vit_small_patch16_224.dino", "convnext_tiny.in12k_ft_in1k_384", "resnet18.tv_in1k"]
+)
 def test_a_tag_says_size_and_normalisation(name):
-    config = timm.get_pretrained_cfg(name)
+    config: Any = timm.get_pretrained_cfg(name)
     spec = own_spec(f"timm:{name}")
     assert spec.image_size == config.input_size[-1]
     assert spec.normalization.mean == config.mean
