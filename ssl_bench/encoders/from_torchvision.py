@@ -119,8 +119,8 @@ class TorchvisionEncoder(Encoder):
             return state
         from torchvision.models.vision_transformer import interpolate_embeddings
 
-        sizes = self.model.image_size, self.model.patch_size
-        return dict(interpolate_embeddings(*sizes, OrderedDict(state)))
+        model: Any = self.model
+        return dict(interpolate_embeddings(model.image_size, model.patch_size, OrderedDict(state)))
 
     def _hook(self, layer: str, note: Callable[[str, Tensor], None]) -> RemovableHandle:
         """Call `note` with what a layer gives, as soon as it is known."""

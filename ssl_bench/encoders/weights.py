@@ -74,11 +74,15 @@ def build_shapes(spec: EncoderSpec) -> dict[str, Tensor]:
     return encoder.state_dict()
 
 
+@torch.no_grad()
 def load_strictly(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Copy `state` into `encoder`; DataError says which weights are missing, extra or misshapen."""
-    check_fit(encoder.state_dict(), state, origin)
+    own = encoder.state_dict()
+    check_fit(own, state, origin)
     try:
-        encoder.load_state_dict(dict(state))
+        # Not load_state_dict: a MNASNet's wants a version beside the weights, which files lack.
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
     except RuntimeError as error:
         raise DataError(f"{origin} does not fit the encoder: {plain(error)[:200]}") from error
 

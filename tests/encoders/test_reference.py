@@ -1,5 +1,6 @@
 """Encoders from elsewhere: their own normalisation, strict weights, files that run nothing."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
-from helpers.refusals import fails
+from helpers.refusals import fails, only
 from ssl_bench.encoders.alexnet import AlexNet
-from ssl_bench.encoders.build import own_spec
+from ssl_bench.encoders.build import own_spec, version_of
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.reference import Reference
+from ssl_bench.files import key_of
 
 
 def alexnet_file(path: Path, wrap=None, prefix="", drop=(), extra=()):
@@ -48,7 +51,7 @@ def test_safetensors_are_read_too(tmp_path):
     [
         ({"drop": ("conv3.2.weight",)}, "lacks conv3.2.weight"),
         ({"extra": ("conv9.weight",)}, "has conv9.weight, which the encoder lacks"),
-        ({"prefix": "net.", "drop": ("conv3.2.weight",)}, "lacks conv1.0.weight"),
+        ({"prefix": "net.", "drop": ("conv3.2.weight",)}, "lacks conv3.2.weight; .* under net."),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, change, said):
@@ -145,6 +148,45 @@ def test_a_package_is_named_with_its_remedy(tmp_path):
 def test_a_run_has_an_image_size_of_its_own(finished, bench):
     words = ("linear-probe", "--encoder", "random", "--image-size", 96, "--workspace", finished)
     fails(bench(*words), 2, "--image-size is for timm:NAME")
+
+
+def test_the_version_of_the_encoders_class_is_in_the_identity_where_it_is_not_1(tmp_path):
+    """Records of AlexNet and timm keep their keys, old ones of torchvision are found no more."""
+    torch.save(AlexNet().state_dict(), tmp_path / "w.pth")
+    own = Reference("alexnet", tmp_path, weights=str(tmp_path / "w.pth")).identity.plain()
+    assert own.keys() == {"run", "weights", "spec"}
+    model = torchvision.models.get_model("mnasnet0_5")
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    found = Reference("torchvision:mnasnet0_5", tmp_path, weights=str(tmp_path / "m.pth"))
+    assert found.identity.plain()["network"] == found.encoder.version == 2
+    assert key_of(found.identity.plain()) != key_of(
+        {k: v for k, v in found.identity.plain().items() if k != "network"}
+    )
+    assert [version_of(arch) for arch in ("alexnet", "dcgan", "timm:x", "torchvision:x")] == [
+        1, 1, 1, 2,
+    ]  # fmt: skip
+
+
+def test_what_was_taken_stands_in_the_name_and_in_the_record(tmp_path, bench):
+    """A prefix is a part of what is asked for."""
+    state = AlexNet(0.1).state_dict()
+    whole = AlexNet().state_dict()
+    content = {"student": whole, "teacher": {n: t * 2 for n, t in whole.items()}, "x": state}
+    torch.save(content, tmp_path / "w.pth")
+    found = Reference("alexnet", tmp_path, weights=f"{tmp_path / 'w.pth'}:student", image_size=64)
+    assert found.name == "alexnet 64px weights=w:student"
+    assert (
+        found.taken == "w.pth, under student.: 10 of 10 tensors matched by name; left out: nothing"
+    )
+    words = ("--encoder", "alexnet", "--image-size", 64, "--layer", "conv1", "--k", 1)
+    data = ("--data", "scenes:train=20,test=10", "--workers", 0, "--workspace", tmp_path / "runs")
+    done = bench("knn", *words, *data, "--weights", tmp_path / "w.pth")
+    assert done.code == 0, done.err
+    record = only(tmp_path / "runs", "evaluation/*/record.json").read_text()
+    said = "w.pth, under teacher.: 10 of 10 tensors matched by name"
+    assert said in json.loads(record)["details"]["weights"]
+    assert said in done.err
+    fails(bench("knn", *words, *data, "--weights", tmp_path / "no.pth:a"), 2, "no weights file")
 
 
 def test_two_files_of_one_name_are_two_encoders(tmp_path):
