@@ -124,9 +124,10 @@ class FolderDataset(Dataset):
                 return found
             test = self.layout.find("test")
             lacks = f"{test.name}/ with classes of" if test else "val/ (or test/) beside"
+            way = f"; a test set can be drawn from train: folder:{self.root},test=0.25"
             raise DataError(
-                f"{self.root} has no {lacks} train/: nothing to test on; a test set can be drawn "
-                f"from train: folder:{self.root},test=0.25"
+                f"{self.root} has no {lacks} train/: nothing to test on"
+                f"{way if self._has_labels() else ''}"
             )
         if found := self.layout.find(name):
             return found
@@ -212,7 +213,7 @@ class FolderDataset(Dataset):
             self.root, files, None, (), [*([note] if folders else []), *left.notes()]
         )
 
-    def _drawn(self, name: SplitName, draw: "Draw") -> Split:
+    def _drawn(self, name: SplitName, draw: Draw) -> Split:
         """`train` or `test` of one folder of classes: PATH/train, else PATH."""
         self.check_split(name)
         root = self.root
@@ -243,7 +244,8 @@ def _by_class(root: Path, classes: Sequence[str], left: LeftOut) -> dict[str, li
     count_beside(root, left)
     each: dict[str, list[Path]] = {name: [] for name in classes}
     faults: list[str] = []
-    for name in set(classes) & set(folders_in(root)):  # a class may be in train only
+    there = set(folders_in(root))
+    for name in filter(there.__contains__, classes):  # a class may be in train only
         with collecting_faults(faults):
             found = images_below(root / name, left)
             each[name] = sorted(found, key=lambda file: (str(file.parent), file.name))

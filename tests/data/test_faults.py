@@ -26,3 +26,7 @@ def test_faults_of_many_kinds_are_counted() -> None:
     report = str(Faults(words, "x")).splitlines()
     assert len(report) == KINDS + 3
     assert report[-2] == f"  … and {26 - KINDS} more of other kinds"
+
+
+def test_a_single_fault_is_the_whole_message() -> None:
+    assert str(Faults(["the same", "the same"], "x", ", or pass --x")) == "the same, or pass --x"

@@ -61,6 +61,16 @@ def test_a_single_fault_is_one_line(year: Path) -> None:
     refused(DataError, lambda: opened(year), path, remedy)
 
 
+def test_hundreds_of_faults_are_counted(year: Path) -> None:
+    write_list(year, "trainval", [f"{i:06}" for i in range(1, 301)])
+    with pytest.raises(Faults) as raised:
+        opened(year)
+    report = str(raised.value).splitlines()
+    assert report[0].startswith(f"{2 * (300 - len(THINGS))} faults in")
+    assert report.count("  … and 291 more like these") == 2  # photographs, and annotations
+    assert len(report) == 10
+
+
 def test_images_with_faults_are_left_out_on_demand(year: Path) -> None:
     whole = opened(year)
     annotate(year, "000001", thing("dog", box=(1, 1, 500, 50)))

@@ -388,12 +388,12 @@ def test_bad_images_are_named_or_skipped(year: Path) -> None:
     whole = opened(year)
     text, small = (year / "JPEGImages" / f"{name}.jpg" for name in ("000002", "000004"))
     text.write_text("no image")
-    draw_photo(0, 60, 60).save(small)
+    draw_photo(0, 60, 6).save(small)
     with pytest.raises(Faults) as raised:
         opened(year)
     unread, too_small = lines_of(raised.value)
     assert f"{text} cannot be read as an image (not an image)" in unread
-    assert f"{small} is 60×60, smaller than the 64 px crop: lower --image-size" in too_small
+    assert f"{small} is 60×6, and an image has at least 8 px a side" in too_small
     assert str(raised.value).endswith("or pass --skip-bad-images to leave these images out")
     rest = opened(year, skip_bad_images=True)
     assert rest.index.names == ["000001", "000003"]

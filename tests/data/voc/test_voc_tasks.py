@@ -25,7 +25,7 @@ from helpers.voc_folders import (
 )
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Objects, SplitName, Task
-from ssl_bench.data.faults import SHOWN, Faults, lines_of
+from ssl_bench.data.faults import Faults, lines_of
 from ssl_bench.data.voc import dataset as voc
 from ssl_bench.data.voc import official
 from ssl_bench.data.voc.files import CLASSES
@@ -318,16 +318,6 @@ def test_class_files_report_all_faults_at_once(year: Path) -> None:
     with pytest.raises(Faults) as raised:
         catalogue.dataset(f"voc:{year}").split("train")
     assert ["dog" in line for line in lines_of(raised.value)] == [False, True, True]
-
-
-def test_a_report_shows_twenty_faults_and_counts_them() -> None:
-    report = str(Faults([f"fault {i}" for i in range(1234)], "voc07 train", ", or pass --x"))
-    lines = report.splitlines()
-    assert lines[0] == "1,234 faults in voc07 train:"
-    assert lines[1 : SHOWN + 1] == [f"  fault {i}" for i in range(20)]
-    assert lines[SHOWN + 1 :] == ["  … and 1,214 more", "mend them, or pass --x"]
-    assert len(str(Faults([f"fault {i}" for i in range(20)], "x")).splitlines()) == 22
-    assert str(Faults(["the same", "the same"], "x", ", or pass --x")) == "the same, or pass --x"
 
 
 # ---- official names
