@@ -56,6 +56,14 @@ FILLS = ("context-encoder", "mean colour", "Telea", "nearest (HOG)",
          "nearest (conv3 of context-encoder)")  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Drawing takes most of the time of fills, and no rerun looks at pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eval.inpainting.picture_grid", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A run of each pretext, and a number of each protocol with settings of its own."""

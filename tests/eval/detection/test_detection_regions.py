@@ -1,7 +1,8 @@
 """Detection: where regions lie, and the anchors of learnt proposals."""
 
 from copy import deepcopy
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from eval.detection import FastRCNN
 from eval.networks.fast_rcnn import Detector, framed, mirrored_boxes, new_rpn
 from eval.networks.geometry import Geometry
 from eval.networks.regions import RoIPool
-from helpers.detection import PLAIN, heads_of
+from helpers.detection import PLAIN, QUICK, heads_of, subject
 from ssl_bench import catalogue
+from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.whole import open_whole
+from ssl_bench.training.pretext import Step
 
 
 # ---- where regions lie
@@ -108,6 +112,32 @@ def test_pixels_and_boxes_are_mirrored_alike_within_the_images_own_width(turned)
     moved = mirrored_boxes(box, 50) if turned else box
     assert bright_box(inputs[1]) == [17 + int(side) for side in moved[0]]
     assert torch.equal(mirrored_boxes(mirrored_boxes(box, 50), 50), box)
+
+
+class Noting:
+    """In the place of a detector: what it is given."""
+
+    pooling = SimpleNamespace(margin=0)
+
+    def __call__(self, inputs, sizes, regions, targets, draw):
+        self.inputs, self.regions = inputs, regions
+        self.boxes = [target["boxes"] for target in targets]
+        return {}
+
+
+def test_objects_and_regions_are_mirrored_with_their_images(stores):
+    train, seen, places = stores[0], Noting(), torch.arange(9)
+    images, step = train.images(places.numpy()), Step(0, places, Randomness(0, 0, places), float)
+    boxes = [train.objects(i).boxes for i in places.tolist()]
+    truth = {"sizes": train.sizes.tolist(), "objects": [train.objects(i) for i in range(9)]}
+    detector, spec = cast(Any, seen), subject(train).spec
+    FastRCNN(QUICK).loss(detector, images, truth | {"proposals": boxes}, step, spec)
+    turned = (seen.inputs != spec.normalization.apply(images)).flatten(1).any(1).tolist()
+    assert 0 < sum(turned) < 9
+    for i, box in enumerate(map(torch.tensor, boxes)):
+        expected = mirrored_boxes(box, train.sizes[i, 1]) if turned[i] else box
+        assert torch.allclose(seen.boxes[i], expected)
+        assert torch.allclose(seen.regions[i], expected)
 
 
 def test_what_is_no_image_is_the_mean_colour():
