@@ -1,5 +1,6 @@
 """Commands that compute: pretraining, evaluations, suites, exchanged results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from ssl_bench.cli.options import (
     variant_options,
     workspace_option,
 )
+from ssl_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from ssl_bench.evaluation.reference import Reference
     from ssl_bench.evaluation.suite import Suite
     from ssl_bench.records.record import EvaluationRecord, PretrainRecord
 
@@ -102,7 +105,7 @@ def evaluation_command(name: str) -> click.Command:
 
     @click.option("--encoder", "encoders", multiple=True,
                   help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
-                  "several times; default: the newest run of every method.")  # fmt: skip
+                  "several times; default: the newest run of every method, pretrained alike.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last, or the last "
                   "map where a protocol looks at places.")  # fmt: skip
@@ -131,17 +134,15 @@ def evaluation_command(name: str) -> click.Command:
         **options: Any,
     ) -> None:
         from ssl_bench.evaluation.evaluate import evaluate
-        from ssl_bench.evaluation.reference import Reference, newest_of_each
         from ssl_bench.runtime import is_main_process
         from ssl_bench.tables.forms import markdown
         from ssl_bench.tables.table import Table
 
         harness = chosen_harness(variants, protocol, options)
         runtime = runtime_of(**options)
-        references = [
-            Reference(text, workspace, weights=weights, image_size=image_size)
-            for text in encoders or newest_of_each(workspace)
-        ]
+        references = _references(
+            encoders, layers, harness, workspace, weights=weights, image_size=image_size
+        )
         records = [
             record
             for reference in references
@@ -158,6 +159,21 @@ def evaluation_command(name: str) -> click.Command:
     if all("steps" in variant.Config.model_fields for variant in variants.values()):
         made.params.append(devices_option("1"))
     return made
+
+
+def _references(
+    encoders: Sequence[str], layers: Sequence[str], harness: Any, workspace: Path, **options: Any
+) -> "list[Reference]":
+    """Those that are named, or the default ones that the harness can measure at these layers."""
+    from ssl_bench.evaluation.defaults import default_encoders, measurable, opened
+
+    if encoders:
+        return [opened(text, workspace, **options) for text in encoders]
+    if any(options.values()):
+        raise UsageError("--weights and --image-size are for what --encoder names: name one")
+    wanted = [layer for layer in layers if layer != "all"]
+    texts = default_encoders(workspace, lambda encoder: encoder.check_layers(wanted))
+    return measurable([opened(text, workspace) for text in texts], harness, layers)
 
 
 @click.command()

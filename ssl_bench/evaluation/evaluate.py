@@ -29,6 +29,7 @@ from ssl_bench.evaluation.harness import (
     Subject,
     printing,
     score_with_intervals,
+    wanted_layers,
 )
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.progress import progress, say
@@ -194,11 +195,8 @@ class _EncoderOnData:
         if hasattr(harness.config, "precision"):  # what is computed with is part of the key
             precision = resolve_precision(harness.config.precision)
             harness = type(harness)(harness.config.model_copy(update={"precision": precision}))
-        encoder = self.encoder.encoder
-        asked = tuple(dict.fromkeys(layers)) or tuple(harness.usual_layers(encoder))
-        wanted = encoder.layers if "all" in asked else asked
-        encoder.check_layers(wanted)
-        points = harness.points(self.subject(tuple(wanted)), self.encoder.name)
+        wanted = wanted_layers(harness, self.encoder.encoder, layers)
+        points = harness.points(self.subject(wanted), self.encoder.name)
         images = self.images(harness)
         jobs = [_Job(harness, images, point, self._run(harness, images, point)) for point in points]
         if controls and isinstance(harness, Probe):

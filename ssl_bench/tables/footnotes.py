@@ -10,6 +10,7 @@ from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.family import Family
 from ssl_bench.tables.names import data_names
+from ssl_bench.tables.pretraining import pretraining_notes
 from ssl_bench.tables.published import Published
 from ssl_bench.tables.table import Table
 
@@ -22,6 +23,7 @@ def legend(table: Table, published: Published) -> list[str]:
     return [
         *_marks(table, published),
         *_stale_notes(table),
+        *pretraining_notes(table),
         *metric_notes(table.evaluations),
         *data_notes(table.evaluations),
         *control_notes(table.controls),
