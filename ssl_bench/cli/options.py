@@ -26,6 +26,17 @@ out_option = click.option(
 family_option = click.option(
     "--suite", help="Suite that says which differences are tested. [default: family.json's]"
 )
+data_part_option = click.option(
+    "--data", multiple=True, help="Only of this set, by the name that tables print; several times."
+)
+protocol_part_option = click.option(
+    "--protocol", "protocols", multiple=True,
+    help="Only this one, with its version or without; several times.",
+)  # fmt: skip
+method_part_option = click.option(
+    "--method", "methods", multiple=True,
+    help="Only this method, or row as the table calls it; several times.",
+)  # fmt: skip
 feature_memory_option = click.option(
     "--feature-memory",
     type=click.IntRange(0),

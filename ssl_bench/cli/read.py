@@ -8,8 +8,11 @@ import click
 from ssl_bench.cli.groups import SuggestingGroup
 from ssl_bench.cli.options import (
     computing_options,
+    data_part_option,
     family_option,
+    method_part_option,
     out_option,
+    protocol_part_option,
     runtime_of,
     workspace_option,
 )
@@ -44,11 +47,17 @@ def runs(workspace: Path) -> None:
     help="What the table is written as.",
 )
 @out_option
-def table(workspace: Path, suite: str | None, form: str, out: Path | None) -> None:
+@data_part_option
+@protocol_part_option
+@method_part_option
+def table(
+    workspace: Path, suite: str | None, form: str, out: Path | None, **part: tuple[str, ...]
+) -> None:
     """Print the table of all evaluations in a workspace."""
     from ssl_bench.tables.forms import FORMS, write_table
+    from ssl_bench.tables.part import part_of
 
-    made = _table_of(workspace, suite)
+    made = part_of(_table_of(workspace, suite), **part)
     click.echo(FORMS[SUFFIXES[form]](made))
     if out:
         for path in write_table(made, out):
@@ -74,32 +83,40 @@ def _table_of(workspace: Path, suite: str | None) -> "Table":
 @click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")
 @workspace_option
 @family_option
-def report(out: Path, title: str, workspace: Path, suite: str | None) -> None:
+@data_part_option
+@protocol_part_option
+@method_part_option
+def report(
+    out: Path, title: str, workspace: Path, suite: str | None, **part: tuple[str, ...]
+) -> None:
     """Write one HTML page: tables, pictures, and the record behind each number."""
+    from ssl_bench.tables.part import part_of
     from ssl_bench.tables.report import write_report
 
-    write_report(_table_of(workspace, suite), workspace, out, title)
+    write_report(part_of(_table_of(workspace, suite), **part), workspace, out, title)
     click.echo(f"wrote {out}", err=True)
 
 
 @click.command()
 @click.argument("a")
 @click.argument("b")
-@click.option("--protocol", help="Only this one, with its version or without.")
 @workspace_option
 @family_option
-def compare(a: str, b: str, protocol: str | None, workspace: Path, suite: str | None) -> None:
+@data_part_option
+@protocol_part_option
+def compare(
+    a: str, b: str, workspace: Path, suite: str | None, **part: tuple[str, ...]
+) -> None:
     """Compare two methods, A − B, wherever both were measured alike.
 
     A and B are METHOD (all its seeds), METHOD@KEY (one run), or a row as the table calls it.
     """
-    from ssl_bench.records.protocols import protocol as known
     from ssl_bench.tables.comparison import compare as job
-    from ssl_bench.tables.comparison import comparison_text
+    from ssl_bench.tables.comparison import comparison_text, with_pretraining
 
-    name = known(protocol).name if protocol else None
-    compared = job(_table_of(workspace, suite), a, b, name)
-    click.echo(comparison_text(a, b, compared))
+    made = _table_of(workspace, suite)
+    compared = job(made, a, b, **part)
+    click.echo(comparison_text(*with_pretraining(made, a, b), compared))
 
 
 @click.command()

@@ -56,7 +56,7 @@ class Table:
 
     `free` are the rows that need no encoder: baselines, too. `evaluations` are the records behind
     the cells, `controls` those with shuffled training labels. `family` says which differences are
-    tested.
+    tested. `whole` is the table that this one is a part of: its marks and tests count.
     """
 
     rows: Sequence[str]
@@ -66,6 +66,7 @@ class Table:
     evaluations: Sequence[EvaluationRecord]
     controls: Sequence[EvaluationRecord]
     family: Family
+    whole: "Table | None" = None
 
     @classmethod
     def of(
@@ -156,6 +157,8 @@ class Table:
     @cached_property
     def _adjusted(self) -> Mapping[Comparison, float]:
         """Holm's p-values of the family."""
+        if self.whole:
+            return self.whole._adjusted
         found = dict[Comparison, float]()
         for a, b, column in self.family.comparisons(self):
             paired = paired_difference(self.at(a, column), self.at(b, column))
@@ -166,6 +169,8 @@ class Table:
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
         """Rows with the baselines that they are compared with, baseline by baseline."""
+        if self.whole:
+            return [(a, b) for a, b in self.whole.pairs if {a, b} <= {*self.rows}]
         encoders = {row: self.record_of(row) for row in self.rows if row not in self.free}
         found = [(row, baseline) for baseline in self.free for row in encoders]
         # Rows stand in order of their rank, so that these methods come baseline by baseline.
@@ -202,6 +207,8 @@ class Table:
         tables at most. A cell that cannot be paired with the best is not among them. Nothing leads
         in a column of one row.
         """
+        if self.whole:
+            return self.whole.leading & self.measured.keys()
         return {
             (row, column)
             for column in self.columns
@@ -213,6 +220,8 @@ class Table:
     @cached_property
     def _p_of_all_pairs(self) -> Mapping[tuple[str, ...], float]:
         """Holm's p-values by the two rows' names, sorted, and the column."""
+        if self.whole:
+            return self.whole._p_of_all_pairs
         found = {
             (a, b, column): paired.p
             for column in self.columns
