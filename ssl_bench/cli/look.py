@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.cli.groups import CatalogueGroup
+from ssl_bench.cli.groups import CatalogueGroup, StrictCommand
 from ssl_bench.cli.options import (
     config_options,
     refused,
@@ -18,7 +18,7 @@ from ssl_bench.errors import UsageError, plain
 
 
 # ---- pictures
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--encoder",
               help="METHOD or METHOD@KEY of a pretext that fills holes; default: the newest "
@@ -51,7 +51,7 @@ def inpaint(
     return 1 if failed else 0
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("figures", nargs=-1, metavar="[FIGURE]...")
 @click.option("--encoder", "encoders", multiple=True,
               help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; several "
@@ -108,7 +108,7 @@ def perf_command(name: str) -> click.Command:
         for line in measurement(validated(measurement.Config, options)).lines():
             click.echo(line)
 
-    made = click.command(name, help=catalogue.summary("perf", name))(command)
+    made = click.command(name, cls=StrictCommand, help=catalogue.summary("perf", name))(command)
     made.params = [*config_options(measurement.Config)]
     return made
 
@@ -118,7 +118,7 @@ def perf() -> None:
     """Measure speed and memory: ratios within one run, on this machine."""
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("name")
 @click.option("--image-size", type=int, help="Side of the input, px. [default: the method's]")
 @click.option(

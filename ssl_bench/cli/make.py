@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.cli.groups import CatalogueGroup
+from ssl_bench.cli.groups import CatalogueGroup, StrictCommand
 from ssl_bench.cli.options import (
     chosen_harness,
     computing_options,
@@ -154,7 +154,7 @@ def evaluation_command(name: str) -> click.Command:
         if is_main_process():
             click.echo(markdown(Table.of(records, workspace)))
 
-    made = click.command(name, help=catalogue.summary("eval", name))(command)
+    made = click.command(name, cls=StrictCommand, help=catalogue.summary("eval", name))(command)
     made.params = [*made.params[:3], *variant_options(variants), *made.params[3:]]
     if all("steps" in variant.Config.model_fields for variant in variants.values()):
         made.params.append(devices_option("1"))
@@ -176,7 +176,7 @@ def _references(
     return measurable([opened(text, workspace) for text in texts], harness, layers)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("suite")
 @out_option
 @finished_option
@@ -197,7 +197,7 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
             click.echo(f"wrote {path}", err=True)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("suite")
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="Folder for records, predictions, pictures and tables.")  # fmt: skip
@@ -228,7 +228,7 @@ def _suite_records(
     )  # fmt: skip
 
 
-@click.command("import")
+@click.command("import", cls=StrictCommand)
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @workspace_option
 def import_(path: Path, workspace: Path) -> None:

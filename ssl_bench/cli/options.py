@@ -116,8 +116,16 @@ class _Numbers(click.ParamType):
             self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
+def _joined(_context: Any, _param: Any, given: tuple[tuple[float, ...], ...]) -> Any:
+    """The numbers of an option that was given several times; None, the default, if it was not."""
+    return tuple(number for numbers in given for number in numbers) or None
+
+
 def config_options(config: Any) -> list[click.Option]:
-    """One option per field of a pydantic model, with its phrase and default."""
+    """One option per field of a pydantic model, with its phrase and default.
+
+    Of a field with several values it may be given several times, or once with commas.
+    """
     options: list[click.Option] = []
     defaults: dict[str, Any] = {}
     for name, field in config.model_fields.items():
@@ -134,9 +142,11 @@ def config_options(config: Any) -> list[click.Option]:
             kind = next(k for k in get_args(kind) if k is not NoneType)
         if get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
-        elif get_origin(kind) is tuple:
-            kind = _Numbers(get_args(kind)[0])
         shown = f"{text} [default: {_default_text(defaults[name])}]"
+        if get_origin(kind) is tuple:
+            options.append(click.Option([flag], type=_Numbers(get_args(kind)[0]), multiple=True,
+                                        callback=_joined, help=shown))  # fmt: skip
+            continue
         options.append(click.Option([flag], type=kind, help=shown))
     return options
 

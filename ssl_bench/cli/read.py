@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssl_bench.cli.groups import SuggestingGroup
+from ssl_bench.cli.groups import StrictCommand, SuggestingGroup
 from ssl_bench.cli.options import (
     computing_options,
     data_part_option,
@@ -25,7 +25,7 @@ SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex"}  # of the files of a
 
 
 # ---- records → tables
-@click.command()
+@click.command(cls=StrictCommand)
 @workspace_option
 def runs(workspace: Path) -> None:
     """List the finished runs of a workspace, oldest first."""
@@ -35,7 +35,7 @@ def runs(workspace: Path) -> None:
         click.echo(plain(line))
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @workspace_option
 @family_option
 @click.option(
@@ -77,7 +77,7 @@ def _table_of(workspace: Path, suite: str | None) -> "Table":
     return Table.of(records, workspace, family_of(read_suite(suite)) if suite else None)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True,
               help="The page.")  # fmt: skip
 @click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")
@@ -97,7 +97,7 @@ def report(
     click.echo(f"wrote {out}", err=True)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("a")
 @click.argument("b")
 @workspace_option
@@ -119,7 +119,7 @@ def compare(
     click.echo(comparison_text(*with_pretraining(made, a, b), compared))
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("key")
 @workspace_option
 def show(key: str, workspace: Path) -> None:
@@ -130,7 +130,7 @@ def show(key: str, workspace: Path) -> None:
         click.echo(line)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("key")
 @click.option("--data", help="Where the images are, if the record's name of them is no place.")
 @computing_options
@@ -151,7 +151,7 @@ def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
     return 1 if found else 0
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 def verify(path: Path) -> int:
     """Compute every metric, digest and table below PATH again; exit 0 if all agree."""
@@ -180,7 +180,7 @@ def protocols(context: click.Context) -> None:
             click.echo(f"{'':26} {one.source}")
 
 
-@protocols.command("show")
+@protocols.command("show", cls=StrictCommand)
 @click.argument("name")
 def protocols_show(name: str) -> None:
     """Print a protocol's canonical settings."""
