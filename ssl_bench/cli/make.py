@@ -105,7 +105,8 @@ def evaluation_command(name: str) -> click.Command:
 
     @click.option("--encoder", "encoders", multiple=True,
                   help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; "
-                  "several times; default: the newest run of every method, pretrained alike.")  # fmt: skip
+                  "several times; default: the newest run of every method, of those pretrained "
+                  "alike.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last, or the last "
                   "map where a protocol looks at places.")  # fmt: skip

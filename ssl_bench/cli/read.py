@@ -104,9 +104,7 @@ def report(
 @family_option
 @data_part_option
 @protocol_part_option
-def compare(
-    a: str, b: str, workspace: Path, suite: str | None, **part: tuple[str, ...]
-) -> None:
+def compare(a: str, b: str, workspace: Path, suite: str | None, **part: tuple[str, ...]) -> None:
     """Compare two methods, A − B, wherever both were measured alike.
 
     A and B are METHOD (all its seeds), METHOD@KEY (one run), or a row as the table calls it.
@@ -116,7 +114,8 @@ def compare(
 
     made = _table_of(workspace, suite)
     compared = job(made, a, b, **part)
-    click.echo(comparison_text(*with_pretraining(made, a, b), compared))
+    mine, theirs = with_pretraining(made, a, b)
+    click.echo(comparison_text(mine, theirs, compared))
 
 
 @click.command(cls=StrictCommand)
@@ -126,22 +125,23 @@ def show(key: str, workspace: Path) -> None:
     """Print all that made a number, and the command that makes it again."""
     from ssl_bench.records.command import lines_of, record_of
 
-    for line in lines_of(record_of(workspace, key)):
+    for line in lines_of(record_of(workspace, key), workspace):
         click.echo(line)
 
 
 @click.command(cls=StrictCommand)
 @click.argument("key")
-@click.option("--data", help="Where the images are, if the record's name of them is no place.")
+@click.option("--data", help="Where the images are, if the workspace does not remember it.")
 @computing_options
 def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
     """Make a run again, apart, and compare: bit for bit on a CPU."""
     from ssl_bench.records.command import record_of
+    from ssl_bench.trust.rerun import data_of
     from ssl_bench.trust.rerun import rerun as job
 
     record = record_of(workspace, key)
     found = job(
-        record, workspace, data or record.data, runtime_of(**options),
+        record, workspace, data or data_of(record, workspace), runtime_of(**options),
         skip_bad_images=options["skip_bad_images"],
     )  # fmt: skip
     for line in found:

@@ -142,7 +142,9 @@ def _alike(runs: Sequence[PretrainRecord]) -> list[PretrainRecord]:
         own = [run for run in reversed(runs) if run.method == method]
         found = next((run for run in own if not _unlike(run, leader)), own[0])
         differing = " and ".join(_unlike(found, leader))
-        _say(described(found) + (f"; unlike {reference(leader)} in {differing}" if differing else ""))
+        _say(
+            described(found) + (f"; unlike {reference(leader)} in {differing}" if differing else "")
+        )
         taken.append(found)
     return taken
 

@@ -33,6 +33,7 @@ from ssl_bench.evaluation.harness import (
 )
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.progress import progress, say
+from ssl_bench.records.places import remember
 from ssl_bench.records.record import (
     Control,
     EvaluationDetails,
@@ -149,6 +150,8 @@ def evaluate(
         work.do([jobs[i] for i in left])
         if fabric is not None:
             fabric.barrier()  # the first process writes: the others read what it wrote
+    if is_main_process():
+        work.remember([job.images for job in jobs], data)
     records = [job.run.record for job in jobs]
     return [record for record in records if record is not None]
 
@@ -203,6 +206,15 @@ class _EncoderOnData:
             run = self._run(harness, images, points[-1], control=True)
             jobs.append(_Job(harness, images, points[-1], run, control=True))
         return jobs
+
+    def remember(self, images: Sequence[_Splits], data: str) -> None:
+        """Where the images and a weights file lie on this machine, if their names do not say it."""
+        if data != self.dataset.name:
+            digests = {digest for splits in images for digest in splits.digests.values()}
+            remember(self.workspace, self.dataset.name, digests, {"data": data})
+        encoder = self.encoder
+        if encoder.run is None and encoder.asked != {"encoder": encoder.name}:
+            remember(self.workspace, encoder.name, [encoder.digest], encoder.asked)
 
     def subject(self, layers: tuple[str, ...]) -> Subject:
         """The encoder, and the way to the pretext that it is a part of."""

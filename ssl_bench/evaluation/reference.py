@@ -18,6 +18,7 @@ from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.weights import load_encoder, load_foreign, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
+from ssl_bench.records.places import Options
 from ssl_bench.records.record import EncoderIdentity, PretrainRecord
 from ssl_bench.records.workspace import find_run, folder_of
 from ssl_bench.training.build import open_pretext
@@ -37,6 +38,9 @@ class Reference:
         weights: str | None = None,
         image_size: int | None = None,
     ) -> None:
+        given: Options = {"encoder": text}
+        given |= {"weights": weights} if weights else {}
+        self.asked = given | ({"image_size": image_size} if image_size else {})
         self.run: PretrainRecord | None = None
         self.missing: Path | None = None  # the weights of a run that came without them
         self._workspace = workspace

@@ -51,13 +51,16 @@ def compare(
     for column in (column for column in table.columns if column in mine.numbers):
         paired = _difference(table, mine, theirs, column)
         if paired:
-            numbers = mine.numbers[column], theirs.numbers[column]
-            means = [float(np.mean([one.value for one in many])) for many in numbers]
-            one = numbers[0][0]
-            found.append(Compared(column, one.metric, *means, one.digits, paired))
+            one, other = mine.numbers[column], theirs.numbers[column]
+            metric, digits = one[0].metric, one[0].digits
+            found.append(Compared(column, metric, _mean(one), _mean(other), digits, paired))
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
     return found
+
+
+def _mean(numbers: Sequence[Measured]) -> float:
+    return float(np.mean([one.value for one in numbers]))
 
 
 def _difference(table: Table, a: Named, b: Named, column: str) -> Paired | None:
@@ -113,12 +116,12 @@ def _is_of(one: Measured, run: str) -> bool:
     return not run or (encoder is not None and encoder.run.startswith(run))
 
 
-def with_pretraining(table: Table, *names: str) -> list[str]:
-    """Names with what their encoders were pretrained on and for how long, where that differs."""
-    found = [pretraining_of(table, _row_and_run(table, name)[0]) for name in names]
-    if len({each for each in found if each}) < 2:
-        return [*names]
-    return [f"{name}, {each}" if each else name for name, each in zip(names, found, strict=True)]
+def with_pretraining(table: Table, a: str, b: str) -> tuple[str, str]:
+    """Both names with their encoders' images and length of training, where these differ."""
+    mine, theirs = (pretraining_of(table, _row_and_run(table, name)[0]) for name in (a, b))
+    if not mine or not theirs or mine == theirs:
+        return a, b
+    return f"{a}, {mine}", f"{b}, {theirs}"
 
 
 def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:

@@ -35,7 +35,9 @@ def distinct_rows(records: Sequence[EvaluationRecord], names: Sequence[str]) -> 
             rows[slot[0]][place].append(content)
     marks = {name: _marks(places) for name, places in rows.items() if len(places) > 1}
     return [
-        f"{slot[0]} {marks[slot[0]][known[slot][content]]}".rstrip() if slot[0] in marks else slot[0]
+        f"{slot[0]} {marks[slot[0]][known[slot][content]]}".rstrip()
+        if slot[0] in marks
+        else slot[0]
         for slot, content in zip(slots, contents, strict=True)
     ]
 

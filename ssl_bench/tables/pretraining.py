@@ -1,7 +1,7 @@
 """What the rows of a table were pretrained on and for how long, where they differ in it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ssl_bench import catalogue
 from ssl_bench.errors import plain
@@ -12,7 +12,7 @@ from ssl_bench.tables.table import Table
 
 
 def pretraining_notes(table: Table) -> list[str]:
-    """One line with the data and length of each row's training, if rows differ in what no name says.
+    """A line with the images and length of each row's training, if names do not tell them apart.
 
     Rows without a training, such as random weights, and encoders from elsewhere have none.
     """
@@ -28,7 +28,7 @@ def pretraining_notes(table: Table) -> list[str]:
     for row, settings in trained.items():
         rows[_text(settings)].append(plain(row))
     return [
-        "Pretrained unlike each other: "
+        "Pretraining differs: "
         + "; ".join(f"{text}: {', '.join(of)}" for text, of in rows.items())
         + "."
     ]
