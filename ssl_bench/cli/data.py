@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.cli.groups import SuggestingGroup
+from ssl_bench.cli.groups import StrictCommand, SuggestingGroup
 
 if TYPE_CHECKING:
     pass
@@ -17,7 +17,7 @@ def data() -> None:
     """List, fetch and check sets of images."""
 
 
-@data.command("list")
+@data.command("list", cls=StrictCommand)
 def data_list() -> None:
     """List all sets: where they are, and how many images they have for each task."""
     from ssl_bench.data.survey import listing
@@ -26,7 +26,7 @@ def data_list() -> None:
         click.echo(line)
 
 
-@data.command("get")
+@data.command("get", cls=StrictCommand)
 @click.argument("name")
 def data_get(name: str) -> None:
     """Download and unpack an official set: voc07, voc12 or voc12+sbd."""
@@ -39,7 +39,7 @@ def data_get(name: str) -> None:
         click.echo(f"  {line}")
 
 
-@data.command("check")
+@data.command("check", cls=StrictCommand)
 @click.argument("name")
 @click.option(
     "--task",

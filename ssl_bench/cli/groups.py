@@ -1,12 +1,28 @@
 """Groups of commands: named without loading what they name, and a typo is answered."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.errors import unknown
+from ssl_bench.errors import UsageError, unknown
+
+
+class StrictCommand(click.Command):
+    """A command that refuses an option given twice that takes one value.
+
+    click would take the last and drop the first without a word.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for param, count in Counter(given).items():
+            once = isinstance(param, click.Option) and not (param.multiple or param.is_flag)
+            if once and count > 1:
+                raise UsageError(f"{param.opts[0]} is given {count} times: it takes one value")
+        return super().parse_args(ctx, args)
 
 
 class SuggestingGroup(click.Group):

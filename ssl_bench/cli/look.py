@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.cli.groups import CatalogueGroup
+from ssl_bench.cli.groups import CatalogueGroup, StrictCommand
 from ssl_bench.cli.options import (
     config_options,
     refused,
@@ -18,7 +18,7 @@ from ssl_bench.errors import UsageError, plain
 
 
 # ---- pictures
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--encoder",
               help="METHOD or METHOD@KEY of a pretext that fills holes; default: the newest "
@@ -32,13 +32,13 @@ def inpaint(
     images: tuple[Path, ...], encoder: str | None, mask: str, out: Path, workspace: Path
 ) -> int:
     """Fill holes in images of any size; folders are taken whole."""
-    from ssl_bench.evaluation.reference import Reference, newest_that_inpaints
+    from ssl_bench.evaluation.defaults import newest_that_inpaints, opened
     from ssl_bench.pictures.inpaint import inpaint as job
     from ssl_bench.pictures.inpaint import photographs_in
     from ssl_bench.progress import progress, say
 
     sources = photographs_in(images)
-    reference = Reference(encoder or newest_that_inpaints(workspace), workspace)
+    reference = opened(encoder or newest_that_inpaints(workspace), workspace)
     failed = 0
     for done in progress(job(sources, reference, mask, out), "images", len(sources)):
         if done.target:
@@ -51,11 +51,11 @@ def inpaint(
     return 1 if failed else 0
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("figures", nargs=-1, metavar="[FIGURE]...")
 @click.option("--encoder", "encoders", multiple=True,
               help="METHOD, METHOD@KEY, a weights file, timm:NAME or torchvision:NAME; several "
-              "times; default: the newest run of every method.")  # fmt: skip
+              "times; default: the newest run of every method, pretrained alike.")  # fmt: skip
 @click.option("--data", default="scenes", show_default=True,
               help="Images that are shown; neighbours are sought in its train split.")  # fmt: skip
 @click.option("--count", type=click.IntRange(1, 20), default=6, show_default=True,
@@ -78,15 +78,15 @@ def figures(
     workspace: Path,
 ) -> None:
     """Draw the paper's pictures from one's own runs; no FIGURE named: all that can be drawn."""
-    from ssl_bench.evaluation.reference import Reference, newest_of_each
+    from ssl_bench.evaluation.defaults import default_encoders, opened
     from ssl_bench.pictures.gallery import Gallery
     from ssl_bench.progress import say
 
     named = {name: catalogue.load("figure", name) for name in figures}
     makers = named or catalogue.find_all("figure", catalogue.names("figure"))
     known = any(workspace.glob("pretrain/*/record.json"))
-    asked = encoders or (newest_of_each(workspace) if known else ())
-    references = [Reference(text, workspace) for text in asked]
+    asked = encoders or (default_encoders(workspace) if known else ())
+    references = [opened(text, workspace) for text in asked]
     gallery = Gallery(references, catalogue.dataset(data), count, seed, workers)
     out.mkdir(parents=True, exist_ok=True)
     for name, maker in makers.items():
@@ -108,7 +108,7 @@ def perf_command(name: str) -> click.Command:
         for line in measurement(validated(measurement.Config, options)).lines():
             click.echo(line)
 
-    made = click.command(name, help=catalogue.summary("perf", name))(command)
+    made = click.command(name, cls=StrictCommand, help=catalogue.summary("perf", name))(command)
     made.params = [*config_options(measurement.Config)]
     return made
 
@@ -118,7 +118,7 @@ def perf() -> None:
     """Measure speed and memory: ratios within one run, on this machine."""
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("name")
 @click.option("--image-size", type=int, help="Side of the input, px. [default: the method's]")
 @click.option(

@@ -1,12 +1,13 @@
 """Commands that compute: pretraining, evaluations, suites, exchanged results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.cli.groups import CatalogueGroup
+from ssl_bench.cli.groups import CatalogueGroup, StrictCommand
 from ssl_bench.cli.options import (
     chosen_harness,
     computing_options,
@@ -20,8 +21,10 @@ from ssl_bench.cli.options import (
     variant_options,
     workspace_option,
 )
+from ssl_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from ssl_bench.evaluation.reference import Reference
     from ssl_bench.evaluation.suite import Suite
     from ssl_bench.records.record import EvaluationRecord, PretrainRecord
 
@@ -103,7 +106,7 @@ def evaluation_command(name: str) -> click.Command:
     @click.option("--encoder", "encoders", multiple=True,
                   help="METHOD, METHOD@KEY, a weights file, timm:NAME, torchvision:NAME or "
                   "file:encoder.py:build; several times; default: the newest run of every "
-                  "method.")  # fmt: skip
+                  "method, of those pretrained alike.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last, or the last "
                   "map where a protocol looks at places.")  # fmt: skip
@@ -133,17 +136,15 @@ def evaluation_command(name: str) -> click.Command:
         **options: Any,
     ) -> None:
         from ssl_bench.evaluation.evaluate import evaluate
-        from ssl_bench.evaluation.reference import Reference, newest_of_each
         from ssl_bench.runtime import is_main_process
         from ssl_bench.tables.forms import markdown
         from ssl_bench.tables.table import Table
 
         harness = chosen_harness(variants, protocol, options)
         runtime = runtime_of(**options)
-        references = [
-            Reference(text, workspace, weights=weights, image_size=image_size, run_file=True)
-            for text in encoders or newest_of_each(workspace)
-        ]
+        references = _references(
+            encoders, layers, harness, workspace, weights=weights, image_size=image_size
+        )
         records = [
             record
             for reference in references
@@ -155,14 +156,29 @@ def evaluation_command(name: str) -> click.Command:
         if is_main_process():
             click.echo(markdown(Table.of(records, workspace)))
 
-    made = click.command(name, help=catalogue.summary("eval", name))(command)
+    made = click.command(name, cls=StrictCommand, help=catalogue.summary("eval", name))(command)
     made.params = [*made.params[:3], *variant_options(variants), *made.params[3:]]
     if all("steps" in variant.Config.model_fields for variant in variants.values()):
         made.params.append(devices_option("1"))
     return made
 
 
-@click.command()
+def _references(
+    encoders: Sequence[str], layers: Sequence[str], harness: Any, workspace: Path, **options: Any
+) -> "list[Reference]":
+    """Those that are named, or the default ones that the harness can measure at these layers."""
+    from ssl_bench.evaluation.defaults import default_encoders, measurable, opened
+
+    if encoders:
+        return [opened(text, workspace, run_file=True, **options) for text in encoders]
+    if any(options.values()):
+        raise UsageError("--weights and --image-size are for what --encoder names: name one")
+    wanted = [layer for layer in layers if layer != "all"]
+    texts = default_encoders(workspace, lambda encoder: encoder.check_layers(wanted))
+    return measurable([opened(text, workspace) for text in texts], harness, layers)
+
+
+@click.command(cls=StrictCommand)
 @click.argument("suite")
 @out_option
 @finished_option
@@ -183,7 +199,7 @@ def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
             click.echo(f"wrote {path}", err=True)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("suite")
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="Folder for records, predictions, pictures and tables.")  # fmt: skip
@@ -214,7 +230,7 @@ def _suite_records(
     )  # fmt: skip
 
 
-@click.command("import")
+@click.command("import", cls=StrictCommand)
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @workspace_option
 def import_(path: Path, workspace: Path) -> None:

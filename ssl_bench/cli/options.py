@@ -26,6 +26,17 @@ out_option = click.option(
 family_option = click.option(
     "--suite", help="Suite that says which differences are tested. [default: family.json's]"
 )
+data_part_option = click.option(
+    "--data", multiple=True, help="Only of this set, by the name that tables print; several times."
+)
+protocol_part_option = click.option(
+    "--protocol", "protocols", multiple=True,
+    help="Only this one, with its version or without; several times.",
+)  # fmt: skip
+method_part_option = click.option(
+    "--method", "methods", multiple=True,
+    help="Only this method, or row as the table calls it; several times.",
+)  # fmt: skip
 feature_memory_option = click.option(
     "--feature-memory",
     type=click.IntRange(0),
@@ -108,8 +119,16 @@ class _Numbers(click.ParamType):
             self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
+def _joined(_context: Any, _param: Any, given: tuple[tuple[float, ...], ...]) -> Any:
+    """The numbers of an option that was given several times; None, the default, if it was not."""
+    return tuple(number for numbers in given for number in numbers) or None
+
+
 def config_options(config: Any) -> list[click.Option]:
-    """One option per field of a pydantic model, with its phrase and default."""
+    """One option per field of a pydantic model, with its phrase and default.
+
+    Of a field with several values it may be given several times, or once with commas.
+    """
     options: list[click.Option] = []
     defaults: dict[str, Any] = {}
     for name, field in config.model_fields.items():
@@ -126,9 +145,11 @@ def config_options(config: Any) -> list[click.Option]:
             kind = next(k for k in get_args(kind) if k is not NoneType)
         if get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
-        elif get_origin(kind) is tuple:
-            kind = _Numbers(get_args(kind)[0])
         shown = f"{text} [default: {_default_text(defaults[name])}]"
+        if get_origin(kind) is tuple:
+            options.append(click.Option([flag], type=_Numbers(get_args(kind)[0]), multiple=True,
+                                        callback=_joined, help=shown))  # fmt: skip
+            continue
         options.append(click.Option([flag], type=kind, help=shown))
     return options
 

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssl_bench.cli.groups import SuggestingGroup
+from ssl_bench.cli.groups import StrictCommand, SuggestingGroup
 from ssl_bench.cli.options import (
     computing_options,
+    data_part_option,
     family_option,
+    method_part_option,
     out_option,
+    protocol_part_option,
     runtime_of,
     workspace_option,
 )
@@ -22,7 +25,7 @@ SUFFIXES = {"markdown": "md", "csv": "csv", "latex": "tex"}  # of the files of a
 
 
 # ---- records → tables
-@click.command()
+@click.command(cls=StrictCommand)
 @workspace_option
 def runs(workspace: Path) -> None:
     """List the finished runs of a workspace, oldest first."""
@@ -32,7 +35,7 @@ def runs(workspace: Path) -> None:
         click.echo(plain(line))
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @workspace_option
 @family_option
 @click.option(
@@ -44,11 +47,17 @@ def runs(workspace: Path) -> None:
     help="What the table is written as.",
 )
 @out_option
-def table(workspace: Path, suite: str | None, form: str, out: Path | None) -> None:
+@data_part_option
+@protocol_part_option
+@method_part_option
+def table(
+    workspace: Path, suite: str | None, form: str, out: Path | None, **part: tuple[str, ...]
+) -> None:
     """Print the table of all evaluations in a workspace."""
     from ssl_bench.tables.forms import FORMS, write_table
+    from ssl_bench.tables.part import part_of
 
-    made = _table_of(workspace, suite)
+    made = part_of(_table_of(workspace, suite), **part)
     click.echo(FORMS[SUFFIXES[form]](made))
     if out:
         for path in write_table(made, out):
@@ -68,63 +77,71 @@ def _table_of(workspace: Path, suite: str | None) -> "Table":
     return Table.of(records, workspace, family_of(read_suite(suite)) if suite else None)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True,
               help="The page.")  # fmt: skip
 @click.option("--title", default="ssl-bench", show_default=True, help="What stands above it.")
 @workspace_option
 @family_option
-def report(out: Path, title: str, workspace: Path, suite: str | None) -> None:
+@data_part_option
+@protocol_part_option
+@method_part_option
+def report(
+    out: Path, title: str, workspace: Path, suite: str | None, **part: tuple[str, ...]
+) -> None:
     """Write one HTML page: tables, pictures, and the record behind each number."""
+    from ssl_bench.tables.part import part_of
     from ssl_bench.tables.report import write_report
 
-    write_report(_table_of(workspace, suite), workspace, out, title)
+    write_report(part_of(_table_of(workspace, suite), **part), workspace, out, title)
     click.echo(f"wrote {out}", err=True)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("a")
 @click.argument("b")
-@click.option("--protocol", help="Only this one, with its version or without.")
 @workspace_option
 @family_option
-def compare(a: str, b: str, protocol: str | None, workspace: Path, suite: str | None) -> None:
+@data_part_option
+@protocol_part_option
+def compare(a: str, b: str, workspace: Path, suite: str | None, **part: tuple[str, ...]) -> None:
     """Compare two methods, A − B, wherever both were measured alike.
 
     A and B are METHOD (all its seeds), METHOD@KEY (one run), or a row as the table calls it.
     """
-    from ssl_bench.records.protocols import protocol as known
     from ssl_bench.tables.comparison import compare as job
-    from ssl_bench.tables.comparison import comparison_text
+    from ssl_bench.tables.comparison import comparison_text, with_pretraining
 
-    name = known(protocol).name if protocol else None
-    compared = job(_table_of(workspace, suite), a, b, name)
-    click.echo(comparison_text(a, b, compared))
+    made = _table_of(workspace, suite)
+    compared = job(made, a, b, **part)
+    mine, theirs = with_pretraining(made, a, b)
+    click.echo(comparison_text(mine, theirs, compared))
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("key")
 @workspace_option
 def show(key: str, workspace: Path) -> None:
     """Print all that made a number, and the command that makes it again."""
     from ssl_bench.records.command import lines_of, record_of
 
-    for line in lines_of(record_of(workspace, key)):
+    for line in lines_of(record_of(workspace, key), workspace):
         click.echo(line)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("key")
-@click.option("--data", help="Where the images are, if the record's name of them is no place.")
+@click.option("--data", help="Where the images are, if the workspace does not remember it.")
 @computing_options
 def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
     """Make a run again, apart, and compare: bit for bit on a CPU."""
     from ssl_bench.records.command import record_of
+    from ssl_bench.trust.rerun import data_of
     from ssl_bench.trust.rerun import rerun as job
 
     record = record_of(workspace, key)
     found = job(
-        record, workspace, data or record.data, runtime_of(**options),
+        record, workspace, data or data_of(record, workspace), runtime_of(**options),
         skip_bad_images=options["skip_bad_images"],
     )  # fmt: skip
     for line in found:
@@ -134,7 +151,7 @@ def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
     return 1 if found else 0
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 def verify(path: Path) -> int:
     """Compute every metric, digest and table below PATH again; exit 0 if all agree."""
@@ -163,7 +180,7 @@ def protocols(context: click.Context) -> None:
             click.echo(f"{'':26} {one.source}")
 
 
-@protocols.command("show")
+@protocols.command("show", cls=StrictCommand)
 @click.argument("name")
 def protocols_show(name: str) -> None:
     """Print a protocol's canonical settings."""

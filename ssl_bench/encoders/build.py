@@ -122,7 +122,8 @@ def learn_up_to(encoder: Encoder, layer: str, size: int) -> None:
 def own_spec(arch: str) -> EncoderSpec:
     """Image size and normalisation that `arch`'s published weights were trained with."""
     library, _, name = arch.partition(":")
-    size, norm = TRUNKS[arch].usual_size if arch in TRUNKS else 224, IMAGENET
+    size = TRUNKS[arch].usual_size if arch in TRUNKS else 224
+    norm = training_normalization(arch, IMAGENET)
     check_spec(EncoderSpec(arch=arch, image_size=size, normalization=norm))
     if library == "timm":
         import timm

@@ -29,9 +29,11 @@ from ssl_bench.evaluation.harness import (
     Subject,
     printing,
     score_with_intervals,
+    wanted_layers,
 )
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.progress import progress, say, waiting
+from ssl_bench.records.places import remember
 from ssl_bench.records.record import (
     Control,
     EvaluationDetails,
@@ -154,6 +156,8 @@ def evaluate(
         work.do([jobs[i] for i in left])
         if fabric is not None:
             fabric.barrier()  # the first process writes: the others read what it wrote
+    if is_main_process():
+        work.remember([job.images for job in jobs], data)
     records = [job.run.record for job in jobs]
     return [record for record in records if record is not None]
 
@@ -201,17 +205,23 @@ class _EncoderOnData:
         if hasattr(harness.config, "precision"):  # what is computed with is part of the key
             precision = resolve_precision(harness.config.precision)
             harness = type(harness)(harness.config.model_copy(update={"precision": precision}))
-        encoder = self.encoder.encoder
-        asked = tuple(dict.fromkeys(layers)) or tuple(harness.usual_layers(encoder))
-        wanted = encoder.layers if "all" in asked else asked
-        encoder.check_layers(wanted)
-        points = harness.points(self.subject(tuple(wanted)), self.encoder.name)
+        wanted = wanted_layers(harness, self.encoder.encoder, layers)
+        points = harness.points(self.subject(wanted), self.encoder.name)
         images = self.images(harness)
         jobs = [_Job(harness, images, point, self._run(harness, images, point)) for point in points]
         if controls and isinstance(harness, Probe):
             run = self._run(harness, images, points[-1], control=True)
             jobs.append(_Job(harness, images, points[-1], run, control=True))
         return jobs
+
+    def remember(self, images: Sequence[_Splits], data: str) -> None:
+        """Where the images and a weights file lie on this machine, if their names do not say it."""
+        if data != self.dataset.name:
+            digests = {digest for splits in images for digest in splits.digests.values()}
+            remember(self.workspace, self.dataset.name, digests, {"data": data})
+        encoder = self.encoder
+        if encoder.run is None and encoder.asked != {"encoder": encoder.name}:
+            remember(self.workspace, encoder.name, [encoder.digest], encoder.asked)
 
     def subject(self, layers: tuple[str, ...]) -> Subject:
         """The encoder, and the way to the pretext that it is a part of."""

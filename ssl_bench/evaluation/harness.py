@@ -170,6 +170,17 @@ class Harness(ABC):
         return predictions
 
 
+def wanted_layers(harness: Harness, encoder: Encoder, asked: Sequence[str]) -> tuple[str, ...]:
+    """The layers to measure: those asked for (`all` stands for all), or the harness's own.
+
+    Raises UsageError for one that the encoder lacks.
+    """
+    layers = tuple(dict.fromkeys(asked)) or tuple(harness.usual_layers(encoder))
+    wanted = encoder.layers if "all" in layers else layers
+    encoder.check_layers(wanted)
+    return tuple(wanted)
+
+
 def score_with_intervals(
     harness: Harness, predictions: Mapping[str, np.ndarray]
 ) -> dict[str, float]:

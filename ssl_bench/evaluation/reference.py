@@ -12,10 +12,9 @@ configuration says.
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from ssl_bench import catalogue
 from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.foreign import load_foreign
@@ -23,8 +22,9 @@ from ssl_bench.encoders.from_file import open_file
 from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
+from ssl_bench.records.places import Options
 from ssl_bench.records.record import EncoderIdentity, PretrainRecord
-from ssl_bench.records.workspace import find_run, folder_of, read_records
+from ssl_bench.records.workspace import find_run, folder_of
 from ssl_bench.training.build import open_pretext
 from ssl_bench.training.pretext import Pretext
 
@@ -44,6 +44,9 @@ class Reference:
         run_file: bool = False,
     ) -> None:
         """`run_file`: the words are the user's own, and a Python file which they name is run."""
+        given: Options = {"encoder": text}
+        given |= {"weights": weights} if weights else {}
+        self.asked = given | ({"image_size": image_size} if image_size else {})
         self.run: PretrainRecord | None = None
         self.missing: Path | None = None  # the weights of a run that came without them
         self.taken: str | None = None  # from a file of another project: which weights, and how
@@ -206,29 +209,3 @@ def _file_of_package(name: str) -> Path:
     if len(found) != 1:
         raise UsageError(f"{asked}: the package holds {len(found)} weights files, not one")
     return found[0]
-
-
-def newest_that_inpaints(workspace: Path) -> str:
-    """A reference to the newest finished run whose pretext fills holes."""
-    runs = [
-        r
-        for r in read_records(workspace, "pretrain")
-        if hasattr(catalogue.find("pretext", r.method), "fill")
-    ]
-    if not runs:
-        raise UsageError(
-            f"no run in {workspace} fills holes: `bench pretrain inpainting` makes one, or name "
-            "one with --encoder"
-        )
-    return f"{runs[-1].method}@{runs[-1].key[:12]}"
-
-
-def newest_of_each(workspace: Path) -> Sequence[str]:
-    """References to the newest finished run of every method."""
-    runs = {record.method: record for record in read_records(workspace, "pretrain")}
-    if not runs:
-        raise UsageError(
-            f"no pretrained encoder in {workspace}: `bench pretrain METHOD` makes one, "
-            "or name one with --encoder"
-        )
-    return [f"{method}@{record.key[:12]}" for method, record in sorted(runs.items())]

@@ -1,10 +1,12 @@
 """What made a number, printed whole, and the command that makes it again.
 
 A command follows from the record's identity, not from what was typed. A set that is read from a
-folder has no path in a record (`folder:photos`): say where it is with `--data`.
+folder has no path in a record (`folder:photos`), nor has a weights file: a workspace may remember
+them (places.py), else `PATH` stands in their place.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,9 +14,12 @@ from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.records.places import Options, place_of_data, place_of_encoder
 from ssl_bench.records.protocols import harness_class, protocol, settings_of
 from ssl_bench.records.record import EvaluationRecord, Record
 from ssl_bench.records.workspace import read_records
+
+PATH = "PATH"  # in a command: what only who runs it knows
 
 
 def record_of(workspace: Path, key: str) -> Record:
@@ -28,8 +33,11 @@ def record_of(workspace: Path, key: str) -> Record:
     return fitting[0]
 
 
-def command_of(record: Record) -> str:
-    """What makes the record anew, with every setting that is not the default."""
+def command_of(record: Record, workspace: Path | None = None) -> str:
+    """What makes the record anew, with every setting that is not the default.
+
+    With a `workspace`, by the paths of this machine that it remembers.
+    """
     if record.kind == "pretrain":
         words, config = (
             ["bench", "pretrain", record.method],
@@ -41,15 +49,31 @@ def command_of(record: Record) -> str:
             raise DataError(f"{record.identity.protocol} is not installed")
         words, config = protocol(harness.protocol).command.split(), harness.Config
         if record.identity.encoder:  # a number without one is made beside whatever is there
-            words += ["--encoder", encoder_reference(record)]
+            words += _words(encoder_options(record, workspace))
         words += ["--layer", record.asked_layer] if record.asked_layer else []
     settings_of(config, record)
-    words += ["--data", record.data]
-    for name, value in settings_to_state(config, record.identity.config).items():
-        flag = f"--{name.replace('_', '-')}"
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += [flag] if value is True else [flag, text]
-    return shlex.join(words)
+    place = place_of_data(workspace, record) if workspace else None
+    words += ["--data", place or without_place(record.data)]
+    return shlex.join([*words, *_words(settings_to_state(config, record.identity.config))])
+
+
+def _words(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        yield f"--{name.replace('_', '-')}"
+        if value is not True:
+            yield ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def without_place(data: str) -> str:
+    """A set's printed name as `--data` takes it: `folder:PATH` where it says no more than a name.
+
+    Other sets are called what they are asked for by: `voc07`, `scenes:train=60`.
+    """
+    kind, _, argument = data.partition(":")
+    if kind not in catalogue.names("data"):
+        return f"SET:{PATH}"
+    name, comma, options = argument.partition(",")
+    return data if not name or "=" in name else f"{kind}:{PATH}{comma}{options}"
 
 
 def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,10 +86,8 @@ def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     stated: dict[str, Any] = {}
     # Each round states one setting at least, so these are enough.
     for _ in known:
+        # A record holds what `auto` came to, which is another precision on another machine.
         made = config(**stated).model_dump(mode="json")
-        # A record holds what `auto` came to: 32 bit on a CPU is nobody's wish.
-        if made.get("precision") == "auto" and known.get("precision") == "32":
-            made["precision"] = "32"
         wrong = [k for k, v in known.items() if made[k] != v and k not in stated]
         if not wrong:
             break
@@ -73,22 +95,31 @@ def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return stated
 
 
-def encoder_reference(record: EvaluationRecord) -> str:
-    """What `--encoder` takes to have the record's encoder. ValueError for a record without one."""
+def encoder_options(record: EvaluationRecord, workspace: Path | None = None) -> Options:
+    """`encoder`, and `weights` and `image_size` where they are set, as an evaluation takes them.
+
+    A path that is not remembered is PATH. ValueError for a record without an encoder.
+    """
     encoder = record.identity.encoder
     if encoder is None:
         raise ValueError(f"run {record.key[:12]} has no encoder")
     if record.details.pretraining:
-        return f"{record.details.encoder or record.method}@{encoder.run[:12]}"
-    return encoder.run
+        return {"encoder": f"{record.details.encoder or record.method}@{encoder.run[:12]}"}
+    if workspace and (place := place_of_encoder(workspace, encoder)):
+        return place
+    named = re.fullmatch(r"(\S+?)( (\d+)px)?( weights=.*)?", encoder.run)
+    if named is None or not (named[4] or ":" in named[1]):  # a weights file of ours
+        return {"encoder": PATH}
+    size: Options = {"image_size": int(named[3])} if named[3] else {}
+    return {"encoder": named[1], **({"weights": PATH} if named[4] else {}), **size}
 
 
-def lines_of(record: Record) -> Iterator[str]:
-    """All that a record says, for a person."""
+def lines_of(record: Record, workspace: Path) -> Iterator[str]:
+    """All that a record of this workspace says, for a person."""
     yield f"{record.kind} {record.key}"
     control = record.kind == "evaluation" and record.identity.control
     made = "made by a suite's controls; without them" if control else "made"
-    yield f"{made} again by: {command_of(record)}"
+    yield f"{made} again by: {command_of(record, workspace)}"
     for title, content in (
         ("metrics", record.metrics),
         ("identity", record.identity.plain()),

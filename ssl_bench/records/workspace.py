@@ -34,6 +34,7 @@ from ssl_bench.records.record import (
 )
 
 R = TypeVar("R", bound=Record)
+LONGEST = 255 - 13  # bytes of a folder's name, less the hyphen and the beginning of the key
 
 
 class Run(Generic[R]):
@@ -51,7 +52,7 @@ class Run(Generic[R]):
         self.key = key_of(identity.plain())
         # For people; what tells runs apart is the key. A name may hold anything, `../` too.
         slug = "".join(c if c.isalnum() or c in "-." else "-" for c in name)
-        self.folder = workspace / identity.kind / f"{slug}-{self.key[:12]}"
+        self.folder = workspace / identity.kind / f"{_shortened(slug)}-{self.key[:12]}"
 
     @property
     def record(self) -> R | None:
@@ -150,6 +151,14 @@ class Run(Generic[R]):
                     path.unlink()
 
 
+def _shortened(slug: str) -> str:
+    """Cut where its folder's name would be longer than file systems take; the key is behind it."""
+    content = slug.encode(errors="replace")
+    if len(content) <= LONGEST:
+        return slug
+    return content[: LONGEST - 1].decode(errors="ignore")
+
+
 def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """One row per test image in each array; compressed, no pickles."""
     with written_at_once(path) as scratch, open(scratch, "wb") as file:
@@ -222,6 +231,9 @@ def find_run(workspace: Path, reference: str) -> PretrainRecord:
             f"no run of {method} in {workspace} has a key that begins with '{key}'; "
             "`bench runs` lists them"
         )
+    if key and len(fitting) > 1:
+        choices = " or ".join(f"{r.method}@{r.key[:12]}" for r in fitting)
+        raise UsageError(f"{reference} is {len(fitting)} runs in {workspace}: name one, {choices}")
     if not fitting:
         error = unknown("encoder", reference, {r.method for r in runs})
         raise UsageError(f"{error}; `bench pretrain METHOD` makes one in {workspace}")

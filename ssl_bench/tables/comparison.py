@@ -8,6 +8,8 @@ import numpy as np
 from ssl_bench.errors import UsageError, unknown
 from ssl_bench.evaluation.intervals import Paired
 from ssl_bench.tables.measured import Measured, paired_difference
+from ssl_bench.tables.part import columns_of
+from ssl_bench.tables.pretraining import pretraining_of
 from ssl_bench.tables.table import Table
 
 
@@ -32,24 +34,33 @@ class Named:
     numbers: Mapping[str, Sequence[Measured]]
 
 
-def compare(table: Table, a: str, b: str, protocol: str | None) -> list[Compared]:
-    """All numbers, or those of one protocol, that a and b have on the same images.
+def compare(
+    table: Table, a: str, b: str, data: Sequence[str] = (), protocols: Sequence[str] = ()
+) -> list[Compared]:
+    """All numbers, or those of some sets or protocols, that a and b have on the same images.
 
     A name is METHOD, its row in the table; METHOD@KEY, one run; or a row's name. Raises UsageError
     for one that is none or several rows, or two without a common number.
     """
-    mine, theirs = (_named(table, name, protocol) for name in (a, b))
+    columns = columns_of(table, data, protocols)
+    mine, theirs = (_named(table, name, columns) for name in (a, b))
+    for name, found in ((a, mine), (b, theirs)):
+        if not found.numbers:
+            raise UsageError(f"{name} has no number of {' and '.join([*data, *protocols])}")
     found = []
     for column in (column for column in table.columns if column in mine.numbers):
         paired = _difference(table, mine, theirs, column)
         if paired:
-            numbers = mine.numbers[column], theirs.numbers[column]
-            left, right = (float(np.mean([one.value for one in many])) for many in numbers)
-            one = numbers[0][0]
-            found.append(Compared(column, one.metric, left, right, one.digits, paired))
+            one, other = mine.numbers[column], theirs.numbers[column]
+            metric, digits = one[0].metric, one[0].digits
+            found.append(Compared(column, metric, _mean(one), _mean(other), digits, paired))
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
     return found
+
+
+def _mean(numbers: Sequence[Measured]) -> float:
+    return float(np.mean([one.value for one in numbers]))
 
 
 def _difference(table: Table, a: Named, b: Named, column: str) -> Paired | None:
@@ -64,36 +75,53 @@ def _difference(table: Table, a: Named, b: Named, column: str) -> Paired | None:
     return paired_difference(mine, theirs)
 
 
-def _named(table: Table, name: str, protocol: str | None) -> Named:
-    method, _, run = ("", "", "") if name in table.rows else name.partition("@")
-    rows = table.called(method or name)
-    found = {
-        row: {
-            column: numbers
-            for column in table.columns
-            if (numbers := [one for one in table.at(row, column) if _is_of(one, run)])
-        }
-        for row in rows
-    }
-    found = {row: numbers for row, numbers in found.items() if numbers}
-    if not found:
+def _named(table: Table, name: str, columns: Sequence[str]) -> Named:
+    """What a name stands for, with its numbers in these columns."""
+    row, run = _row_and_run(table, name)
+    numbers = {c: [one for one in table.at(row, c) if _is_of(one, run)] for c in columns}
+    return Named(row, run, {column: found for column, found in numbers.items() if found})
+
+
+def _row_and_run(table: Table, name: str) -> tuple[str, str]:
+    """The row of a name, and the beginning of the one run's key that it may end with."""
+    method, _, run = (name, "", "") if table.called(name) else name.partition("@")
+    runs = {row: _runs(table, row, run) for row in table.called(method)}
+    runs = {row: keys for row, keys in runs.items() if keys or not run}
+    if not runs:
         raise unknown("method", name, {*table.rows, *map(table.method, table.rows)})
-    if len(found) > 1:
-        raise UsageError(f"{name} is {len(found)} rows: name one, {' or '.join(sorted(found))}")
-    ((row, numbers),) = found.items()
-    asked = {
-        column: many
-        for column, many in numbers.items()
-        if protocol in (None, many[0].record.identity.protocol.partition("@")[0])
-    }
-    if not asked:
-        raise UsageError(f"{name} has no number of {protocol}")
-    return Named(row, run, asked)
+    choices = " or ".join(_choice(row, keys) for row, keys in sorted(runs.items()))
+    if len(runs) > 1:
+        raise UsageError(f"{name} is {len(runs)} rows: name one, {choices}")
+    ((row, keys),) = runs.items()
+    if run and len(keys) > 1:
+        raise UsageError(f"{name} is {len(keys)} runs: name one, {choices}")
+    return row, run
+
+
+def _runs(table: Table, row: str, beginning: str) -> list[str]:
+    """A row's runs as METHOD@KEY: those of the workspace whose key begins so."""
+    records = [one.record for column in table.columns for one in table.at(row, column)]
+    encoders = [r.identity.encoder for r in records if r.pretraining and r.identity.encoder]
+    keys = sorted({encoder.run for encoder in encoders if encoder.run.startswith(beginning)})
+    return [f"{table.method(row)}@{key[:12]}" for key in keys]
+
+
+def _choice(row: str, runs: Sequence[str]) -> str:
+    """`autoencoder steps=2 (autoencoder@3f9a2c1b5d7e)`."""
+    return f"{row} ({', '.join(runs)})" if runs else row
 
 
 def _is_of(one: Measured, run: str) -> bool:
     encoder = one.record.identity.encoder
     return not run or (encoder is not None and encoder.run.startswith(run))
+
+
+def with_pretraining(table: Table, a: str, b: str) -> tuple[str, str]:
+    """Both names with their encoders' images and length of training, where these differ."""
+    mine, theirs = (pretraining_of(table, _row_and_run(table, name)[0]) for name in (a, b))
+    if not mine or not theirs or mine == theirs:
+        return a, b
+    return f"{a}, {mine}", f"{b}, {theirs}"
 
 
 def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:

@@ -10,6 +10,7 @@ from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.family import Family
 from ssl_bench.tables.names import data_names
+from ssl_bench.tables.pretraining import pretraining_notes
 from ssl_bench.tables.published import Published
 from ssl_bench.tables.table import Table
 
@@ -22,6 +23,7 @@ def legend(table: Table, published: Published) -> list[str]:
     return [
         *_marks(table, published),
         *_stale_notes(table),
+        *pretraining_notes(table),
         *metric_notes(table.evaluations),
         *data_notes(table.evaluations),
         *control_notes(table.controls),
@@ -38,6 +40,11 @@ def _marks(table: Table, published: Published) -> Iterator[str]:
             f"{LEADS} The best of a column, and what cannot be told from it, by Holm's correction "
             f"for all {table.all_pairs} pairs of rows in the table: of equal rows, one loses its "
             "mark in 5 of 100 tables at most."
+        )
+    if whole := table.whole:
+        yield (
+            f"A part of a table of {len(whole.rows)} rows and {len(whole.columns)} columns: names, "
+            "marks and tests are those of the whole."
         )
     if published.cells:
         yield "Published: the paper's number, what ours was made otherwise, ours less it."
@@ -77,15 +84,16 @@ def _of_differences(table: Table) -> Iterator[str]:
         family = "declared" if table.family != Family() else default
         text += (
             " **Bold**: not zero at the 5 % level, by Holm's correction for the "
-            f"{len(tested)} {family} ({tests})."
+            f"{len(table.declared)} {family} ({tests})."
         )
     if len(tested) < len(found):
         text += " (In brackets): exploratory, not adjusted and not tested."
     if not tested and table.family != Family():
         text += " Of what was declared nothing was measured."
     yield text
+    whole = table.whole or table
     for contrast in table.family.contrasts:
-        a, b = table.called(contrast.a), table.called(contrast.b)
+        a, b = whole.called(contrast.a), whole.called(contrast.b)
         if not any(x in a and y in b for x, y, _ in table.declared):
             yield f"Declared, but not measured: {plain(contrast.a)} − {plain(contrast.b)}."
 

@@ -77,9 +77,7 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """
     described = [
         {**_pretraining(record), "on": source}
-        for record, source in zip(
-            records, _marked_by_digest(_pretraining_data(records)), strict=True
-        )
+        for record, source in zip(records, pretraining_sets(records), strict=True)
     ]
     runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record, settings in zip(records, described, strict=True):
@@ -99,6 +97,11 @@ def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
     from ssl_bench.training.pretext import TrainConfig
 
     return name == "on", name in TrainConfig.model_fields, name
+
+
+def pretraining_sets(records: Sequence[EvaluationRecord]) -> list[str]:
+    """What each encoder was pretrained on, marked by content where a name stands for several."""
+    return _marked_by_digest(_pretraining_data(records))
 
 
 def _pretraining_data(records: Sequence[EvaluationRecord]) -> list[tuple[str, str | None]]:

@@ -19,6 +19,7 @@ import numpy as np
 from ssl_bench.evaluation.intervals import Paired, holm, mean_interval
 from ssl_bench.evaluation.two_way import LEVEL
 from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.tables.distinct import distinct_rows
 from ssl_bench.tables.family import Comparison, Family, family_beside
 from ssl_bench.tables.measured import Measured, half_over_both, paired_difference
 from ssl_bench.tables.names import (
@@ -55,7 +56,7 @@ class Table:
 
     `free` are the rows that need no encoder: baselines, too. `evaluations` are the records behind
     the cells, `controls` those with shuffled training labels. `family` says which differences are
-    tested.
+    tested. `whole` is the table that this one is a part of: its marks and tests count.
     """
 
     rows: Sequence[str]
@@ -65,6 +66,7 @@ class Table:
     evaluations: Sequence[EvaluationRecord]
     controls: Sequence[EvaluationRecord]
     family: Family
+    whole: "Table | None" = None
 
     @classmethod
     def of(
@@ -82,11 +84,13 @@ class Table:
         evaluations = [r for r in records if r.identity.control is None]
         shown = [(record, metric) for record in evaluations for metric in record.shown]
         by_metric = [record for record, _ in shown]  # a record for each of its metrics
-        rows, columns = row_names(by_metric), column_names(shown)
+        rows = distinct_rows(by_metric, row_names(by_metric))
+        columns = column_names(shown)
         measured: dict[Place, dict[tuple[int, int], Measured]] = defaultdict(dict)
         for (record, metric), row, column in zip(shown, rows, columns, strict=True):
             one = Measured(record, metric, workspace)
-            measured[row, column][one.seeds] = one  # of one seed the newest, which comes last
+            # Of one seed and the same weights the newest, which comes last.
+            measured[row, column][one.seeds] = one
         # Reversed, so that the first record of a row is the one that stays.
         first = dict(zip(reversed(rows), reversed(by_metric), strict=True))
         free = {row for row, r in zip(rows, by_metric, strict=True) if r.identity.encoder is None}
@@ -153,6 +157,8 @@ class Table:
     @cached_property
     def _adjusted(self) -> Mapping[Comparison, float]:
         """Holm's p-values of the family."""
+        if self.whole:
+            return self.whole._adjusted
         found = dict[Comparison, float]()
         for a, b, column in self.family.comparisons(self):
             paired = paired_difference(self.at(a, column), self.at(b, column))
@@ -163,7 +169,9 @@ class Table:
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
         """Rows with the baselines that they are compared with, baseline by baseline."""
-        encoders = {row: self._record(row) for row in self.rows if row not in self.free}
+        if self.whole:
+            return [(a, b) for a, b in self.whole.pairs if {a, b} <= {*self.rows}]
+        encoders = {row: self.record_of(row) for row in self.rows if row not in self.free}
         found = [(row, baseline) for baseline in self.free for row in encoders]
         # Rows stand in order of their rank, so that these methods come baseline by baseline.
         for method in dict.fromkeys(one.method for one in encoders.values()):
@@ -183,9 +191,9 @@ class Table:
 
     def method(self, row: str) -> str:
         """The pretext of a row, or what stands in its place."""
-        return self._record(row).method
+        return self.record_of(row).method
 
-    def _record(self, row: str) -> EvaluationRecord:
+    def record_of(self, row: str) -> EvaluationRecord:
         """Any record of a row: its encoder is the same in all but the seed."""
         return next(one.record for c in self.columns for one in self.at(row, c))
 
@@ -199,6 +207,8 @@ class Table:
         tables at most. A cell that cannot be paired with the best is not among them. Nothing leads
         in a column of one row.
         """
+        if self.whole:
+            return self.whole.leading & self.measured.keys()
         return {
             (row, column)
             for column in self.columns
@@ -210,6 +220,8 @@ class Table:
     @cached_property
     def _p_of_all_pairs(self) -> Mapping[tuple[str, ...], float]:
         """Holm's p-values by the two rows' names, sorted, and the column."""
+        if self.whole:
+            return self.whole._p_of_all_pairs
         found = {
             (a, b, column): paired.p
             for column in self.columns

@@ -15,6 +15,7 @@ from ssl_bench.encoders.build import TRUNKS, build_encoder, check_spec, version_
 from ssl_bench.encoders.weights import save_encoder, weights_digest
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say, waiting
+from ssl_bench.records.places import remember
 from ssl_bench.records.record import PretrainDetails, PretrainIdentity, PretrainRecord, SavedEncoder
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime, device_name, is_one_of_several, resolve_precision
@@ -68,6 +69,11 @@ class Pretraining:
         )
         return cls(method, config, dataset, store, Run(workspace, PretrainRecord, method, identity))
 
+    def remember(self, data: str, workspace: Path) -> None:
+        """Where the images lie on this machine, if their name does not say it."""
+        if data != self.dataset.name:
+            remember(workspace, self.dataset.name, [self.store.index.digest], {"data": data})
+
 
 def pretrain(
     method: str,
@@ -83,6 +89,7 @@ def pretrain(
     config, run = it.config, it.run
     if run.record is not None and not is_one_of_several():
         run.sweep()
+        it.remember(data, workspace)
         return run.record
     precision = config.precision if isinstance(config, TrainConfig) else "32"
     fabric = runtime.fabric(resolve_precision(precision))
@@ -96,6 +103,8 @@ def pretrain(
         fabric.barrier()
     record = run.record
     assert record is not None
+    if fabric.is_global_zero:
+        it.remember(data, workspace)
     return record
 
 

@@ -3,13 +3,15 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from ssl_bench import catalogue
-from ssl_bench.errors import DataError, UsageError
-from ssl_bench.records.command import encoder_reference
+from ssl_bench.errors import BenchError, DataError, UsageError
+from ssl_bench.records.command import PATH, encoder_options, without_place
+from ssl_bench.records.places import Options, place_of_data
 from ssl_bench.records.protocols import harness_of, settings_of
 from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import folder_of, predictions_of, read_records
@@ -56,7 +58,8 @@ def _evaluated(
     harness = harness_of(record)
     if harness is None:
         raise DataError(f"{record.identity.protocol} is not installed")
-    reference = Reference(_some_encoder(record, workspace), workspace)
+    options: dict[str, Any] = _some_encoder(record, workspace)
+    reference = Reference(options.pop("encoder"), workspace, **options)
     control, layer = record.identity.control, record.asked_layer
     made = evaluate(
         [(harness, [layer] if layer else [])], reference, data, apart, runtime,
@@ -67,18 +70,42 @@ def _evaluated(
     return (same or made)[0]
 
 
-def _some_encoder(record: EvaluationRecord, workspace: Path) -> str:
+def _some_encoder(record: EvaluationRecord, workspace: Path) -> Options:
     """The record's encoder, or for a row without one any of the same size of images."""
     if record.identity.encoder:
-        return encoder_reference(record)
+        found = encoder_options(record, workspace)
+        if PATH in found.values():
+            raise UsageError(
+                f"{record.method} is only a name: the workspace does not remember its weights "
+                "file; evaluate it once more, and it does"
+            )
+        return found
     size = record.identity.image_size
     for run in read_records(workspace, "pretrain"):
         if run.details.encoder.spec.get("image_size") == size:
-            return f"{run.method}@{run.key[:12]}"
+            return {"encoder": f"{run.method}@{run.key[:12]}"}
     raise UsageError(
         f"{record.method} needs no encoder, but is made beside one: `bench pretrain random "
         f"--image-size {size}` makes one"
     )
+
+
+def data_of(record: Record, workspace: Path) -> str:
+    """What `--data` takes for a record's images: as it was typed, or their name if it is a place.
+
+    Raises UsageError where neither is known.
+    """
+    if place := place_of_data(workspace, record):
+        return place
+    asked = without_place(record.data)
+    try:
+        return catalogue.dataset(record.data) and record.data
+    except BenchError as error:
+        if asked == record.data:
+            raise
+        raise UsageError(
+            f"{record.data} is only a name: say where the images are with --data {asked}"
+        ) from error
 
 
 def _differences(record: Record, found: Record, workspace: Path, apart: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from helpers.voc_folders import (
     LISTS,
+    THINGS,
     annotate,
     draw_mask,
     refused,

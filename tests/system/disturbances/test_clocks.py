@@ -22,7 +22,7 @@ from helpers.disturbances import (
 )
 from helpers.refusals import TOY, only
 from ssl_bench.cli.runs import run_lines
-from ssl_bench.evaluation.reference import newest_of_each
+from ssl_bench.evaluation.defaults import default_encoders
 from ssl_bench.records.workspace import find_run, read_records
 
 
@@ -46,7 +46,7 @@ def test_the_newest_run_is_the_one_that_says_so(workspace):
     records = read_records(workspace)
     assert [record.identity.config["seed"] for record in records] == [2, 0, 1]
     assert find_run(workspace, "random") == records[-1]
-    assert newest_of_each(workspace) == [f"random@{records[-1].key[:12]}"]
+    assert default_encoders(workspace) == [f"random@{records[-1].key[:12]}"]
     listed = done("runs", "--workspace", workspace).out.splitlines()[1:]
     assert [line.split("random@")[1][:12] for line in listed] == [r.key[:12] for r in records]
 

@@ -1,0 +1,29 @@
+"""What an encoder was pretrained on and for how long, in words: `200 steps of 64 on scenes`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_bench.records.record import PretrainRecord
+
+
+def budget(settings: Mapping[str, Any]) -> str:
+    """The length of a training by its pretext's settings; empty for one that has no steps."""
+    if "steps" not in settings:
+        return ""
+    batch = f" of {settings['batch_size']}" if "batch_size" in settings else ""
+    return f"{settings['steps']:,} steps{batch}"
+
+
+def is_trained(run: PretrainRecord) -> bool:
+    """Whether its images made the weights: they did not make those of the random row."""
+    return run.details.training is not None or run.details.fit is not None
+
+
+def described(run: PretrainRecord) -> str:
+    """`autoencoder@3f9a2c1b5d7e: 200 steps of 64 on scenes, alexnet 96 px`."""
+    settings = run.identity.config
+    course = f"{budget(settings)} on {run.data}".lstrip() if is_trained(run) else "untrained"
+    width = settings.get("width", 1)
+    network = f"{settings.get('arch', '')} {settings.get('image_size', '')} px"
+    network += f", width {width:g}" if width != 1 else ""
+    return f"{run.method}@{run.key[:12]}: {course}, {network}"
