@@ -33,7 +33,7 @@ class ModuleEncoder(Encoder):
         for module in model.modules():
             if getattr(module, "inplace", False):  # it would overwrite the layer before it
                 setattr(module, "inplace", False)  # noqa: B010
-        named = getattr(model, "layers", None)
+        named: Any = getattr(model, "layers", None)
         chosen = isinstance(named, tuple | list) and all(isinstance(n, str) for n in named)
         parts = named if chosen else [name for name, _ in model.named_children()]
         self.layers = (*(str(part) for part in parts if part != POOLED), POOLED)

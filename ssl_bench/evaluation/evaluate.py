@@ -6,19 +6,19 @@ is known, so a kill loses one at most.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning_fabric import Fabric
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.errors import DataError, UsageError
+from ssl_bench.evaluation.controls import SHUFFLED, against_chance, shuffled
 from ssl_bench.evaluation.features import Features, extract, feature_bytes
 from ssl_bench.evaluation.harness import (
     Evaluation,
@@ -35,7 +35,6 @@ from ssl_bench.evaluation.reference import Reference
 from ssl_bench.progress import progress, say, waiting
 from ssl_bench.records.places import remember
 from ssl_bench.records.record import (
-    Control,
     EvaluationDetails,
     EvaluationIdentity,
     EvaluationRecord,
@@ -49,12 +48,9 @@ from ssl_bench.runtime import (
     resolve_precision,
     stay_alone,
 )
-from ssl_bench.stream import Stream
 from ssl_bench.training.pretext import TrainConfig
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
-SHUFFLED = "shuffled-labels"
-PERMUTATIONS = 20  # of test labels, which show what chance is
 
 
 @dataclass(frozen=True)
@@ -316,7 +312,7 @@ class _EncoderOnData:
     def _outcome(self, job: _Job, splits: Mapping[SplitName, Features]) -> Outcome:
         assert isinstance(job.harness, Probe)
         if job.control:
-            splits = {name: rows if name in job.harness.tests else _shuffled(rows, job.harness)
+            splits = {name: rows if name in job.harness.tests else shuffled(rows, job.harness)
                       for name, rows in splits.items()}  # fmt: skip
         return job.harness.probe(job.layer, splits)
 
@@ -330,7 +326,7 @@ class _EncoderOnData:
             metrics = score_with_intervals(job.harness, outcome.predictions)
             details = self._details(job, outcome, more)
             if job.control:
-                control = _against_chance(job.harness, outcome, metrics[details.metric])
+                control = against_chance(job.harness, outcome, metrics[details.metric])
                 details = details.model_copy(update={"control": control})
         job.run.finish(
             method=job.point.row,
@@ -371,48 +367,3 @@ class _EncoderOnData:
             train_images=sum(map(len, images.learnt)),
             **more,
         )
-
-
-def _shuffled(rows: Features, harness: Harness) -> Features:
-    """With the annotations of other images."""
-    order = Stream(harness.config.seed).permutation(len(rows))
-    return replace(rows, annotations=rows.annotations[order])
-
-
-def _against_chance(harness: Harness, outcome: Outcome, value: float) -> Control:
-    """What the same predictions score when they know nothing; `z` is how far the control is above.
-
-    With shuffled training labels the classes are interchangeable, so the test labels are permuted
-    in two ways: by class, which keeps together the images that look alike (a random direction
-    through them ranks whole classes high or low, so it strays further from chance than coins do),
-    and by image, which keeps the classes' frequencies. The larger mean and spread count.
-    """
-    random = Stream(harness.config.seed)
-    truth = next(name for name in ("label", "targets") if name in outcome.predictions)
-    known = outcome.predictions[truth]
-    ways: list[Callable[[], np.ndarray]] = [
-        lambda: _renamed(known, random), lambda: random.permutation(known)
-    ]  # fmt: skip
-    headline = printing(harness, outcome.predictions)["metric"]
-    means, spreads = [], []
-    for permuted in ways:
-        scores = [
-            harness.score({**outcome.predictions, truth: permuted()})[headline]
-            for _ in range(PERMUTATIONS)
-        ]
-        means.append(float(np.mean(scores)))
-        spreads.append(float(np.std(scores, ddof=1)))
-    chance, spread = max(means), max(spreads)
-    return Control(
-        kind=SHUFFLED,
-        chance=round(chance, 3),
-        spread=round(spread, 3),
-        z=round((value - chance) / max(spread, 1e-9), 2),
-    )
-
-
-def _renamed(known: np.ndarray, random: Stream) -> np.ndarray:
-    """Labels (N,) or targets (N, C) with the classes' names exchanged."""
-    if known.ndim == 2:
-        return known[:, random.permutation(known.shape[1])]
-    return random.permutation(int(known.max()) + 1)[known]

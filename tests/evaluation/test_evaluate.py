@@ -9,7 +9,8 @@ import torch
 from helpers.photos import draw_photo
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError
-from ssl_bench.evaluation.evaluate import _against_chance, evaluate
+from ssl_bench.evaluation.controls import against_chance
+from ssl_bench.evaluation.evaluate import evaluate
 from ssl_bench.evaluation.features import BATCH
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig, score_with_intervals
 from ssl_bench.evaluation.metrics import TOP1
@@ -141,7 +142,7 @@ def test_chance_keeps_images_that_look_alike_together():
     labels = np.repeat(np.arange(4), 200)
     clusters = np.roll(np.arange(4), 1)[labels]  # each class is given one other class's name
     outcome = Outcome({"label": labels, "predicted": clusters})
-    found = _against_chance(ClassMeans(ProbeConfig()), outcome, 100.0)
+    found = against_chance(ClassMeans(ProbeConfig()), outcome, 100.0)
     by_image = 100 * (0.25 * 0.75 / 800) ** 0.5
     assert found.spread > 10 * by_image
     assert 10 < found.chance < 45

@@ -30,7 +30,7 @@ class Index(StoredIndex):
     """What stands beside the pixels."""
 
     size: int
-    enlarged: int  # images whose short side is below the crop
+    enlarged: int = 0  # images whose short side is below the crop
 
     def file_sizes(self) -> dict[str, int]:
         """See StoredIndex."""
