@@ -188,7 +188,7 @@ def _by_name(wanted: _Wanted, tensors: Mapping[str, Tensor]) -> tuple[Fits, str]
 
 def _converted(wanted: _Wanted, tensors: Mapping[str, Tensor]) -> tuple[Fits, str]:
     """As the library itself converts what other projects wrote; position embeddings included."""
-    fits, resampled = {}, set[str]()
+    fits, fitted = {}, set[str]()
     for prefix in _large(wanted, tensors, 0.5):  # some layouts have fewer tensors, or more
         state = _under(tensors, prefix)
         try:
@@ -198,8 +198,10 @@ def _converted(wanted: _Wanted, tensors: Mapping[str, Tensor]) -> tuple[Fits, st
         if _is_resampled_kernel(state, made) or not wanted.fits(made):
             continue
         fits[prefix] = made
-        resampled |= {n for n in made.keys() & state.keys() if made[n].shape != state[n].shape}
-    changed = f" ({', '.join(sorted(resampled))} resampled)" if resampled else ""
+        # Of positions only: where a library renames, one name may stand for another weight.
+        both = {name for name in made.keys() & state.keys() if "pos" in name}
+        fitted |= {name for name in both if made[name].shape != state[name].shape}
+    changed = f" ({_listed(sorted(fitted))} made to fit)" if fitted else ""
     return fits, f"as the library converts them{changed}"
 
 

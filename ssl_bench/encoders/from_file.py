@@ -33,10 +33,10 @@ class ModuleEncoder(Encoder):
         for module in model.modules():
             if getattr(module, "inplace", False):  # it would overwrite the layer before it
                 setattr(module, "inplace", False)  # noqa: B010
-        named: Any = getattr(model, "layers", None)
+        named: Any = getattr(model, "layers", None)  # often a list of modules, which names none
         chosen = isinstance(named, tuple | list) and all(isinstance(n, str) for n in named)
-        parts = named if chosen else [name for name, _ in model.named_children()]
-        self.layers = (*(str(part) for part in parts if part != POOLED), POOLED)
+        parts: list[str] = list(named) if chosen else [n for n, _ in model.named_children()]
+        self.layers = (*(part for part in parts if part != POOLED), POOLED)
         maps = probe(self, image_size)
         if not chosen:  # heads and lists of modules are children, too
             maps = {k: x for k, x in maps.items() if getattr(x, "ndim", 0) == 4}

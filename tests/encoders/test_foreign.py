@@ -314,11 +314,11 @@ def test_position_embeddings_of_another_grid_are_resampled_as_timm_does(tmp_path
     oracle: Any = timm.create_model("test_vit", img_size=64)
     state = timm.models.vision_transformer.checkpoint_filter_fn(dict(whole), oracle)
     same, taken = loaded("timm:test_vit", state, tmp_path / "own.pth")
-    assert "resampled" not in taken
+    assert "made to fit" not in taken
     for content in (whole, {"teacher": named("backbone.", whole)}):
         found, taken = loaded("timm:test_vit", content, tmp_path / "c.pth")
         assert torch.equal(found, same)
-        assert "as the library converts them (pos_embed resampled)" in taken
+        assert "as the library converts them (pos_embed made to fit)" in taken
 
 
 def test_torchvision_resamples_its_own():
