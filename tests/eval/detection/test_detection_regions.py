@@ -127,7 +127,10 @@ class Noting:
 
 def test_objects_and_regions_are_mirrored_with_their_images(stores):
     train, seen, places = stores[0], Noting(), torch.arange(9)
-    images, step = train.images(places.numpy()), Step(0, places, Randomness(0, 0, places), float)
+    images, step = (
+        train.images(places.numpy()),
+        Step(0, places, Randomness(0, 0, places), torch.Tensor.backward),
+    )
     boxes = [train.objects(i).boxes for i in places.tolist()]
     truth = {"sizes": train.sizes.tolist(), "objects": [train.objects(i) for i in range(9)]}
     detector, spec = cast(Any, seen), subject(train).spec
