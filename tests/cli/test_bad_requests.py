@@ -95,8 +95,8 @@ def test_empty_workspace(bench: Bench, workspace: Path) -> None:
 VALUES = [
     ("--steps", "0"), ("--steps", "many"), ("--lr", "nan"), ("--lr", "inf"), ("--image-size", "20"),
     ("--image-size", "40"), ("--width", "5"), ("--seed", str(2**70)), ("--mask", "foo"),
-    ("--precision", "foo"), ("--devices", "x"), ("--devices", "0"), ("--workers", "-1"),
-    ("--checkpoint-every", "0"), ("--checkpoint-every", "5m"),
+    ("--precision", "foo"), ("--schedule", "foo"), ("--devices", "x"), ("--devices", "0"),
+    ("--workers", "-1"), ("--checkpoint-every", "0"), ("--checkpoint-every", "5m"),
 ]  # fmt: skip
 
 

@@ -127,6 +127,13 @@ def test_sixteen_bit_grey_with_alpha_keeps_its_values(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found[..., colour], values[..., 0])
 
 
+def test_sixteen_bits_in_memory_are_saved_with_their_alpha(tmp_path: Path) -> None:
+    values = drawn(2)
+    found = again(Photograph(values), tmp_path)
+    np.testing.assert_array_equal(found[..., 0], values[..., 0])
+    np.testing.assert_array_equal(found[..., -1], values[..., 1])
+
+
 # How else a scanner or a microscope writes 16 bits: the file of values, and their white.
 WAYS: dict[str, tuple[str, int, int, Callable[[Path, np.ndarray], object]]] = {
     "10-bit PGM": ("pgm", 1, 1023, lambda path, values: netpbm(path, values, 1023)),

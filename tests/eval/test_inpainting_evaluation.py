@@ -466,7 +466,7 @@ def test_baselines_are_the_same_whichever_encoder_comes_with_them(both, bench: B
         shutil.rmtree(workspace, ignore_errors=True)
         shutil.copytree(both / "pretrain", workspace / "pretrain")
         result = bench(*MEASURE, "--encoder", name, "--workspace", workspace)
-        assert result.err.count("HOG of train") == 1
+        assert result.err.count("HOG of train: 60/60") == 1
         keys[name] = {r.method: (r.key, r.metrics) for r in read_records(workspace, "evaluation")}
     first, second = keys.values()
     assert {name: first[name] for name in FREE} == {name: second[name] for name in FREE}

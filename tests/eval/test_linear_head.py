@@ -41,7 +41,7 @@ def test_it_learns_its_training_images(stores, tmp_path):
     train = stores[0]
     tested = subject(train.normalization, "conv5", width=0.25)
     top1 = {}
-    for labels, steps in ((0, 60), (3, 1)):
+    for labels, steps in ((0, 120), (3, 1)):
         harness = LinearHead(LinearHeadConfig(labels=labels, steps=steps, batch_size=20))
         place = tmp_path / str(steps)
         place.mkdir()
@@ -49,7 +49,7 @@ def test_it_learns_its_training_images(stores, tmp_path):
         ((_, found),) = harness.evaluate(tested, both, Runtime(workers=0), {"conv5": place})
         assert found.selection["training_images"] == (30 if labels else 60)
         top1[steps] = harness.score(found.predictions)["top1"]
-    assert top1[60] > 85
+    assert top1[120] > 85
     assert top1[1] < 40
 
 
