@@ -51,7 +51,7 @@ class Pretraining:
         check_spec(config.spec(PLAIN))  # before images are decoded
         store = open_store(
             dataset, "train", config.image_size,
-            skip_bad_images=skip_bad_images, workers=runtime.workers,
+            skip_bad_images=skip_bad_images, workers=runtime.workers, labelled=False,
         )  # fmt: skip
         identity = PretrainIdentity(
             kind="pretrain",
