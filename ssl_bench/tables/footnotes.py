@@ -13,7 +13,7 @@ from ssl_bench.tables.names import data_names
 from ssl_bench.tables.published import Published
 from ssl_bench.tables.table import Table
 
-LEADS, STALE = "●", "†"
+LEADS, STALE, CHANCE = "●", "†", "chance"
 ABOVE_CHANCE = 4  # standard deviations at which a control is not at chance any more
 
 
@@ -39,6 +39,8 @@ def _marks(table: Table, published: Published) -> Iterator[str]:
             f"for all {table.all_pairs} pairs of rows in the table: of equal rows, one loses its "
             "mark in 5 of 100 tables at most."
         )
+    if table.chance:
+        yield f"*{CHANCE}*: what is scored without a look at the test images (docs/tables.md)."
     if published.cells:
         yield "Published: the paper's number, what ours was made otherwise, ours less it."
 
