@@ -223,7 +223,7 @@ class Krahenbuhl16(FineTunedOnWhole):
     ) -> None:
         """A picture of each class's precision over recall, if images have several labels."""
         if "targets" in predictions:
-            draw_curves(predictions, test.index.classes, folder / "precision-recall.png")
+            draw_curves(predictions, test.index.classes, folder / "precision-recall.png", title)
 
     def shown(self, predictions: Mapping[str, np.ndarray]) -> Sequence[Metric]:
         """Average precision of several labels an image, top-1 of one."""
@@ -261,7 +261,7 @@ class Krahenbuhl16(FineTunedOnWhole):
 
 
 def draw_curves(
-    predictions: Mapping[str, np.ndarray], classes: tuple[str, ...], path: Path
+    predictions: Mapping[str, np.ndarray], classes: tuple[str, ...], path: Path, title: str
 ) -> None:
     """Precision over recall of each class that has a positive, from targets and scores."""
     curves = {}
@@ -274,4 +274,4 @@ def draw_curves(
             precision, recall, _ = precision_recall_curve(truth, scores[judged])
             area = average_precision_score(truth, scores[judged])
             curves[f"{name} {100 * area:.1f}"] = (recall[::-1], precision[::-1])  # recall rises
-    precision_recall_curves(curves, path, "precision over recall, and its average in percent")
+    precision_recall_curves(curves, path, f"{title}; beside each class its average, percent")

@@ -30,13 +30,20 @@ class Subject:
     """An encoder under evaluation: on the CPU, with weights that evaluations must not change.
 
     `layers` are those to measure, or the keys of other points of the harness. `pretext` opens the
-    trained pretext that the encoder is a part of; None where there is none.
+    trained pretext that the encoder is a part of; None where there is none. `name` is what the
+    encoder is called, `data` the set that it is measured on: for titles.
     """
 
     encoder: Encoder
     spec: EncoderSpec
     layers: tuple[str, ...]
     pretext: Callable[[], Pretext] | None = None
+    name: str = ""
+    data: str = ""
+
+    def title(self, protocol: str, key: str) -> str:
+        """What stands above a picture: of the protocol as printed, at a layer or another point."""
+        return f"{protocol}, {key}: {self.name or 'an encoder'} on {self.data or 'its images'}"
 
 
 @dataclass(frozen=True)
