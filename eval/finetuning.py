@@ -235,7 +235,7 @@ class FineTuned(Evaluation):
         if self.frozen and weights_digest(network.encoder.state_dict()) != before:
             raise DataError("the encoder's weights changed during a frozen evaluation")
         predictions = self.predictions(self.rows(network, test, spec), test)
-        title = f"{' '.join([self.protocol, *config.deviations()])}, {layer}"
+        title = subject.title(" ".join([self.protocol, *config.deviations()]), layer)
         self.draw(network, predictions, test, spec, folder, title)
         selection = course(report) | self.described(network, predictions, train, test)
         return Outcome(predictions, selection | ({"rescaled": scales} if scales else {}))

@@ -132,7 +132,7 @@ class Pathak16(Evaluation):
         size = subject.spec.image_size
         for key in subject.layers:
             fill, about = self._fill(key, subject, train, test, runtime)
-            title = f"{' '.join([self.protocol, *self.config.deviations()])}: {key}"
+            title = subject.title(" ".join([self.protocol, *self.config.deviations()]), key)
             predictions = self._measure(fill, test, size, folders[key] / "fills.png", title)
             yield key, Outcome(predictions, {"split": "none: nothing is chosen", **about})
 

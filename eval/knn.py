@@ -19,15 +19,15 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 from torch.nn import functional as F
 
-from eval.splits import check_labels, held_out
+from eval.splits import check_labels, held_out, not_held_out
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.evaluation.rows import Rows
-from ssl_bench.progress import reached
+from ssl_bench.progress import reached, say_once
 
 HELD_OUT = 0.2  # of train, which chooses k
 PAIRS = 1 << 20  # cosines that are computed at once
@@ -79,19 +79,11 @@ class KNN(Probe):
         return {"top1": top1(label, predictions["predicted"]), **every}
 
     def check(self, splits: Mapping[str, ImageStore]) -> None:
-        """One label each, two classes, none that train lacks, as many images as the largest k."""
+        """One label each, two classes, none that train lacks."""
         train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
-        largest, total = self.config.k[-1], len(train)
-        chosen = len(self.config.k) > 1
-        searched = len(self._parts(train.labels)[0]) if chosen else total
-        if largest > searched:
-            while_chosen = f"{searched} of the {total} are searched while k is chosen"
-            found = while_chosen if chosen else f"there are {total}"
-            raise UsageError(
-                f"--k {largest} asks for more training images than are searched: {found}; "
-                f"ask for {searched} at most"
-            )
+        if len(self.config.k) > 1:
+            held_out(train.labels, HELD_OUT, self.config.seed)
 
     def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose k on a part of train, then search all of train for each test image."""
@@ -99,6 +91,8 @@ class KNN(Probe):
         check_directions(layer, train.rows)
         labels = torch.from_numpy(train.labels).to(train.rows.device)
         best, selection = self._choose(train.rows, labels)
+        if len(self.config.k) > 1:
+            selection |= not_held_out(train.labels, train.classes)
         by_k = self.predict(test.rows, train.rows, labels).cpu().numpy()  # (N, K)
         predictions = {
             "label": test.labels,
@@ -111,8 +105,9 @@ class KNN(Probe):
         """The place of the best k, of equals the smallest, and how it was chosen."""
         ks = self.config.k
         if len(ks) == 1:
-            return 0, {"split": "none: nothing is chosen", "chosen": {"k": ks[0]}}
-        parts = self._parts(labels.cpu().numpy())
+            all_vote = self._all_vote(len(labels))
+            return 0, {"split": "none: nothing is chosen", "chosen": {"k": ks[0]}} | all_vote
+        parts = held_out(labels.cpu().numpy(), HELD_OUT, self.config.seed)
         searched, asked = (torch.from_numpy(part).to(labels.device) for part in parts)
         found = self.predict(rows.part(asked), rows.part(searched), labels[searched])
         accuracy = 100 * (found == labels[asked, None]).double().mean(0)  # (K,)
@@ -124,17 +119,16 @@ class KNN(Probe):
             "points": [
                 {"k": k, "top1": round(float(a), 3)} for k, a in zip(ks, accuracy, strict=True)
             ],
-        }
+        } | self._all_vote(len(searched))
 
-    def _parts(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices (searched, asked) of the split that chooses k."""
-        try:
-            return held_out(labels, HELD_OUT, self.config.seed)
-        except DataError as error:
-            raise DataError(
-                f"{len(labels)} training images are too few to choose k on a fifth of each class: "
-                "add images, or ask for a single --k"
-            ) from error
+    def _all_vote(self, searched: int) -> dict[str, Any]:
+        """For a record's selection: each k of more images than are searched; said, too."""
+        found = [k for k in self.config.k if k > searched]
+        if not found:
+            return {}
+        ks = ", ".join(map(str, found))
+        say_once(f"warning: k = {ks}: {searched} training images are searched, and all vote")
+        return {"all_vote": {"k": found, "searched": searched}}
 
     def predict(self, queries: Rows, rows: Rows, labels: Tensor) -> Tensor:
         """Classes int64 (N, K) of queries (N, D), for each k, from rows (M, D) and labels (M,)."""

@@ -16,6 +16,7 @@ below fc6, so all three do, as there with `--random-from pool5`: weights N(0, 0.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,21 @@ from torch.nn import functional as F
 
 from eval.finetuning import FineTunedOnWhole, Truth, caffe_groups
 from eval.networks.fc678 import Classifier, Train
-from eval.splits import check_labels, few_labels
+from eval.splits import check_labels, few_labels, fewer_labels, judged, left_out
 from ssl_bench.counter import Randomness, derive
 from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.rescale import rescale_with_head
 from ssl_bench.evaluation.compact import with_compact_scores
-from ssl_bench.evaluation.harness import EvaluationConfig
+from ssl_bench.evaluation.harness import EvaluationConfig, Subject
 from ssl_bench.evaluation.metrics import TOP1, Metric
-from ssl_bench.evaluation.metrics.precision import mean_average_precision, resampled_precision, top1
+from ssl_bench.evaluation.metrics.precision import (
+    mean_average_precision,
+    random_precision,
+    resampled_precision,
+    top1,
+)
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.pictures.plots import precision_recall_curves
 from ssl_bench.training.augment import random_scale_crop
@@ -103,19 +109,26 @@ class Krahenbuhl16(FineTunedOnWhole):
     task, clip, scored, rescaled_by = "classification", CLIP, SCORED, RESCALED_BY
 
     def check(self, splits: Mapping[str, WholeStore]) -> None:
-        """Two classes, none that train lacks, as many images as `--labels` asks for."""
+        """Two classes in train; one that it lacks is left out of several labels an image."""
         train, test = splits["train"], splits["test"]
         check_labels(train.annotations, test.annotations, train.index.classes)
-        self.chosen(train)
+
+    def prepared(
+        self, subject: Subject, train: WholeStore, test: WholeStore
+    ) -> tuple[WholeStore, WholeStore]:
+        """With what `judged` leaves of several labels an image."""
+        if left_out(train.annotations, test.annotations, train.index.classes):
+            labels = judged(test.targets, train.targets).tolist()
+            test = replace(test, index=test.index.model_copy(update={"labels": labels}))
+        return train, test
 
     def sides(self, spec: EncoderSpec) -> tuple[None, int]:
         """Reduced where they are larger than VOC's are for a network of 227 px; never enlarged."""
         return None, round(LONGEST * spec.image_size)
 
     def chosen(self, train: WholeStore) -> np.ndarray:
-        """UsageError if a class has too few."""
-        config = self.config
-        return few_labels(train.annotations, config.labels, config.seed, train.index.classes)
+        """As many of each class as `--labels`, or all that it has."""
+        return few_labels(train.annotations, self.config.labels, self.config.seed)
 
     @property
     def frozen(self) -> bool:
@@ -185,6 +198,20 @@ class Krahenbuhl16(FineTunedOnWhole):
             return {"label": test.labels, "predicted": rows.argmax(1)}
         return {"targets": test.targets, "scores": rows}
 
+    def described(
+        self,
+        network: Classifier,
+        predictions: Mapping[str, np.ndarray],
+        train: WholeStore,
+        test: WholeStore,
+    ) -> dict[str, Any]:
+        """`fewer` counts the images of classes with fewer than `--labels`."""
+        classes = train.index.classes
+        found = super().described(network, predictions, train, test)
+        found |= fewer_labels(train.annotations, self.config.labels, classes)
+        unknown = np.flatnonzero((test.targets == -1).all(0) & ~(train.targets == 1).any(0))
+        return found | ({"left_out": [classes[c] for c in unknown]} if len(unknown) else {})
+
     def draw(
         self,
         network: Classifier,
@@ -196,7 +223,7 @@ class Krahenbuhl16(FineTunedOnWhole):
     ) -> None:
         """A picture of each class's precision over recall, if images have several labels."""
         if "targets" in predictions:
-            draw_curves(predictions, test.index.classes, folder / "precision-recall.png")
+            draw_curves(predictions, test.index.classes, folder / "precision-recall.png", title)
 
     def shown(self, predictions: Mapping[str, np.ndarray]) -> Sequence[Metric]:
         """Average precision of several labels an image, top-1 of one."""
@@ -222,13 +249,19 @@ class Krahenbuhl16(FineTunedOnWhole):
             return super().resampled(predictions)
         return resampled_precision(predictions["targets"], predictions["scores"])
 
+    def chance(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+        """Of random rankings, or of the most frequent class."""
+        if "targets" not in predictions:
+            return super().chance(predictions)
+        return random_precision(predictions["targets"])
+
     def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Scores as ranks among those of the positives; see `compact_scores`."""
         return with_compact_scores(predictions)
 
 
 def draw_curves(
-    predictions: Mapping[str, np.ndarray], classes: tuple[str, ...], path: Path
+    predictions: Mapping[str, np.ndarray], classes: tuple[str, ...], path: Path, title: str
 ) -> None:
     """Precision over recall of each class that has a positive, from targets and scores."""
     curves = {}
@@ -241,4 +274,4 @@ def draw_curves(
             precision, recall, _ = precision_recall_curve(truth, scores[judged])
             area = average_precision_score(truth, scores[judged])
             curves[f"{name} {100 * area:.1f}"] = (recall[::-1], precision[::-1])  # recall rises
-    precision_recall_curves(curves, path, "precision over recall, and its average in percent")
+    precision_recall_curves(curves, path, f"{title}; beside each class its average, percent")

@@ -9,6 +9,7 @@ best step. Test images are scored once, on central crops.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval.finetuning import FineTuned, Truth
-from eval.splits import check_labels, few_labels
+from eval.splits import check_labels, few_labels, fewer_labels
 from ssl_bench.counter import generator
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.build import EncoderSpec, learn_up_to
@@ -64,14 +65,24 @@ class LinearHead(FineTuned):
     metrics = (TOP1,)
 
     def check(self, splits: Mapping[str, ImageStore]) -> None:
-        """One label each, two classes, none that train lacks, as many images as `--labels`."""
+        """One label each, two classes, none that train lacks."""
         train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
-        self.chosen(train)
 
     def chosen(self, train: ImageStore) -> np.ndarray:
-        """UsageError if a class has too few."""
-        return few_labels(train.labels, self.config.labels, self.config.seed, train.index.classes)
+        """As many of each class as `--labels`, or all that it has."""
+        return few_labels(train.labels, self.config.labels, self.config.seed)
+
+    def described(
+        self,
+        network: LinearClassifier,
+        predictions: Mapping[str, np.ndarray],
+        train: ImageStore,
+        test: ImageStore,
+    ) -> dict[str, Any]:
+        """`fewer` counts the images of classes that have fewer than `--labels`."""
+        fewer = fewer_labels(train.labels, self.config.labels, train.index.classes)
+        return super().described(network, predictions, train, test) | fewer
 
     def network(
         self, encoder: Encoder, layer: str, spec: EncoderSpec, train: ImageStore

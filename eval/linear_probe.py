@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from eval.solvers.logistic import LIMIT, Standardizer, fit
-from eval.splits import check_labels, held_out
+from eval.splits import check_labels, held_out, not_held_out
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features
@@ -52,7 +52,7 @@ class LinearProbe(Probe):
         return {"top1": top1(predictions["label"], predictions["predicted"])}
 
     def check(self, splits: Mapping[str, ImageStore]) -> None:
-        """One label each, two classes, none that train lacks, enough images to hold some out."""
+        """One label each, two classes, none that train lacks, an image to hold out."""
         train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
         held_out(train.labels, self.config.held_out, self.config.seed)
@@ -63,6 +63,7 @@ class LinearProbe(Probe):
         rows, labels = train.rows, torch.from_numpy(train.labels)
         predict, selection = self._fit(layer, rows, labels.to(rows.device))
         predicted = predict(test.rows).cpu().numpy()
+        selection |= not_held_out(train.labels, train.classes)
         return Outcome({"label": test.labels, "predicted": predicted}, selection)
 
     def _fit(

@@ -7,12 +7,14 @@ class by class: k with the class and (C − 1)·k without it, the rest is not us
 
 There, the cost was the best on test. Here it is chosen by cross-validation on the drawn images
 alone (three folds, two where k is 2); from one image a class nothing can be chosen, so k = 1 takes
-the middle of the grid. The same images are drawn for every encoder with the same seed.
+the middle of the grid. The same images are drawn for every encoder with the same seed. A class with
+fewer images than k gives all that it has, which is said and recorded.
 
     bench low-shot --layer pool5 --data folder:photos
     bench low-shot --probe logreg --shots 1,4,16 --data folder:photos
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,19 +31,23 @@ from eval import knn, svm
 from eval.linear_probe import standardizer
 from eval.solvers import logistic
 from eval.solvers.squared_hinge import Basis
-from eval.splits import check_labels
+from eval.splits import check_labels, judged, left_out, listed, scarce
 from ssl_bench.data.dataset import targets_of
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.compact import with_compact_scores
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.intervals import mean_interval
 from ssl_bench.evaluation.metrics import Metric
-from ssl_bench.evaluation.metrics.precision import average_precision, top1
+from ssl_bench.evaluation.metrics.precision import (
+    average_precision,
+    most_frequent,
+    random_precision,
+    top1,
+)
 from ssl_bench.evaluation.metrics.resampling import Intervals
 from ssl_bench.evaluation.rows import Rows
-from ssl_bench.progress import waiting
+from ssl_bench.progress import say_once, waiting
 from ssl_bench.stream import Stream
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM
@@ -82,7 +88,10 @@ class Drawn:
     @property
     def folds(self) -> int:
         """Parts that choose a strength; 1 where nothing can be chosen."""
-        return min(FOLDS, self.shots)
+        single = self.annotations.ndim == 1
+        # Where no class has as many images as shots, no fold could hold one of each.
+        most = int(np.unique(self.annotations, return_counts=True)[1].max()) if single else FOLDS
+        return min(FOLDS, self.shots, most)
 
 
 class LowShot(Probe):
@@ -123,6 +132,14 @@ class LowShot(Probe):
             for i, metric in enumerate(self.shown(predictions))
         }
 
+    def chance(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+        """Of random rankings, or of the most frequent class, whatever the number of shots."""
+        if self.base == "top1":
+            value = most_frequent(predictions["label"])
+        else:
+            value = random_precision(predictions["targets"])["map11"]
+        return {metric.name: value for metric in self.metrics}
+
     def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Scores as ranks among those of the positives; see `compact_scores`."""
         return with_compact_scores(predictions)
@@ -137,21 +154,17 @@ class LowShot(Probe):
         return float(np.mean(found))
 
     def check(self, splits: Mapping[str, ImageStore]) -> None:
-        """As many training images of each class as the largest number of shots."""
+        """Labels that the probe takes; of classes with fewer images than shots it is said."""
         train, test = splits["train"], splits["test"]
         classes = train.index.classes
         if self.config.probe == "svm":
             check_labels(train.annotations, test.annotations, classes)
         else:
             check_labels(train.labels, test.labels, classes)  # raises for several labels
-        targets = train.targets
-        largest, counts = self.config.shots[-1], (targets == 1).sum(0)
-        known = np.flatnonzero(counts)
-        fewest = known[np.argmin(counts[known])]
-        if counts[fewest] < largest:
-            raise UsageError(
-                f"--shots {largest}: class '{classes[fewest]}' has only {counts[fewest]} training "
-                "images; ask for fewer shots"
+        if fewer := scarce(train.annotations, self.config.shots[-1], classes):
+            say_once(
+                f"warning: fewer training images than --shots {self.config.shots[-1]} have "
+                f"{listed(fewer)}: all of them are taken"
             )
 
     def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
@@ -175,7 +188,9 @@ class LowShot(Probe):
         results = np.stack(found, -1)  # (N, …, S·D)
         results = results.reshape(*results.shape[:-1], *shape)
         if config.probe == "svm":
-            predictions = {"targets": test.targets, "scores": results}
+            predictions = {
+                "targets": judged(test.targets, train.targets), "scores": results,
+            }  # fmt: skip
         else:
             predictions = {"label": test.labels, "predicted": results}
         selection = {
@@ -189,6 +204,9 @@ class LowShot(Probe):
             "grid": list({"svm": COSTS, "logreg": STRENGTHS, "knn": ()}[config.probe]),
             "dimensions": train.rows.shape[1],
         }
+        if fewer := scarce(train.annotations, config.shots[-1], train.classes):
+            selection["fewer"] = fewer
+        selection |= left_out(train.annotations, test.annotations, train.classes)
         return Outcome(predictions, selection)
 
 
@@ -196,16 +214,23 @@ class LowShot(Probe):
 
 
 def draw_images(annotations: np.ndarray, shots: int, seed: Sequence[int]) -> Drawn:
-    """`shots` random images of each class that has any, for labels (N,) or targets (N, C)."""
+    """`shots` random images of each class that has any, for labels (N,) or targets (N, C).
+
+    Of a class with fewer, all.
+    """
     random = Stream(seed)
     if annotations.ndim == 1:
         groups = [np.flatnonzero(annotations == c) for c in np.unique(annotations)]
-        images = np.sort(np.concatenate([random.choice(g, shots) for g in groups]))
+        drawn = [random.choice(g, min(shots, len(g))) for g in groups]
+        images = np.sort(np.concatenate(drawn))
         return Drawn(images, annotations[images], shots)
     targets = np.full_like(annotations, -1)
     for c, column in enumerate(annotations.T):
         without = np.flatnonzero(column == 0)
-        wanted = {1: shots, 0: min(len(without), shots * (annotations.shape[1] - 1))}
+        wanted = {
+            1: min(int((column == 1).sum()), shots),
+            0: min(len(without), shots * (annotations.shape[1] - 1)),
+        }
         for value, count in wanted.items():
             here = np.flatnonzero(column == value)
             if (column == 1).any():
@@ -283,7 +308,10 @@ def _one_logreg(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Res
     best = len(STRENGTHS) // 2
     if drawn.folds > 1:
         hits = torch.zeros(len(STRENGTHS), device=few.device)
-        folds = StratifiedKFold(drawn.folds).split(drawn.annotations, drawn.annotations)
+        # It warns of a class that is not in every fold: its few images are in some of them.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            split = StratifiedKFold(drawn.folds).split(drawn.annotations, drawn.annotations)
+            folds = list(split)
         for fitted, held in folds:
             model = logistic.fit(x.part(fitted), labels[fitted], classes, strengths)
             hits += (model.predict(x.part(held)) == labels[held]).sum(1)

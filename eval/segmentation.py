@@ -35,6 +35,7 @@ from ssl_bench.errors import DataError
 from ssl_bench.evaluation.harness import EvaluationConfig, Subject
 from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.overlap import (
+    background_iu,
     confusion,
     intersection_over_union,
     mean_iu,
@@ -215,6 +216,10 @@ class FCN32s(FineTunedOnWhole):
     def intervals(self, predictions: Mapping[str, np.ndarray]) -> Intervals:
         """Of mean IU, over resamples of the test images."""
         return {"mean_iu": mean_iu_interval(predictions["confusion"])}
+
+    def chance(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+        """Of background everywhere."""
+        return background_iu(predictions["confusion"])
 
     def resampled(self, predictions: Mapping[str, np.ndarray]) -> Resampled:
         """Mean IU over resamples of the test images."""

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from eval.solvers import squared_hinge
 from eval.solvers.squared_hinge import LIMIT, Basis
-from eval.splits import check_labels, present
+from eval.splits import SHOWN, check_labels, judged, present
 from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError
 from ssl_bench.evaluation.compact import with_compact_scores
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
@@ -31,11 +31,12 @@ from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.precision import (
     average_precision,
     mean_average_precision,
+    random_precision,
     resampled_precision,
 )
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
 from ssl_bench.evaluation.rows import Rows
-from ssl_bench.progress import say, waiting
+from ssl_bench.progress import say, say_once, waiting
 from ssl_bench.stream import Stream
 
 
@@ -78,22 +79,23 @@ class SVM(Probe):
         """Mean average precisions over resamples of the test images."""
         return resampled_precision(predictions["targets"], predictions["scores"])
 
+    def chance(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+        """Of random rankings."""
+        return random_precision(predictions["targets"])
+
     def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Scores as ranks among those of the positives; see `compact_scores`."""
         return with_compact_scores(predictions)
 
     def check(self, splits: Mapping[str, ImageStore]) -> None:
-        """Two classes in train, enough images of each for the folds, none that train lacks."""
+        """Two classes in train; one of few images has fewer folds, or none."""
         train, test = splits["train"], splits["test"]
-        classes = train.index.classes
-        check_labels(train.targets, test.targets, classes)
-        check_folds(train.targets, classes, self.config.folds)
+        check_labels(train.targets, test.targets, train.index.classes)
 
     def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose each class's cost on train, fit on all of it, look at test once."""
         train, test = splits["train"], splits["test"]
         config = self.config
-        check_folds(train.targets, train.classes, config.folds)
         known = present(train.targets)  # others are left out, with scores of 0
         targets = train.targets[:, known]
         basis = Basis.of(varied(layer, normalized(train.rows)))
@@ -107,25 +109,34 @@ class SVM(Probe):
             "iterations": [choice.iterations, iterations],
             "dimensions": train.rows.shape[1],
         }
-        return Outcome({"targets": test.targets, "scores": scores}, selection)
+        selection |= _few_folds(
+            own_folds(targets, config.folds), config.folds, train.classes, known
+        )
+        targets = judged(test.targets, train.targets)
+        return Outcome({"targets": targets, "scores": scores}, selection)
 
 
-def check_folds(targets: np.ndarray, classes: tuple[str, ...], folds: int) -> None:
-    """Raises unless each class of int8 (N, C) is there, and is not, in every fold.
+def own_folds(targets: np.ndarray, folds: int) -> np.ndarray:
+    """How many of the folds each class can have, int64 (C,): no more than images with it.
 
-    DataError where data are missing, UsageError where fewer folds would do.
+    Nor than images without it. With 1 no cost can be chosen, and the grid's middle is taken.
     """
-    known = present(targets)
-    counts = np.stack([(targets[:, known] == value).sum(0) for value in (1, 0)])
-    fewest = int(counts.min())
-    if fewest >= folds:
-        return
-    value, place = np.argwhere(counts == fewest)[0]
-    with_it = "images with" if value == 0 else "images without"
-    found = f"class '{classes[known[place]]}' has {fewest} training {with_it} it"
-    if fewest < 2:
-        raise DataError(f"{found}: two are needed to choose a cost; add images")
-    raise UsageError(f"--folds {folds}: {found}; ask for --folds {fewest}, or add images")
+    counts = [(targets == value).sum(0) for value in (1, 0)]
+    return np.minimum(np.min(counts, 0), folds).clip(1)
+
+
+def _few_folds(
+    own: np.ndarray, folds: int, classes: tuple[str, ...], known: np.ndarray
+) -> dict[str, dict[str, int]]:
+    """For a record's selection: the classes with fewer folds than asked for; said, too."""
+    few = {classes[c]: int(n) for c, n in zip(known, own, strict=True) if n < folds}
+    if few:
+        names = ", ".join([*few][:SHOWN]) + (", …" if len(few) > SHOWN else "")
+        say_once(
+            f"warning: {names}: fewer training images than --folds {folds}; costs are chosen by as "
+            "many folds, of one image by none: the grid's middle"
+        )
+    return {"fewer_folds": few} if few else {}
 
 
 def varied(layer: str, rows: Rows) -> Rows:
@@ -143,13 +154,14 @@ def _selection(
     """What was chosen, and every point that lost: by class, in the order of the costs."""
     names = [classes[c] for c in known]
     edges = (config.costs[0], config.costs[-1])
+    chosen = ~np.isnan(choice.points[0])
     return {
         "split": f"{config.folds} folds of train, stratified by class",
         "criterion": "all-point average precision, mean of the folds",
         "chosen": {"cost": dict(zip(names, choice.costs.tolist(), strict=True))},
         "costs": list(config.costs),
-        "points": dict(zip(names, choice.points.T.round(3).tolist(), strict=True)),
-        "at_edge": [n for n, cost in zip(names, choice.costs, strict=True) if cost in edges],
+        "points": {names[c]: choice.points[:, c].round(3).tolist() for c in np.flatnonzero(chosen)},
+        "at_edge": [names[c] for c in np.flatnonzero(chosen) if choice.costs[c] in edges],
         "left_out": [name for i, name in enumerate(classes) if i not in known],
     }
 
@@ -199,7 +211,8 @@ def one_vs_rest(train: Rows, targets: np.ndarray, costs: Sequence[float], test: 
 class Choice:
     """The cost of each class (C,), and why.
 
-    `points` (L, C) is the average precision at each cost (all-point, percent, mean of the folds);
+    `points` (L, C) is the average precision at each cost (all-point, percent, mean of the folds),
+    NaN of a class that has too few images to choose by;
     `start` (C, R) the mean of the folds' weights at the chosen cost, near what all rows give.
     """
 
@@ -219,39 +232,46 @@ def choose_costs(
 ) -> Choice:
     """The best of rising costs for each class by cross-validation; of equals, the smallest.
 
-    Targets are int8 (N, C) of 1, 0 and −1 (not used). Each class has folds of its own, and a fold
-    is fitted on all rows, with those held out at importance 0: so the problems of all classes and
-    folds share their products, and no fold needs a copy of its rows. `streams` as in `folds_of`.
+    Targets are int8 (N, C) of 1, 0 and −1 (not used). Each class has its own folds, as many as its
+    images fill (`own_folds`), and a fold is fitted on all rows, with those held out at importance
+    0: so the problems of all classes and folds share their products, and no fold needs a copy of
+    its rows. Where one fold is all, the cost is the grid's middle. `streams` as in `folds_of`.
     """
-    parts = folds_of(targets, folds, seed, streams)
-    found, groups = list[Choice](), list(basis.groups(targets.shape[1], folds))
+    own, device = own_folds(targets, folds), basis.rows.device
+    able, most = np.flatnonzero(own > 1), int(own.max())
+    chosen = np.full(len(own), float(costs[len(costs) // 2]))
+    points = np.full((len(costs), len(own)), np.nan)
+    weights = torch.zeros(len(own), basis.rows.shape[1], dtype=torch.float64, device=device)
+    parts, iterations = folds_of(targets, own, seed, streams), 0
+    groups = list(basis.groups(len(able), most))
     with waiting("costs by cross-validation", len(groups)) as wait:
-        for group in groups:
-            found.append(_choose(basis, targets[:, group], parts[:, group], costs, folds))
-            wait.done, wait.unit = len(found), "groups of classes"
-    return Choice(
-        np.concatenate([choice.costs for choice in found]),
-        np.concatenate([choice.points for choice in found], 1),
-        torch.cat([choice.start for choice in found]),
-        max(choice.iterations for choice in found),
-    )
+        for done, group in enumerate(groups, 1):
+            which = able[group]
+            found = _choose(basis, targets[:, which], parts[:, which], costs, most)
+            chosen[which], points[:, which] = found.costs, found.points
+            weights[torch.from_numpy(which).to(device)] = found.start
+            iterations = max(iterations, found.iterations)
+            wait.done, wait.unit = done, "groups of classes"
+    return Choice(chosen, points, weights, iterations)
 
 
 def folds_of(
-    targets: np.ndarray, folds: int, seed: int, streams: Sequence[int] | None = None
+    targets: np.ndarray, folds: int | np.ndarray, seed: int, streams: Sequence[int] | None = None
 ) -> np.ndarray:
     """The fold of each image for each class, int64 (N, C), drawn class by class.
 
-    The images with a class are dealt out evenly, and so are those without. A class is drawn from
-    the seed and its number in `streams`, its place if there are none.
+    There are `folds`, or of each class its own number (C,). The images with a class are dealt out
+    evenly, and so are those without. A class is drawn from the seed and its number in `streams`,
+    its place if there are none.
     """
     parts = np.zeros(targets.shape, dtype=np.int64)
+    own = np.broadcast_to(folds, targets.shape[1])
     streams = range(targets.shape[1]) if streams is None else streams
     for c, (column, stream) in enumerate(zip(targets.T, streams, strict=True)):
         random = Stream([seed, stream])
         for value in (1, 0):
             images = random.permutation(np.flatnonzero(column == value))
-            parts[images, c] = np.arange(len(images)) % folds
+            parts[images, c] = np.arange(len(images)) % own[c]
     return parts
 
 
@@ -281,4 +301,5 @@ def _held_out(targets: np.ndarray, parts: np.ndarray, scores: np.ndarray, folds:
         for c in range(targets.shape[1])
         for f in range(folds)
     ]
-    return np.reshape([ap.area for ap in found], (-1, folds)).mean(1)
+    # A class with fewer folds holds nothing out in the others: NaN there.
+    return np.nanmean(np.reshape([ap.area for ap in found], (-1, folds)), 1)

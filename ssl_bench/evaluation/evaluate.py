@@ -222,7 +222,10 @@ class _EncoderOnData:
     def subject(self, layers: tuple[str, ...]) -> Subject:
         """The encoder, and the way to the pretext that it is a part of."""
         reference = self.encoder
-        return Subject(reference.encoder, reference.spec, layers, reference.pretext)
+        return Subject(
+            reference.encoder, reference.spec, layers, reference.pretext,
+            name=reference.name, data=self.dataset.name,
+        )  # fmt: skip
 
     def _run(
         self, harness: Harness, images: _Splits, point: Point, control: bool = False

@@ -19,7 +19,7 @@ from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.metrics import TOP1, Metric
-from ssl_bench.evaluation.metrics.precision import top1_interval
+from ssl_bench.evaluation.metrics.precision import most_frequent, top1_interval
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, resampled_mean
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.pretext import Config, Pretext
@@ -30,13 +30,20 @@ class Subject:
     """An encoder under evaluation: on the CPU, with weights that evaluations must not change.
 
     `layers` are those to measure, or the keys of other points of the harness. `pretext` opens the
-    trained pretext that the encoder is a part of; None where there is none.
+    trained pretext that the encoder is a part of; None where there is none. `name` is what the
+    encoder is called, `data` the set that it is measured on: for titles.
     """
 
     encoder: Encoder
     spec: EncoderSpec
     layers: tuple[str, ...]
     pretext: Callable[[], Pretext] | None = None
+    name: str = ""
+    data: str = ""
+
+    def title(self, protocol: str, key: str) -> str:
+        """What stands above a picture: of the protocol as printed, at a layer or another point."""
+        return f"{protocol}, {key}: {self.name or 'an encoder'} on {self.data or 'its images'}"
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,13 @@ class Harness(ABC):
             elif name in predictions:
                 found |= resampled_mean(name, predictions[name])
         return found
+
+    def chance(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+        """What is scored without a look at the images, by metric, from the truth beside them.
+
+        Here of `top1` with `label`: the share of the most frequent class among the test images.
+        """
+        return {TOP1.name: most_frequent(predictions["label"])} if "label" in predictions else {}
 
     def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The predictions as an export keeps them: `score` and `resampled` are the same by them.

@@ -116,7 +116,9 @@ class Gallery:
     def store(self, split: SplitName, size: int) -> ImageStore:
         """The decoded images of a split, for crops of `size`."""
         if (split, size) not in self._stores:
-            self._stores[split, size] = open_store(self.dataset, split, size, workers=self.workers)
+            self._stores[split, size] = open_store(
+                self.dataset, split, size, workers=self.workers, labelled=False
+            )
         return self._stores[split, size]
 
     @cached_property

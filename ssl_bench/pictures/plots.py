@@ -1,5 +1,6 @@
 """Pictures: labelled grids of images, boxes over images, precision-recall curves."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ssl_bench.files import written_at_once
 from ssl_bench.runtime import is_main_process
 
 matplotlib.use("Agg")  # before pyplot is imported: there may be no screen
+LETTER = 0.075  # inches, of a title's mean letter; a wide one is 0.1
 
 
 def picture_grid(rows: Mapping[str, Tensor], path: Path, title: str) -> None:
@@ -31,7 +33,7 @@ def picture_grid(rows: Mapping[str, Tensor], path: Path, title: str) -> None:
             cell.set_yticks([])
             cell.set_frame_on(False)
         line[0].set_ylabel(label, fontsize=8)
-    figure.suptitle(title, fontsize=9)
+    _entitle(figure, title)
     _save(figure, path, 160)
 
 
@@ -57,7 +59,7 @@ def precision_recall_curves(
         cell.set_title(label, fontsize=8)
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
-    figure.suptitle(title, fontsize=9)
+    _entitle(figure, title)
     _save(figure, path, 160)
 
 
@@ -106,7 +108,7 @@ def mask_grid(
     called = {c: names[c] if c < len(names) else "void" for c in seen.tolist()}
     patches = [Patch(color=tuple(colours[c] / 255), label=name) for c, name in called.items()]
     figure.legend(handles=patches, loc="outside right center", fontsize=7)
-    figure.suptitle(title, fontsize=9)
+    _entitle(figure, title)
     _save(figure, path, 160)
 
 
@@ -123,17 +125,20 @@ def box_grid(
 
     `detections` (N, D, 6) hold class, score and box, best first, `objects` (N, M, 6) class,
     difficult and box; class −1 is an empty place. Objects are dashed and white. Detections are
-    coloured by class: those of score `certain` or more, the best eight of an image, and at least
-    one.
+    coloured by class as in masks, with a legend: those of score `certain` or more, the best eight
+    of an image, and at least one.
     """
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
 
     columns = min(3, len(images))
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3.4 * columns, 2.9 * rows + 0.3), squeeze=False,
+        rows, columns, figsize=(3.4 * columns + 1.4, 2.9 * rows + 0.3), squeeze=False,
         layout="constrained",
     )  # fmt: skip
+    colours = voc_palette() / 255  # background first
+    seen = set[int]()
     for cell in axes.flat:
         cell.set_axis_off()
     for cell, image, found, truth in zip(axes.flat, images, detections, objects, strict=False):
@@ -144,12 +149,16 @@ def box_grid(
         kept = found[(found[:, 0] >= 0) & ((found[:, 1] >= certain) | (np.arange(len(found)) == 0))]
         for row in kept[:8]:
             label, score = int(row[0]), row[1]
-            _box(cell, row, f"C{label % 10}", "-", f"{names[label]} {score:.2f}")
-    figure.suptitle(title, fontsize=9)
+            seen.add(label)
+            _box(cell, row, tuple(colours[(label + 1) % 255]), "-", f"{names[label]} {score:.2f}")
+    patches = [Patch(color=tuple(colours[(c + 1) % 255]), label=names[c]) for c in sorted(seen)]
+    truth = Patch(fill=False, edgecolor="grey", linestyle="--", label="object (white)")
+    figure.legend(handles=[truth, *patches], loc="outside right center", fontsize=7)
+    _entitle(figure, title)
     _save(figure, path, 120)
 
 
-def _box(cell: Any, row: np.ndarray, colour: str, line: str, text: str) -> None:
+def _box(cell: Any, row: np.ndarray, colour: Any, line: str, text: str) -> None:
     """One box with its name at the upper left corner, outside if there is room.
 
     Pixel centres are at whole numbers.
@@ -182,6 +191,12 @@ def save_for_print(figure: Any, path: Path) -> list[Path]:
             figure.savefig(scratch, dpi=300, format=each.suffix[1:])
     plt.close(figure)
     return paths
+
+
+def _entitle(figure: Any, title: str) -> None:
+    """A title in as many lines as the figure's width asks for."""
+    letters = max(20, int(figure.get_figwidth() / LETTER))
+    figure.suptitle("\n".join(textwrap.wrap(title, letters)), fontsize=9)
 
 
 def _save(figure: Any, path: Path, dpi: int) -> None:

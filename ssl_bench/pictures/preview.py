@@ -27,7 +27,9 @@ def draw_preview(
         say(f"{record.method} has nothing to preview")
         return
     size = pretext.config.image_size
-    store = open_store(catalogue.dataset(data), "train", size, skip_bad_images=skip_bad_images)
+    store = open_store(
+        catalogue.dataset(data), "train", size, skip_bad_images=skip_bad_images, labelled=False
+    )
     chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
     images = store.images(chosen.numpy())
     # The run's seed at step 0: what is drawn here is what the first step drew.

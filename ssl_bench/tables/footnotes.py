@@ -14,7 +14,7 @@ from ssl_bench.tables.pretraining import pretraining_notes
 from ssl_bench.tables.published import Published
 from ssl_bench.tables.table import Table
 
-LEADS, STALE = "●", "†"
+LEADS, STALE, CHANCE = "●", "†", "chance"
 ABOVE_CHANCE = 4  # standard deviations at which a control is not at chance any more
 
 
@@ -46,6 +46,8 @@ def _marks(table: Table, published: Published) -> Iterator[str]:
             f"A part of a table of {len(whole.rows)} rows and {len(whole.columns)} columns: names, "
             "marks and tests are those of the whole."
         )
+    if table.chance:
+        yield f"*{CHANCE}*: what is scored without a look at the test images (docs/tables.md)."
     if published.cells:
         yield "Published: the paper's number, what ours was made otherwise, ours less it."
 

@@ -13,7 +13,7 @@ from ssl_bench.files import write_atomically
 from ssl_bench.tables.blocks import Block, blocks
 from ssl_bench.tables.family import FILE as FAMILY
 from ssl_bench.tables.family import Family
-from ssl_bench.tables.footnotes import LEADS, STALE, legend
+from ssl_bench.tables.footnotes import CHANCE, LEADS, STALE, legend
 from ssl_bench.tables.published import Published, published_beside
 from ssl_bench.tables.table import Cell, Table
 
@@ -59,11 +59,23 @@ def _block(table: Table, block: Block, published: Published) -> list[str]:
 
 def _cells(table: Table, block: Block) -> list[list[str]]:
     with_n = len({cell.n for cell in table.cells.values()}) > 1  # the legend says n if all share it
-    return [
+    lines = [
         [row, *(_marked(table, row, column, with_n) for column in block.columns)]
         for row in table.rows
         if any(table.cell(row, column) for column in block.columns)
     ]
+    return [*lines, *chance_row(table, block.columns, f"*{CHANCE}*", "–")]
+
+
+def chance_row(
+    table: Table, columns: Sequence[str], title: str = CHANCE, empty: str = "–"
+) -> list[list[str]]:
+    """The last line of these columns, unless chance is known of none."""
+    if not any(column in table.chance for column in columns):
+        return []
+    digits = {column: table.first_in(column).digits for column in columns}
+    known = table.chance
+    return [[title, *(f"{known[c]:.{digits[c]}f}" if c in known else empty for c in columns)]]
 
 
 def _marked(table: Table, row: str, column: str, with_n: bool) -> str:
@@ -113,19 +125,21 @@ def csv_lines(table: Table) -> str:
 
     method, evaluation, mean, half_width of the 95 % interval over interval_over (seeds and images,
     n seeds), half_width_seeds over these alone, half_width_images over the test images of a single
-    seed (the mean of all), leading, stale.
+    seed (the mean of all), leading, stale, chance of the column.
     """
     content = io.StringIO()
     write = csv.writer(content, lineterminator="\n").writerow
     names = ["method", "evaluation", "mean", "half_width", "n", "interval_over"]
-    write([*names, "half_width_seeds", "half_width_images", "leading", "stale"])
+    write([*names, "half_width_seeds", "half_width_images", "leading", "stale", "chance"])
     for row in table.rows:
         for column in table.columns:
             cell = table.cell(row, column)
             if cell:
                 marks = (row, column) in table.leading, table.is_stale(row, column)
                 numbers = cell.mean, cell.half, cell.n, cell.over, cell.seeds, cell.images
-                write([row, column, *map(_empty_if_nan, numbers), *marks])
+                # Rounded: the last bits of a mean over drawn rankings are a machine's own.
+                chance = round(table.chance.get(column, math.nan), 6)
+                write([row, column, *map(_empty_if_nan, (*numbers, *marks, chance))])
     return content.getvalue().rstrip("\n")
 
 
@@ -151,6 +165,8 @@ def _tabular(table: Table, block: Block) -> str:
         if any(table.cell(row, column) for column in block.columns):
             texts = [_formula(table, row, column) for column in block.columns]
             lines.append(" & ".join([_tex(row), *texts]) + r" \\")
+    for title, *texts in chance_row(table, block.columns, empty="--"):
+        lines += [r"\midrule", " & ".join([title, *texts]) + r" \\"]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 

@@ -95,6 +95,15 @@ class Measured:
         return predictions_of(self.record, self.workspace) if self.workspace else {}
 
     @cached_property
+    def chance(self) -> float | None:
+        """What is scored without a look at the test images; None where it is not known."""
+        rows = self.predictions
+        if not rows or (harness := harness_of(self.record)) is None:
+            return None
+        found = harness.chance(rows).get(self.metric)
+        return None if found is None else float(found)
+
+    @cached_property
     def values(self) -> np.ndarray | None:
         """float64 (N,), in the metric's unit, of one that is a mean over the test images."""
         rows = self.predictions

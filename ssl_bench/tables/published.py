@@ -17,12 +17,13 @@ from ssl_bench.tables.table import Place, Table
 
 
 class Number(BaseModel):
-    """One column of a published table; `values` are by method."""
+    """One column of a published table, on `test_images` of `data`; `values` are by method."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     protocol: str
     metric: str
     data: str
+    test_images: int
     layer: str = ""
     values: dict[str, float]
 
@@ -67,18 +68,19 @@ def published_beside(table: Table) -> Published:
         known = published_for(found[0]) if found else None
         if cell is None or known is None:
             continue
-        value, source, number = known
-        unlike = "; ".join(deviations(found[0], source, number)) or "nothing known"
+        value, source = known
+        unlike = "; ".join(deviations(found[0], source)) or "nothing known"
         note = notes.setdefault(f"{source.name}. Here: {unlike}.", len(notes) + 1)
         gap = f"{cell.mean - value:+.{found[0].digits}f}".replace("-", "−")
         cells[place] = f"{value:g} [{note}] ({gap})"
     return Published(cells, [f"[{n}] {text}" for text, n in notes.items()])
 
 
-def published_for(one: Measured) -> tuple[float, Source, Number] | None:
-    """The published value of the same method, protocol, layer and metric, on whatever data.
+def published_for(one: Measured) -> tuple[float, Source] | None:
+    """The published value of the same method, protocol, layer, metric and test images.
 
-    None for a method on another network than its paper's.
+    None for a method on another network than its paper's. Beside other images than the published
+    ones a difference would say nothing of the encoder: there chance stands alone.
     """
     if _other_network(one.record):
         return None
@@ -87,9 +89,17 @@ def published_for(one: Measured) -> tuple[float, Source, Number] | None:
     for source in sources():
         for number in source.number:
             wanted = (number.protocol, number.metric, number.layer)
-            if wanted == (name, one.metric, layer) and one.record.method in number.values:
-                return number.values[one.record.method], source, number
+            if wanted != (name, one.metric, layer) or not _same_images(one.record, number):
+                continue
+            if one.record.method in number.values:
+                return number.values[one.record.method], source
     return None
+
+
+def _same_images(record: EvaluationRecord, number: Number) -> bool:
+    """By the set's name, which of official ones is kept for these, and the number of images."""
+    name = record.data.removeprefix("folder:").lower()
+    return (name, record.details.test_images) == (number.data.lower(), number.test_images)
 
 
 def _other_network(record: EvaluationRecord) -> bool:
@@ -100,13 +110,11 @@ def _other_network(record: EvaluationRecord) -> bool:
     return (record.details.pretraining or {}).get("arch", usual) != usual
 
 
-def deviations(one: Measured, source: Source, number: Number) -> Iterator[str]:
+def deviations(one: Measured, source: Source) -> Iterator[str]:
     """How the measured number was made otherwise than the published one: `here, not there`."""
     record = one.record
     printed = record.details.protocol.split(" ")[1:]
     yield from printed
-    if record.data != number.data:
-        yield f"on {record.data}, not {number.data}"
     pretraining: dict[str, Any] = record.details.pretraining or {}
     encoder = record.identity.encoder
     size = encoder.spec.get("image_size") if encoder else record.identity.image_size

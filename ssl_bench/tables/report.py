@@ -24,7 +24,7 @@ from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import folder_of
 from ssl_bench.tables.blocks import blocks
 from ssl_bench.tables.footnotes import LEADS, STALE, legend
-from ssl_bench.tables.forms import cell_text, difference_text
+from ssl_bench.tables.forms import cell_text, chance_row, difference_text
 from ssl_bench.tables.published import published_beside
 from ssl_bench.tables.table import Table
 
@@ -71,7 +71,11 @@ def _template() -> jinja2.Template:
 
 def _rows(table: Table, columns: Sequence[str]) -> list[tuple[str, list[PageCell]]]:
     rows = [(row, [_page_cell(table, row, column) for column in columns]) for row in table.rows]
-    return [(row, cells) for row, cells in rows if any(cell.keys for cell in cells)]
+    rows = [(row, cells) for row, cells in rows if any(cell.keys for cell in cells)]
+    return rows + [
+        (title, [PageCell(text, None, "without a look at the images", False, ()) for text in texts])
+        for title, *texts in chance_row(table, columns)
+    ]
 
 
 def _page_cell(table: Table, row: str, column: str) -> PageCell:

@@ -127,6 +127,12 @@ class Table:
         """None where nothing was measured."""
         return self.cells.get((row, column))
 
+    @cached_property
+    def chance(self) -> Mapping[str, float]:
+        """By column, where it is known: all rows of a column share their test images."""
+        found = {column: self.first_in(column).chance for column in self.columns}
+        return {column: value for column, value in found.items() if value is not None}
+
     # ---- differences
     @cached_property
     def differences(self) -> list[tuple[str, list[Paired | None]]]:

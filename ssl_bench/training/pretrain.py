@@ -55,7 +55,7 @@ class Pretraining:
             build_encoder(spec)
         store = open_store(
             dataset, "train", config.image_size,
-            skip_bad_images=skip_bad_images, workers=runtime.workers,
+            skip_bad_images=skip_bad_images, workers=runtime.workers, labelled=False,
         )  # fmt: skip
         network = version_of(config.arch)
         identity = PretrainIdentity(

@@ -124,14 +124,14 @@ def test_check_of_scenes_and_folders(bench: Bench, tiny_photos: Path) -> None:
 
 def test_check_reports_the_faults_of_all_tasks(bench: Bench, year: Path) -> None:
     annotate(year, "000001", thing("dog", box=(1, 1, 500, 50)))
-    annotate(year, "000005", thing("zebra"))
+    annotate(year, "000005", thing("dog", difficult=3))
     write_mask(year, "000002", np.full((80, 96), 99))
     (year / "JPEGImages" / "000004.jpg").write_text("no image")
     made = bench("data", "check", f"voc:{year}", "--workers", 0)
     assert made.code == 1
     report = made.err[made.err.index("bench: ") :].splitlines()
     assert report[0] == "bench: 4 faults in voc:VOC2007:"
-    for part in ("500", "'zebra'", "index 99", "000004.jpg cannot be read"):
+    for part in ("500", "difficult '3'", "index 99", "000004.jpg cannot be read"):
         assert sum(part in line for line in report[1:-1]) == 1
     assert report[-1] == "mend them"
     assert "train, detection: 2 images" in made.out  # what is good is counted all the same

@@ -9,12 +9,12 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from eval import knn
-from eval.knn import KNN, KNNConfig, LightlyKNN, VisslKNN
+from eval.knn import KNN, KNNConfig, VisslKNN
 from eval.splits import held_out
 from helpers.refusals import SCENES, TOY, fails
 from ssl_bench import catalogue
 from ssl_bench.data.store.squares import open_store
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import score_with_intervals
 from ssl_bench.evaluation.rows import Rows
@@ -198,23 +198,22 @@ def stores():
     return [open_store(data, split, 64, workers=0) for split in ("train", "test")]
 
 
-def test_a_k_beyond_the_searched_images_is_refused(stores):
-    for config in (KNNConfig(), KNNConfig(k=(10, 49))):
-        with pytest.raises(UsageError, match=r"--k \d+ .* 48 of the 60 .* ask for 48 at most"):
-            KNN(config).check({"train": stores[0], "test": stores[1]})
-    for variant in (VisslKNN, LightlyKNN):
-        with pytest.raises(UsageError, match=r"--k 200 .*: there are 60; ask for 60 at most"):
-            variant(variant.Config()).check({"train": stores[0], "test": stores[1]})
-    KNN(KNNConfig(k=(48, 10))).check({"train": stores[0], "test": stores[1]})
-    KNN(KNNConfig(k=(60,))).check({"train": stores[0], "test": stores[1]})
+def test_of_fewer_images_than_k_all_vote():
+    rows, labels = clouds(60, 0)
+    few = features(rows, labels)
+    found = probed(few, few, k=(5, 60, 200))
+    assert found.selection["all_vote"] == {"k": [60, 200], "searched": 48}  # while k is chosen
+    by_k = found.predictions["predicted_by_k"]
+    np.testing.assert_array_equal(by_k[:, 1], by_k[:, 2])
+    assert "all_vote" not in probed(few, few, k=(5, 48)).selection
 
 
-def test_too_few_images_to_choose_on_are_refused_unless_there_is_nothing_to_choose():
+def test_a_class_of_one_image_chooses_nothing_and_is_searched():
     rows, labels = clouds(11, 0)
     labels[10], labels[:10] = 4, np.arange(10) % 4  # a single image of class e
-    with pytest.raises(DataError, match=r"11 training images are too few .* a single --k"):
-        probed(features(rows, labels), features(rows, labels), k=(1, 2))
-    probed(features(rows, labels), features(rows, labels), k=(2,))
+    found = probed(features(rows, labels), features(rows, labels), k=(1, 2))
+    assert found.selection["not_held_out"] == ["e"]
+    assert found.predictions["predicted_by_k"][10, 0] == 4
 
 
 def test_labels_that_cannot_be_used_are_refused(stores):
@@ -255,7 +254,7 @@ def test_the_order_of_k_makes_no_other_setting():
 
 
 # ---- the command
-def test_the_command_records_every_k_and_refuses_what_it_cannot_meet(bench, workspace):
+def test_the_command_records_every_k_and_refuses_what_is_none(bench, workspace):
     bench.ok("pretrain", "random", *TOY, *SCENES, "--workspace", workspace)
     place = (*SCENES, "--workers", "0", "--workspace", workspace)
     result = bench.ok("knn", "--k", "10,5", "--layer", "conv3", *place)
@@ -263,8 +262,7 @@ def test_the_command_records_every_k_and_refuses_what_it_cannot_meet(bench, work
     (path,) = workspace.glob("evaluation/*/record.json")
     metrics = json.loads(path.read_text())["metrics"]
     assert set(metrics) == {"top1", "top1_low", "top1_high", "top1_k5", "top1_k10"}
-    bench.ok("knn", "--protocol", "lightly", "--k", "60", *place)
-    fails(bench("knn", *place), 2, "--k 200", "48 of the 60", "ask for 48")
-    fails(bench("knn", "--protocol", "vissl", *place), 2, "--k 200", "60")
+    assert bench("knn", "--protocol", "lightly", "--k", "60", *place).code == 0
+    assert "all vote" in bench("knn", *place).err
     fails(bench("knn", "--k", "0,5", *place), 2, "--k", "from 1")
     fails(bench("knn", "--k", "a", *place), 2, "--k")

@@ -13,7 +13,7 @@ from eval import svm
 from eval.low_shot import COSTS, LowShot, LowShotConfig, TrainRows, _svm, draw_images
 from helpers.refusals import fails
 from ssl_bench.data.store.squares import ImageStore, Index
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import score_with_intervals
 from ssl_bench.evaluation.rows import Rows
@@ -173,11 +173,8 @@ def labelled(labels):
     return ImageStore(Path(), index)
 
 
-def test_fewer_images_than_shots_are_refused_before_anything_is_computed():
-    train, test = labelled([0] * 9 + [1] * 5 + [2] * 9), labelled([0, 1, 2])
-    with pytest.raises(UsageError, match="--shots 96: class 'bee' has only 5 training images"):
-        LowShot(LowShotConfig()).check({"train": train, "test": test})
-    LowShot(LowShotConfig(shots=(1, 5))).check({"train": train, "test": test})
+def test_a_class_that_train_lacks_is_refused_before_anything_is_computed():
+    test = labelled([0, 1, 2])
     with pytest.raises(DataError, match="class 'bee' is in the test images but not in train"):
         LowShot(LowShotConfig(shots=(1,))).check({"train": labelled([0, 2] * 5), "test": test})
 

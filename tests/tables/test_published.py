@@ -12,6 +12,9 @@ from ssl_bench.records.workspace import read_records
 from ssl_bench.tables.measured import Measured
 from ssl_bench.tables.published import deviations, published_for, sources
 
+VOC07 = {"data": "voc07", "test_images": 4952}
+IMAGENET = {"data": "folder:ImageNet", "test_images": 50_000}
+
 
 def measured(records: list[Any], layer: str, metric: str = "top1", **changes: Any) -> Measured:
     """A committed record made to look like another one."""
@@ -28,33 +31,43 @@ def records() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "metric", "layer", "method", "value"),
+    ("protocol", "metric", "layer", "method", "value", "of"),
     [
-        ("finetune/krahenbuhl16@1", "map_uninterpolated", "pool5", "context-encoder", 56.5),
-        ("finetune/krahenbuhl16@1", "map_uninterpolated", "pool5", "kmeans-init", 56.6),
-        ("detection/fast-rcnn@1", "map11", "conv5", "random", 43.4),
-        ("segmentation/fcn32s@1", "mean_iu", "pool5", "autoencoder", 25.2),
-        ("linear/zhang16@1", "top1", "conv5", "context-encoder", 15.5),
-        ("linear/zhang16@2", "top1", "conv1", "random", 11.6),  # whatever the version
+        ("finetune/krahenbuhl16@1", "map_uninterpolated", "pool5", "context-encoder", 56.5, VOC07),
+        ("finetune/krahenbuhl16@1", "map_uninterpolated", "pool5", "kmeans-init", 56.6, VOC07),
+        ("detection/fast-rcnn@1", "map11", "conv5", "random", 43.4, VOC07),
+        ("linear/zhang16@1", "top1", "conv5", "context-encoder", 15.5, IMAGENET),
+        ("linear/zhang16@2", "top1", "conv1", "random", 11.6, IMAGENET),  # whatever the version
     ],
 )
-def test_the_papers_numbers(records, protocol, metric, layer, method, value):
-    found = published_for(measured(records, layer, metric, protocol=protocol, method=method))
+def test_the_papers_numbers(records, protocol, metric, layer, method, value, of):
+    one = measured(records, layer, metric, protocol=protocol, method=method, **of)
+    found = published_for(one)
     assert found is not None
     assert found[0] == value
 
 
-def test_other_layers_methods_and_protocols_have_none(records):
-    assert published_for(measured(records, "conv5", protocol="linear/logreg@1")) is None
-    one = measured(records, "pool5", protocol="linear/zhang16@1", method="random")
+@pytest.mark.parametrize(
+    "of", [{**VOC07, "test_images": 2476}, {**VOC07, "data": "voc07-mini"}, {"data": "scenes"}]
+)
+def test_other_test_images_have_none(records, of):
+    one = measured(
+        records, "conv5", "map11", protocol="detection/fast-rcnn@1", method="random", **of
+    )
     assert published_for(one) is None
-    one = measured(records, "conv5", protocol="linear/zhang16@1", method="rotation")
+
+
+def test_other_layers_methods_and_protocols_have_none(records):
+    assert published_for(measured(records, "conv5", protocol="linear/logreg@1", **IMAGENET)) is None
+    one = measured(records, "pool5", protocol="linear/zhang16@1", method="random", **IMAGENET)
+    assert published_for(one) is None
+    one = measured(records, "conv5", protocol="linear/zhang16@1", method="rotation", **IMAGENET)
     assert published_for(one) is None
 
 
 @pytest.mark.parametrize(("arch", "value"), [("alexnet", 11.6), ("dcgan", None)])
 def test_a_published_number_is_of_the_papers_network(records, arch, value):
-    settings = {"protocol": "linear/zhang16@1", "pretraining": {"arch": arch}}
+    settings = {"protocol": "linear/zhang16@1", "pretraining": {"arch": arch}, **IMAGENET}
     found = published_for(measured(records, "conv1", method="random", **settings))
     assert (found[0] if found else None) == value
 
@@ -70,16 +83,14 @@ def test_every_deviation_is_spelt_out(records):
     }
     one = measured(
         records, "pool5", "map_uninterpolated", protocol="finetune/krahenbuhl16@1",
-        method="context-encoder", data="voc07-mini", pretraining=settings,
+        method="context-encoder", **VOC07, pretraining=settings,
         pretraining_data="scenes", printed="finetune/krahenbuhl16@1 steps=1000 rescale=True",
     )  # fmt: skip
     found = published_for(one)
     assert found is not None
-    _, source, number = found
-    assert list(deviations(one, source, number)) == [
+    assert list(deviations(one, found[1])) == [
         "steps=1000",
         "rescale=True",
-        "on voc07-mini, not voc07",
         "96 px, not 227",
         "width 0.5, not 1",
         "pretrained with init=fan-in, batch_size=32",
@@ -107,7 +118,7 @@ def test_the_pretexts_own_settings_are_deviations(records, method, pretraining, 
         pretraining={**full, **pretraining},
     )  # fmt: skip
     source = next(s for s in sources() if "table 2" in s.name)
-    found = [d for d in deviations(one, source, source.number[0]) if "pretrained" in d]
+    found = [d for d in deviations(one, source) if "pretrained" in d]
     if "kmeans" not in method:  # the others' images are told elsewhere
         found = [d for d in found if "pretrained on" not in d]
     assert found == said

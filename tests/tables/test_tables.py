@@ -515,3 +515,19 @@ def test_the_baselines_are_those_that_say_so():
     places = {name: baseline_place(name) for name in catalogue.names("pretext")}
     assert {n: p for n, p in places.items() if p is not None} == {"random": 0, "autoencoder": 1}
     assert baseline_place("timm:resnet18") is None
+
+
+# ---- chance
+
+
+def test_every_form_says_what_is_chance(tmp_path):
+    """Of four labels, two alike: half. Records without predictions say nothing of it."""
+    found = {"label": np.array([0, 1, 1, 2]), "predicted": np.array([0, 0, 1, 0])}
+    rows = [stored(tmp_path, method, found) for method in ("random", "autoencoder")]
+    table = Table.of(rows, tmp_path)
+    assert table.chance == {table.columns[0]: 50.0}
+    (line,) = [line for line in markdown(table).splitlines() if line.startswith("| *chance*")]
+    assert "50.0" in line
+    assert "\nchance & 50.0 \\\\" in latex(table)
+    assert {line["chance"] for line in csv.DictReader(io.StringIO(csv_lines(table)))} == {"50.0"}
+    assert "chance" not in markdown(Table.of(rows))

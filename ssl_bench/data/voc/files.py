@@ -6,7 +6,9 @@ A box in an annotation counts pixels from 1 and has both ends: xmin = 1, xmax = 
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,8 @@ CLASSES = (
 # that is not difficult, −1 no object, 0 difficult ones only.
 OFFICIAL_LABEL = {1: "1", 0: "-1", -1: "0"}
 PLAIN = r"(\w[\w.-]{0,99})"  # no separator: a name cannot lead out of the folder
+CLASS_LINE = PLAIN + r"\s+(1|-1|0)"  # of a class file
+LONGEST = 100  # letters of a class's name
 ROUNDING = 1.001  # a box may end so many pixels outside its image: rounded after a resize, by hand
 
 
@@ -35,7 +39,6 @@ class VOCObject:
     name: str
     box: tuple[float, float, float, float]
     difficult: bool
-    truncated: bool
 
 
 # ---- annotations
@@ -46,40 +49,60 @@ class _NoDoctype(ET.TreeBuilder):
         raise ValueError("it declares a DOCTYPE, which no annotation needs")
 
 
-def read_objects(path: Path) -> list[VOCObject]:
-    """The objects of one image, in the file's order.
-
-    Raises DataError for a file that cannot be read as XML or declares a DOCTYPE, whose `filename`
-    is another image's, and, with a line for each, for objects of no class of VOC's or without a
-    box.
-    """
+def _elements(path: Path) -> list[ET.Element]:
+    """The objects of an annotation. DataError for one that cannot be read, or of another image."""
     try:
         root = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_NoDoctype()))
     except (OSError, SyntaxError, ValueError, LookupError) as error:
         raise DataError(
             f"{path} cannot be read as an annotation ({error}): unpack it anew from the archive"
         ) from error
-    image, named = f"{path.stem}.jpg", root.findtext("filename", "").strip()
-    if named != image:
+    named = root.findtext("filename", "").strip()
+    if Path(named).stem != path.stem:  # whatever the suffix: tools write .png for a .jpg
         raise DataError(
-            f"{path} has the filename {named[:100]!r} instead of {image}: put the image's own "
-            "annotation there"
+            f"{path} has the filename {named[:100]!r} instead of {path.stem}.jpg: put the image's "
+            "own annotation there"
         )
+    return root.findall("object")
+
+
+def _name(element: ET.Element) -> str:
+    """Only children are looked at: a person's <part> has a name and a box, too."""
+    return " ".join(element.findtext("name", "").split())
+
+
+def count_names(paths: Iterable[Path]) -> Counter[str]:
+    """How many objects of each name there are in those of the annotations that can be read."""
+    found = Counter[str]()
+    for path in paths:
+        with suppress(DataError):  # said when its image is read
+            found.update(map(_name, _elements(path)))
+    return Counter({name: n for name, n in found.items() if 0 < len(name) <= LONGEST})
+
+
+def read_objects(path: Path, classes: Sequence[str] = CLASSES) -> list[VOCObject]:
+    """The objects of one image, in the file's order.
+
+    Raises DataError for a file that cannot be read as XML or declares a DOCTYPE, whose `filename`
+    is another image's, and, with a line for each, for objects of no class or without a box.
+    """
     found: list[VOCObject] = []
     faults: list[str] = []
-    for element in root.findall("object"):
+    for element in _elements(path):
         with collecting_faults(faults):
-            found.append(_object(path, element))
+            found.append(_object(path, element, classes))
     refuse(faults, str(path))
     return found
 
 
-def _object(path: Path, element: ET.Element) -> VOCObject:
-    """Only children are looked at: a person's <part> has a name and a box, too."""
-    name = element.findtext("name", "").strip()
-    if name not in CLASSES:
-        wrong = unknown("class", " ".join(name.split())[:40], CLASSES)
-        raise DataError(f"{path} has an object of an {wrong}; correct it or take the object out")
+def _object(path: Path, element: ET.Element, classes: Sequence[str]) -> VOCObject:
+    name = _name(element)
+    if name not in classes:
+        wrong = unknown("class", name[:40], classes)
+        raise DataError(
+            f"{path} has an object of an {wrong}; correct it, take the object out, or name all "
+            "classes in voc:PATH,classes=A,B,…"
+        )
     edges = [element.findtext(f"bndbox/{edge}", "") for edge in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x0, y0, x1, y1 = map(float, edges)
@@ -91,23 +114,22 @@ def _object(path: Path, element: ET.Element) -> VOCObject:
             f"{path} has a {name} with the box {shown!r}: it takes numbers for xmin, ymin, xmax, "
             "ymax, none below its opposite"
         )
-    flags = (_flag(path, element, flag) for flag in ("difficult", "truncated"))
-    return VOCObject(name, (x0, y0, x1, y1), *flags)
+    return VOCObject(name, (x0, y0, x1, y1), _is_difficult(path, element))
 
 
-def _flag(path: Path, element: ET.Element, name: str) -> bool:
+def _is_difficult(path: Path, element: ET.Element) -> bool:
     """0 where it is left out, as in some objects of VOC2012."""
-    text = element.findtext(name, "0").strip()
+    text = element.findtext("difficult", "").strip() or "0"
     if text not in ("0", "1"):
-        raise DataError(f"{path} has {name} {text[:40]!r} for an object: set it to 0 or 1")
+        raise DataError(f"{path} has difficult {text[:40]!r} for an object: set it to 0 or 1")
     return text == "1"
 
 
-def labels_of(objects: Iterable[VOCObject]) -> np.ndarray:
-    """int8 (20,): 1 for a class that is there, −1 if its objects are all difficult, else 0."""
-    labels = np.zeros(len(CLASSES), np.int8)
+def labels_of(objects: Iterable[VOCObject], classes: Sequence[str] = CLASSES) -> np.ndarray:
+    """int8 (C,): 1 for a class that is there, −1 if its objects are all difficult, else 0."""
+    labels = np.zeros(len(classes), np.int8)
     for found in objects:
-        place = CLASSES.index(found.name)
+        place = classes.index(found.name)
         if not found.difficult:
             labels[place] = 1  # for good: one that is not difficult is enough
         elif not labels[place]:
@@ -115,7 +137,13 @@ def labels_of(objects: Iterable[VOCObject]) -> np.ndarray:
     return labels
 
 
-def boxes_of(path: Path, found: Sequence[VOCObject], height: int, width: int) -> Objects:
+def boxes_of(
+    path: Path,
+    found: Sequence[VOCObject],
+    height: int,
+    width: int,
+    classes: Sequence[str] = CLASSES,
+) -> Objects:
     """The objects of the annotation at `path` in pixels of an image of height × width.
 
     From VOC's counting from 1 with both ends to counting from 0 with the end exclusive:
@@ -138,7 +166,7 @@ def boxes_of(path: Path, found: Sequence[VOCObject], height: int, width: int) ->
         if is_wrong
     ]
     refuse(faults, str(path))
-    labels = [CLASSES.index(one.name) for one in found]
+    labels = [classes.index(one.name) for one in found]
     return Objects.of(clipped, labels, [one.difficult for one in found])
 
 
@@ -178,13 +206,28 @@ def list_names(folder: Path) -> list[str]:
     """The lists in a folder, without the class files that go with them."""
     found = {path.stem for path in folder.glob("*.txt")}
     # `train` is a class, too: train_val goes with val, and trainval with nothing.
-    return sorted(found - {f"{name}_{other}" for name in CLASSES for other in found})
+    found -= {f"{name}_{other}" for name in CLASSES for other in found}
+    maybe = {name for name in found if any(name.endswith(f"_{other}") for other in found)}
+    return sorted(found - {name for name in maybe if _is_class_file(folder / f"{name}.txt")})
 
 
-def compare(names: Path, images: Sequence[str], labels: np.ndarray) -> None:
-    """DataError where class files beside the list `names` contradict its labels (N, 20)."""
+def _is_class_file(path: Path) -> bool:
+    """Whether it goes with a list: of a class that is none of VOC's, only its lines can tell."""
+    try:
+        first = path.read_text(encoding="utf-8-sig").lstrip().partition("\n")[0]
+    except (OSError, ValueError):
+        return False
+    return re.fullmatch(CLASS_LINE, first.strip()) is not None
+
+
+def compare(
+    names: Path, images: Sequence[str], labels: np.ndarray, classes: Sequence[str] = CLASSES
+) -> None:
+    """DataError where class files beside the list `names` contradict its labels (N, C)."""
     faults: list[str] = []
-    for place, class_name in enumerate(CLASSES):
+    for place, class_name in enumerate(classes):
+        if "/" in class_name:  # no file can be called so, and no name leads out of the folder
+            continue
         path = names.with_name(f"{class_name}_{names.name}")
         if path.is_file():
             with collecting_faults(faults):
@@ -194,7 +237,7 @@ def compare(names: Path, images: Sequence[str], labels: np.ndarray) -> None:
 
 def _compare(path: Path, names: Path, labels: dict[str, int]) -> None:
     remedy = f"mend the wrong one, or remove {path.name}"
-    said = _rows(path, PLAIN + r"\s+(1|-1|0)", "an image's plain name and 1, -1 or 0")
+    said = _rows(path, CLASS_LINE, "an image's plain name and 1, -1 or 0")
     if only := sorted(said.keys() ^ labels.keys()):
         raise DataError(f"{path} and {names.name}: only one of them lists {only[0]}; {remedy}")
     faults = [

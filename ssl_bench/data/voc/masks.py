@@ -1,6 +1,7 @@
 """Masks of PASCAL VOC (PNG) and of SBD (.mat), read as class indices, never as colours.
 
-0 is background, 1 to 20 the classes in VOC's order, 255 void: not to be judged. SBD has no void.
+0 is background, 1 to C the classes (in VOC 20 in alphabetical order), 255 void: not to be judged.
+SBD has no void.
 """
 
 import io
@@ -11,26 +12,27 @@ import numpy as np
 from PIL import Image
 
 from ssl_bench.data.dataset import VOID
-from ssl_bench.data.voc.files import CLASSES
 from ssl_bench.errors import DataError
 
 OWN = "put the image's own mask there, from the archive"
+DEEP = ("I;16", "I;16B", "I")  # Pillow's modes for grey of 16 bits
+MOST = VOID - 1  # classes that a mask can tell apart
 MAT_BYTES = 2**20  # SBD's are below 100 kB; a larger file may unpack to gigabytes
 
 
-def read_class_mask(path: Path, height: int, width: int) -> np.ndarray:
-    """The mask of an image of height × width: uint8 (height, width).
+def read_class_mask(path: Path, height: int, width: int, classes: int) -> np.ndarray:
+    """The mask of an image of height × width: uint8 (height, width) of 0 to `classes`, and 255.
 
     `path` is a PNG or, with the suffix .mat, a file of SBD. Raises DataError, naming it, for a
     file that cannot be read, of colours, of another size, or with an index that is no class.
     """
     mask = (_read_mat if path.suffix == ".mat" else _read_png)(path, height, width)
     # In the type of the file: as uint8 an index of 260 would be a 4.
-    wrong = np.setdiff1d(mask, [*range(len(CLASSES) + 1), VOID])
+    wrong = np.setdiff1d(mask, [*range(min(classes, MOST) + 1), VOID])
     if len(wrong):
         shown = ", ".join(map(str, wrong[:5].tolist())) + (", …" if len(wrong) > 5 else "")
         raise DataError(
-            f"{path} has the index {shown}, which is no class: a mask takes 0 to {len(CLASSES)} "
+            f"{path} has the index {shown}, which is no class: a mask takes 0 to {classes} "
             f"and {VOID}; {OWN}"
         )
     return mask.astype(np.uint8)
@@ -57,13 +59,14 @@ def _read_png(path: Path, height: int, width: int) -> np.ndarray:
         content = path.read_bytes()
         with quiet, Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             _check_size(path, (image.height, image.width), height, width)
-            if image.mode not in ("P", "L", "1"):
+            if image.mode not in ("P", "L", "1", *DEEP):
                 raise DataError(
                     f"{path} has colours (mode {image.mode}): a mask is a PNG of class indices, "
                     f"with a palette or grey; {OWN}"
                 )
             # Of a palette image Pillow gives the indices, not the colours; of one bit, booleans.
-            indices = np.asarray(image).astype(np.uint8)
+            indices = np.asarray(image)
+            indices = indices if image.mode in DEEP else indices.astype(np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
     return indices // _grey_factor(content) if image.mode == "L" else indices

@@ -2,19 +2,22 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.data.dataset import Objects, Split, Task
+from ssl_bench.data.dataset import VOID, Objects, Split, Task
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.images import load_square, load_whole, read_image
 from ssl_bench.data.paths import stamp
 from ssl_bench.data.voc.files import CLASSES, boxes_of, compare, labels_of, read_list, read_objects
-from ssl_bench.data.voc.masks import read_class_mask
+from ssl_bench.data.voc.masks import MOST, read_class_mask
 from ssl_bench.errors import DataError
 
+# Suffixes that a photo may have, the official one first.
+PHOTOS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 # Where the truth of an image lies, and its files' suffix.
 TRUTH: dict[Task, tuple[str, str]] = {
     "classification": ("Annotations", ".xml"),
@@ -48,14 +51,16 @@ class VOCImage:
 
 
 class VOCSplit(Split):
-    """Images with their annotations or masks; int8 labels (N, 20) once they are read."""
+    """Images with their annotations or masks; int8 labels (N, C) once they are read."""
 
-    def __init__(self, root: Path, images: Sequence[VOCImage]) -> None:
+    def __init__(
+        self, root: Path, images: Sequence[VOCImage], classes: tuple[str, ...] = CLASSES
+    ) -> None:
         self.files = images
         self.names = [image.name for image in images]
-        self.classes = CLASSES
+        self.classes = classes
         self.labels = None
-        digest = hashlib.sha256(repr((str(root), CLASSES)).encode(errors="backslashreplace"))
+        digest = hashlib.sha256(repr((str(root), classes)).encode(errors="backslashreplace"))
         for image in images:
             stamps = stamp(image.photo), stamp(image.truth)
             digest.update(repr((image.name, stamps)).encode())
@@ -71,10 +76,11 @@ class VOCSplit(Split):
             with collecting_faults(faults):
                 image.present(image.photo)
             with collecting_faults(faults):
-                labels.append(labels_of(read_objects(image.present(image.truth))))
+                found = read_objects(image.present(image.truth), self.classes)
+                labels.append(labels_of(found, self.classes))
         refuse(faults, str(listed))
         self.labels = np.stack(labels)
-        compare(listed, self.names, self.labels)
+        compare(listed, self.names, self.labels, self.classes)
 
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
         """Decode one file; see Split.load. EXIF turns nothing: boxes are in the file's pixels."""
@@ -90,8 +96,8 @@ class VOCSplit(Split):
         image = self.files[index]
         if image.truth.suffix != ".xml":
             return super().objects(index)
-        found = read_objects(image.present(image.truth))
-        return boxes_of(image.truth, found, *_size(image))
+        found = read_objects(image.present(image.truth), self.classes)
+        return boxes_of(image.truth, found, *_size(image), self.classes)
 
     def mask(self, index: int) -> np.ndarray:
         """The mask's indices; see Split.mask."""
@@ -99,7 +105,17 @@ class VOCSplit(Split):
         if image.truth.suffix == ".xml":
             return super().mask(index)
         path = image.present(image.truth)
-        return read_class_mask(path, *_size(image))
+        return read_class_mask(path, *_size(image), len(self.classes))
+
+
+def largest_index(images: Sequence[VOCImage]) -> int:
+    """The last class in those of the masks that can be read; 0 where there is none."""
+    found = 0
+    for image in images:
+        with suppress(DataError):  # said when the mask is read
+            mask = read_class_mask(image.present(image.truth), *_size(image), MOST)
+            found = max(found, int(np.max(mask, initial=0, where=mask != VOID)))
+    return found
 
 
 def _size(image: VOCImage) -> tuple[int, int]:
@@ -112,6 +128,13 @@ def listed_images(root: Path, path: Path, task: Task) -> list[VOCImage]:
     """The images of the list at `path`, with what the task takes."""
     photos, (folder, suffix) = root / "JPEGImages", TRUTH[task]
     return [
-        VOCImage(name, photos / f"{name}.jpg", root / folder / f"{name}{suffix}", path)
+        VOCImage(name, _photo(photos / name), root / folder / f"{name}{suffix}", path)
         for name in read_list(path)
     ]
+
+
+def _photo(name: Path) -> Path:
+    """The file of this name without a suffix; the official one where there is none."""
+    # Not with_suffix: the name may have a point of its own.
+    paths = [name.with_name(name.name + suffix) for suffix in PHOTOS]
+    return next((path for path in paths if path.is_file()), paths[0])

@@ -54,6 +54,13 @@ def mean_iu(confusions: np.ndarray) -> dict[str, float]:
     }
 
 
+def background_iu(confusions: np.ndarray) -> dict[str, float]:
+    """`mean_iu` of who sees background everywhere; argument and errors as `mean_iu`."""
+    blind = np.zeros_like(confusions)
+    blind[..., 0] = confusions.sum(-1)
+    return mean_iu(blind)
+
+
 def mean_iu_interval(confusions: np.ndarray) -> tuple[float, float]:
     """The 2.5th and 97.5th percentile of `mean_iu` over resamples of the images."""
     value, *resampled = resampled_iu(confusions)["mean_iu"]

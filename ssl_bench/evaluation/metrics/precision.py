@@ -7,10 +7,14 @@ import numpy as np
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.intervals import proportion_interval
 from ssl_bench.evaluation.metrics.resampling import (
+    RESAMPLING_SEED,
     Resampled,
     mean_of_known,
     resample_counts,
 )
+from ssl_bench.stream import Stream
+
+RANKINGS = 20  # drawn for what chance is
 
 
 def top1(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -22,6 +26,11 @@ def top1_interval(labels: np.ndarray, predicted: np.ndarray) -> tuple[float, flo
     """Wilson's 95 % interval of `top1`, in percent."""
     low, high = proportion_interval(int((labels == predicted).sum()), len(labels))
     return 100 * low, 100 * high
+
+
+def most_frequent(labels: np.ndarray) -> float:
+    """`top1` of who always says the most frequent of labels (N,), in percent."""
+    return 100 * int(np.unique(labels, return_counts=True)[1].max()) / len(labels)
 
 
 # ---- average precision
@@ -64,6 +73,20 @@ def mean_average_precision(
     if not uninterpolated:
         del found["map_uninterpolated"]
     return found
+
+
+def random_precision(targets: np.ndarray) -> dict[str, float]:
+    """`mean_average_precision`, all three, of rankings drawn at random: the mean over some draws.
+
+    It is near the share of positives, and above it where these are few: a single positive of N
+    images has 1/N Σ 1/rank, and the best precision at a recall or a higher one is above that.
+    """
+    random = Stream(RESAMPLING_SEED)
+    draws = [
+        mean_average_precision(targets, random.random(targets.shape), uninterpolated=True)
+        for _ in range(RANKINGS)
+    ]
+    return {name: sum(draw[name] for draw in draws) / RANKINGS for name in draws[0]}
 
 
 def resampled_precision(targets: np.ndarray, scores: np.ndarray) -> Resampled:
