@@ -42,8 +42,8 @@ def load_records(path: str | Path) -> "pd.DataFrame":
 
     Columns: key, method, protocol (with its deviations), layer, data, metric, value, low and high
     (its 95 % interval over the test images, NaN where there is none), pretraining_seed, seed,
-    encoder (the key of its run), control, test_images, finished (UTC), workspace. Raises UsageError
-    if there is no record, DataError for a damaged one.
+    encoder (the key of its run), weights (their digest), control, test_images, finished (UTC),
+    workspace. Raises UsageError if there is no record, DataError for a damaged one.
     """
     from ssl_bench.records.dataframe import frame_of
 

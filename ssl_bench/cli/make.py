@@ -58,7 +58,9 @@ def pretrain_command(method: str) -> click.Command:
         if preview and is_main_process():
             draw_preview(run, workspace, data, skip_bad_images=options["skip_bad_images"])
 
-    made = click.command(method, help=catalogue.summary("pretext", method))(command)
+    made = click.command(method, cls=StrictCommand, help=catalogue.summary("pretext", method))(
+        command
+    )
     made.params = [*config_options(config), *made.params, devices_option("auto")]
     return made
 

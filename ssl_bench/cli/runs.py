@@ -1,8 +1,11 @@
 """A line for each finished run."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.errors import DataError
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import in_order, read_record
 
 
@@ -16,11 +19,13 @@ def run_lines(workspace: Path) -> list[str]:
             found.append(read_record(path))
         except DataError as error:
             lines.append(f"damaged: {error}")
+    marks = _marks([record for record in found if record.kind == "evaluation"])
     for record in in_order(found):
         if record.kind == "pretrain":
             name = f"{record.method}@{record.key[:12]} on {record.data}"
         else:
             name = f"{record.identity.protocol} {record.identity.layer} of {record.method}"
+            name += marks.get(record.key, "")
         first = next(iter(record.metrics.items()), None)
         result = f"{first[0]} {first[1]:.4g}" if first else ""
         when = f"{record.provenance.finished:%Y-%m-%d %H:%M}"
@@ -28,3 +33,16 @@ def run_lines(workspace: Path) -> list[str]:
             f"{when:17} {record.kind:11} {name:58} {record.provenance.seconds:8.1f}  {result}"
         )
     return lines
+
+
+def _marks(records: Sequence[EvaluationRecord]) -> dict[str, str]:
+    """What tells encoders of one name apart, by the records' keys: a run's key, or a digest."""
+    known = defaultdict[str, set[str]](set)
+    for record in records:
+        if record.identity.encoder:
+            known[record.method].add(record.identity.encoder.weights)
+    return {
+        record.key: f"@{encoder.run[:6]}" if record.pretraining else f" {encoder.weights[:6]}"
+        for record in records
+        if (encoder := record.identity.encoder) and len(known[record.method]) > 1
+    }

@@ -199,8 +199,10 @@ class Stage:
     def title(self) -> str:
         """For the person who waits."""
         row = self.row
-        own = isinstance(row, PretrainEntry)
-        name = f"{row.method}, seed {self.seed}" if own else row.encoder
+        if isinstance(row, PretrainEntry):
+            name = f"{row.method}, seed {self.seed}"
+        else:
+            name = f"{row.encoder} weights={row.weights}" if row.weights else row.encoder
         return f"{name}: {', '.join(entry.evaluation for entry, _ in self.requests)}"
 
 

@@ -161,7 +161,9 @@ class Gallery:
             ]
             labels.append("\n".join([reference.name, *differing]))
         return [
-            f"{label}\n@{r.run.key[:6]}" if labels.count(label) > 1 and r.run else label
+            f"{label}\n{f'@{r.run.key[:6]}' if r.run else r.digest[:6]}"
+            if labels.count(label) > 1
+            else label
             for label, r in zip(labels, self.encoders, strict=True)
         ]
 

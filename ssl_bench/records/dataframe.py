@@ -38,6 +38,7 @@ def _lines(record: EvaluationRecord, workspace: Path) -> list[dict[str, Any]]:
         "pretraining_seed": record.pretraining.get("seed"),
         "seed": record.identity.config["seed"],
         "encoder": encoder.run if encoder else None,
+        "weights": encoder.weights if encoder else None,
         "control": record.identity.control,
         "test_images": record.details.test_images,
         "finished": record.provenance.finished,

@@ -153,10 +153,7 @@ class Run(Generic[R]):
 
 def _shortened(slug: str) -> str:
     """Cut where its folder's name would be longer than file systems take; the key is behind it."""
-    content = slug.encode(errors="replace")
-    if len(content) <= LONGEST:
-        return slug
-    return content[: LONGEST - 1].decode(errors="ignore")
+    return slug.encode(errors="replace")[:LONGEST].decode(errors="ignore")
 
 
 def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -94,10 +94,21 @@ def _page_cell(table: Table, row: str, column: str) -> PageCell:
     return PageCell(cell_text(cell, digits) + mark, cell.mean, title, leading, keys)
 
 
+@dataclass(frozen=True)
+class PageDifference:
+    """A difference on the page: `of` is its unit and seeds, `bold` what is tested and not zero."""
+
+    text: str
+    value: float | None = None
+    title: str = ""
+    of: str = ""
+    bold: bool = False
+
+
 def _differences(
     table: Table, columns: Sequence[str]
-) -> Iterator[tuple[str, list[tuple[str, float | None, str, bool]]]]:
-    """Each line's name and cells: text, number, what its p-value is, and whether it is bold."""
+) -> Iterator[tuple[str, list[PageDifference]]]:
+    """Each line's name and cells."""
     places = [table.columns.index(column) for column in columns]
     for name, differences in table.differences:
         cells = [differences[place] for place in places]
@@ -106,14 +117,14 @@ def _differences(
             yield name, [_difference(table, cell, column) for cell, column in pairs]
 
 
-def _difference(
-    table: Table, cell: Paired | None, column: str
-) -> tuple[str, float | None, str, bool]:
+def _difference(table: Table, cell: Paired | None, column: str) -> PageDifference:
     if cell is None:
-        return "–", None, "", False
+        return PageDifference("–")
     text = difference_text(cell, table.first_in(column).digits)
     adjusted = "exploratory" if cell.adjusted is None else f"{cell.adjusted:.2g} by Holm"
-    return text, cell.mean, f"p {cell.p:.2g}, {adjusted}; {cell.basis}", cell.clear
+    title = f"p {cell.p:.2g}, {adjusted}; {cell.basis}"
+    of = f"{cell.unit}, {f'{cell.n} seeds' if cell.n > 1 else 'one seed'}"
+    return PageDifference(text, cell.mean, title, of, cell.clear)
 
 
 def _record_section(record: EvaluationRecord, workspace: Path) -> dict[str, Any]:

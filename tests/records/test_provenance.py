@@ -311,13 +311,17 @@ def test_a_folder_is_named_by_hand_and_bad_images_are_skipped_again(bench, tiny_
         assert result.out == f"{record.key[:12]}: the same, bit for bit\n"
 
 
-def test_a_folder_that_is_no_place_is_said(bench, tiny_photos, workspace):
+def test_a_workspace_remembers_where_its_folder_lies(bench, tiny_photos, workspace):
+    """Without what it remembers, the folder's name is no place: the remedy is said."""
     data = ("--data", f"folder:{tiny_photos}", "--workers", 0, "--workspace", workspace)
     bench.ok("pretrain", "random", "--image-size", 64, "--width", 0.1, *data)
     (record,) = read_records(workspace)
-    result = rerun(bench, workspace, record.key)
-    assert result.code in (1, 2)
-    assert "folder" in result.err
+    assert f"folder:{tiny_photos}" in command_of(bench, workspace, record.key)
+    is_the_same(bench, workspace, record)
+    (workspace / "places.json").write_text("[no JSON")
+    assert "folder:PATH" in command_of(bench, workspace, record.key)
+    fails(rerun(bench, workspace, record.key), 2, "folder:photos is only a name", "folder:PATH")
+    assert all(str(tiny_photos) not in p.read_text() for p in workspace.rglob("record.json"))
 
 
 # ---- stale numbers
@@ -354,7 +358,8 @@ def test_the_tables_command_renews_a_stale_number(bench, stale):
 # ---- records as a data frame
 COLUMNS = {
     "key", "method", "protocol", "layer", "data", "metric", "value", "low", "high",
-    "pretraining_seed", "seed", "encoder", "control", "test_images", "finished", "workspace",
+    "pretraining_seed", "seed", "encoder", "weights", "control", "test_images", "finished",
+    "workspace",
 }  # fmt: skip
 
 
