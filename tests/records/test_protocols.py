@@ -20,7 +20,9 @@ NAMES = sorted(protocols())
 def settings_of(name: str) -> dict[str, Any]:
     """The defaults of a harness, by their options' names, in JSON's types."""
     (harness,) = (h for h in HARNESSES.values() if h.protocol == protocols()[name].printed)
-    defaults = {k: f.default for k, f in harness.Config.model_fields.items() if not f.exclude}
+    fields = harness.Config.model_fields.items()
+    left_out = {k for k, f in fields if f.exclude or (f.exclude_if and f.exclude_if(f.default))}
+    defaults = {k: f.default for k, f in fields if k not in left_out}
     return json.loads(json.dumps({k: v for k, v in defaults.items() if k != "seed"}))
 
 
