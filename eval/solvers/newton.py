@@ -11,16 +11,12 @@ is a proof of how near the weights are. A step solves H p = −∇J by conjugate
 single precision and a diagonal preconditioner will do: the next gradient sees what is left.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from eval.solvers.hinge import SquaredHinge
 from eval.solvers.lbfgs import step_length
 from ssl_bench.progress import reached
-
-if TYPE_CHECKING:
-    from eval.solvers.squared_hinge import SquaredHinge
 
 NEAR = 1e-5  # ‖∇J‖ of ‖w‖: how far from the optimum the weights are at most
 STEPS = 50  # of Newton; two to six are needed
@@ -28,7 +24,7 @@ SOLVED = 0.003  # share of the residual that conjugate gradients leave
 PRODUCTS = 500  # of conjugate gradients in a step; 10 to 300 are needed
 
 
-def refine(problem: "SquaredHinge", w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def refine(problem: SquaredHinge, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Go on from weights (K, R, 1) until each gradient's length is no more than NEAR of theirs.
 
     Returns weights and scores (N, K, 1), float64, and which are as near as that, bool (K,).
@@ -55,7 +51,7 @@ def refine(problem: "SquaredHinge", w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return w, z, near
 
 
-def _newton(problem: "SquaredHinge", z: Tensor, gradient: Tensor) -> Tensor:
+def _newton(problem: SquaredHinge, z: Tensor, gradient: Tensor) -> Tensor:
     """−H⁻¹ ∇J, float64 (K, R, 1), but for SOLVED of it; H is that of the rows that miss here."""
     bend = problem.bend(z)  # (N, K)
     total = bend.new_zeros(problem.rows.shape[1], bend.shape[1])
@@ -66,7 +62,7 @@ def _newton(problem: "SquaredHinge", z: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _conjugate_gradients(
-    problem: "SquaredHinge", bend: Tensor, target: Tensor, scale: Tensor
+    problem: SquaredHinge, bend: Tensor, target: Tensor, scale: Tensor
 ) -> Tensor:
     """H⁻¹ of targets (K, R), float32, preconditioned by `scale` (K, R); H = 1 + Xᵀ diag(bend) X."""
     found = torch.zeros_like(target)

@@ -6,9 +6,9 @@ tables keeps it, so that they can be made again from what lies there. Where noth
 each row of an encoder is compared with its baselines, at the first column of each evaluation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,13 +16,33 @@ from ssl_bench import catalogue
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.suite import EvaluateEntry, Suite, evaluation_config
 from ssl_bench.records.record import EvaluationRecord
-
-if TYPE_CHECKING:
-    from ssl_bench.tables.table import Table
+from ssl_bench.tables.measured import Measured
 
 FILE = "family.json"
 LARGEST = 64 << 10  # bytes of it
 Comparison = tuple[str, str, str]  # row, the row that it is compared with, column
+
+
+class Crossed(Protocol):
+    """What a family asks of a table."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """In order."""
+        ...
+
+    @property
+    def pairs(self) -> Sequence[tuple[str, str]]:
+        """Rows with the baselines that they are compared with."""
+        ...
+
+    def called(self, name: str) -> Sequence[str]:
+        """The row of this name, or the rows of this method."""
+        ...
+
+    def at(self, row: str, column: str) -> Sequence[Measured]:
+        """What was measured in a cell."""
+        ...
 
 
 class _Declared(BaseModel):
@@ -63,7 +83,7 @@ class Family(_Declared):
     headlines: list[Columns] = []
     contrasts: list[Contrast] = []
 
-    def comparisons(self, table: "Table") -> Iterator[Comparison]:
+    def comparisons(self, table: Crossed) -> Iterator[Comparison]:
         """Each that the table has rows for."""
         if not self.contrasts:
             for row, baseline in table.pairs:
@@ -73,7 +93,7 @@ class Family(_Declared):
                 for b in (row for row in table.called(contrast.b) if row != a):
                     yield from ((a, b, c) for c in self._columns(table, a, b, contrast.columns))
 
-    def _columns(self, table: "Table", a: str, b: str, own: list[Columns]) -> Iterator[str]:
+    def _columns(self, table: Crossed, a: str, b: str, own: list[Columns]) -> Iterator[str]:
         """Those at which two rows are compared."""
         seen = set[tuple[str, str]]()
         for column in table.columns:

@@ -172,8 +172,8 @@ class Table:
                 found[a, b, column] = paired.p
         return dict(zip(found, holm(list(found.values())), strict=True))
 
-    @cached_property
-    def pairs(self) -> list[tuple[str, str]]:
+    @property
+    def pairs(self) -> Sequence[tuple[str, str]]:
         """Rows with the baselines that they are compared with, baseline by baseline."""
         if self.whole:
             return [(a, b) for a, b in self.whole.pairs if {a, b} <= {*self.rows}]
