@@ -153,7 +153,6 @@ def test_bad_value_for_pretrain(bench: Bench, workspace: Path, option: str, valu
         (PROBE, "--held-out", "nan"),
         (PROBE, "--seed", str(2**40)),
         (FINETUNE, "--labels", "-1"),
-        (FINETUNE, "--labels", "7"),
         (FINETUNE, "--schedule", "cosin"),
         (FINETUNE, "--lr", "inf"),
     ],
