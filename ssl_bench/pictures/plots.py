@@ -196,7 +196,7 @@ def save_for_print(figure: Any, path: Path) -> list[Path]:
 def _entitle(figure: Any, title: str) -> None:
     """A title in as many lines as the figure's width asks for."""
     letters = max(20, int(figure.get_figwidth() / LETTER))
-    figure.suptitle("\n".join(textwrap.wrap(title, letters)), fontsize=9)
+    figure.suptitle("\n".join(textwrap.wrap(title, letters, break_on_hyphens=False)), fontsize=9)
 
 
 def _save(figure: Any, path: Path, dpi: int) -> None:
