@@ -60,7 +60,7 @@ def test_the_legend_has_the_classes_that_occur_in_the_masks_colours(
         "object (white)", "class 0", "class 11",
     ]  # fmt: skip
     found = [patch.get_facecolor()[:3] for patch in legend.get_patches()[1:]]
-    np.testing.assert_allclose(found, plots.voc_palette()[[1, 12]] / 255)
+    np.testing.assert_allclose(found, 1.5 * plots.voc_palette()[[1, 12]] / 255)
 
 
 def test_a_title_names_protocol_layer_encoder_and_data() -> None:
