@@ -112,6 +112,7 @@ class Krahenbuhl16(FineTunedOnWhole):
         """Two classes in train; one that it lacks is left out of several labels an image."""
         train, test = splits["train"], splits["test"]
         check_labels(train.annotations, test.annotations, train.index.classes)
+        fewer_labels(train.annotations, self.config.labels, train.index.classes)  # said at once
 
     def prepared(
         self, subject: Subject, train: WholeStore, test: WholeStore

@@ -68,6 +68,7 @@ class LinearHead(FineTuned):
         """One label each, two classes, none that train lacks."""
         train, test = splits["train"], splits["test"]
         check_labels(train.labels, test.labels, train.index.classes)
+        fewer_labels(train.labels, self.config.labels, train.index.classes)  # said before it trains
 
     def chosen(self, train: ImageStore) -> np.ndarray:
         """As many of each class as `--labels`, or all that it has."""

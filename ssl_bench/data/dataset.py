@@ -130,7 +130,7 @@ class Dataset(ABC):
     def split(self, name: SplitName, task: Task = "classification") -> Split:
         """Raises DataError where the dataset has no such split, or nothing for that task."""
 
-    def images(self, name: SplitName) -> Split:
+    def split_for_pretraining(self, name: SplitName) -> Split:
         """A split of which the images are needed, and nothing that is said of them: to pretrain on.
 
         Where it has labels that can be read they are in it.

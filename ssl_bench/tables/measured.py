@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_bench.errors import DataError
 from ssl_bench.evaluation.intervals import (
     METHOD,
     Paired,
@@ -97,10 +98,13 @@ class Measured:
     @cached_property
     def chance(self) -> float | None:
         """What is scored without a look at the test images; None where it is not known."""
-        rows = self.predictions
-        if not rows or (harness := harness_of(self.record)) is None:
+        try:
+            rows, harness = self.predictions, harness_of(self.record)
+        except (
+            DataError
+        ):  # a damaged file takes the line and not the table; `bench verify` names it
             return None
-        found = harness.chance(rows).get(self.metric)
+        found = harness.chance(rows).get(self.metric) if rows and harness else None
         return None if found is None else float(found)
 
     @cached_property

@@ -76,14 +76,15 @@ def open_store(
 ) -> ImageStore:
     """Decoded images for crops of `image_size`, from the cache or decoded now.
 
-    Where they need not be `labelled`, labels that cannot be read are no fault (Dataset.images).
+    Where they need not be `labelled`, labels that cannot be read are no fault: see
+    Dataset.split_for_pretraining.
 
     Raises DataError with all faults of the images, those that cannot be decoded and those that
     have a side below LEAST, unless `skip_bad_images`, which leaves these images out and lists them
     in the index.
     """
     with waiting(f"listing the images of {dataset.name} {split}"):
-        source = dataset.split(split) if labelled else dataset.images(split)
+        source = dataset.split(split) if labelled else dataset.split_for_pretraining(split)
     size = stored_size(image_size)
     key = cache_key(LAYOUT, source.fingerprint, size, image_size, skip_bad_images)
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{key}"

@@ -130,8 +130,8 @@ class VOCDataset(Dataset):
             split.read_labels(path)
         return split
 
-    def images(self, name: SplitName) -> Split:
-        """See Dataset.images: annotations with a fault, or none, are said and left aside."""
+    def split_for_pretraining(self, name: SplitName) -> Split:
+        """Annotations with a fault, or none, are said and left aside."""
         task: Task = self.tasks[0]
         if task == "classification":
             try:

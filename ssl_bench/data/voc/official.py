@@ -129,6 +129,10 @@ class VOC12WithSBD(Dataset):
         )
         return VOCSplit(self.root, [*train.files, *more])
 
+    def split_for_pretraining(self, name: SplitName) -> VOCSplit:
+        """The images of the masks."""
+        return self.split(name, "segmentation")
+
 
 def sbd_images(root: Path) -> list[VOCImage]:
     """The images of SBD's two lists; DataError for a list that is missing or not the official."""

@@ -390,6 +390,7 @@ def test_sbd_trains_without_any_image_of_val(with_sbd, capsys):
     train, test = (dataset.split(split, "segmentation") for split in ("train", "test"))
     assert train.names == [*LISTS["train"], "2008_000001", "2008_000002"]
     assert test.names == LISTS["val"]
+    assert dataset.split_for_pretraining("train").names == train.names
     said = "2 of SBD's 5 images are in VOC2012's val and left out (1 by name, 1 by content), 1 are"
     assert said in capsys.readouterr().err
     digests = [{split.whole(i)[1] for i in range(len(split.names))} for split in (train, test)]
