@@ -18,6 +18,7 @@ from eval.networks.fcn import FCN, bilinear, upsample
 from eval.networks.frame import Framed, frames, mirror, normalized
 from eval.networks.geometry import Geometry
 from eval.segmentation import FCN32s, FCN32sConfig, pixel_loss
+from helpers.bench import overriding
 from helpers.refusals import SCENES, fails
 from ssl_bench.counter import Randomness
 from ssl_bench.data.dataset import VOID, Dataset, Split
@@ -506,8 +507,8 @@ def test_the_command_writes_a_record_that_its_predictions_explain(bench, finishe
 
 
 def test_whole_images_are_resized_as_asked(bench, finished):
-    sides = ("--short", "48", "--longest", "50", "--freeze")
-    result = bench(*SEGMENT, *STEPS, *sides, *SCENES, "--workspace", finished)
+    words = overriding((*SEGMENT, *STEPS), "--short", "48", "--longest", "50")
+    result = bench(*words, "--freeze", *SCENES, "--workspace", finished)
     assert result.code == 0, result.err
     assert "short=48 longest=50 kernel=1 head=16 freeze=True" in result.out
     (path,) = finished.glob("evaluation/*/record.json")
