@@ -8,20 +8,29 @@ import click
 
 from ssl_bench import catalogue
 from ssl_bench.errors import UsageError, unknown
+from ssl_bench.progress import say
+
+
+class Setting(click.Option):
+    """An option that is a field of a `Config`: it determines a number."""
 
 
 class StrictCommand(click.Command):
-    """A command that refuses an option given twice that takes one value.
+    """A command that drops no value: click takes the last of several without a word.
 
-    click would take the last and drop the first without a word.
+    A setting that takes one value is refused when it is given twice; of another option it is said
+    that the last one counts.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for param, count in Counter(given).items():
-            once = isinstance(param, click.Option) and not (param.multiple or param.is_flag)
-            if once and count > 1:
-                raise UsageError(f"{param.opts[0]} is given {count} times: it takes one value")
+            if not isinstance(param, click.Option) or param.multiple or param.is_flag or count < 2:
+                continue
+            text = f"{param.opts[0]} is given {count} times"
+            if isinstance(param, Setting):
+                raise UsageError(f"{text}: it takes one value")
+            say(f"{text}: the last one counts")
         return super().parse_args(ctx, args)
 
 

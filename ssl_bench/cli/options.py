@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from ssl_bench.cli.groups import Setting
 from ssl_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def config_options(config: Any) -> list[click.Option]:
             options.append(click.Option([flag], type=_Numbers(get_args(kind)[0]), multiple=True,
                                         callback=_joined, help=shown))  # fmt: skip
             continue
-        options.append(click.Option([flag], type=kind, help=shown))
+        options.append(Setting([flag], type=kind, help=shown))
     return options
 
 

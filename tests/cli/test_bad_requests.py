@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.bench import Bench, Result
+from helpers.bench import Bench, Result, overriding
 from helpers.refusals import FINETUNE, PRETRAIN, PROBE, SCENES, contents, fails, only
 from ssl_bench.errors import DataError
 
@@ -53,7 +53,9 @@ def test_unknown_library_model(bench: Bench, workspace: Path, name: str, near: s
     short = name.partition(":")[2]
     evaluated = bench(*PROBE, *SCENES, "--encoder", name, "--workspace", workspace)
     fails(evaluated, 2, f"'{short}'", "did you mean", near)
-    trained = bench(*PRETRAIN, *SCENES, "--width", "1", "--arch", name, "--workspace", workspace)
+    trained = bench(
+        *overriding(PRETRAIN, "--width", "1", "--arch", name), *SCENES, "--workspace", workspace
+    )
     fails(trained, 2, f"'{short}'", "did you mean", near)
 
 
@@ -102,7 +104,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("option", "value"), VALUES)
 def test_bad_value_for_pretrain(bench: Bench, workspace: Path, option: str, value: str) -> None:
-    result = bench(*PRETRAIN, *SCENES, option, value, "--workspace", workspace)
+    result = bench(*overriding(PRETRAIN, option, value), *SCENES, "--workspace", workspace)
     if (option, value) == ("--image-size", "40"):
         fails(result, 2, "alexnet", "at least 64 px", "40")
     else:
@@ -121,7 +123,7 @@ def test_bad_value_for_pretrain(bench: Bench, workspace: Path, option: str, valu
 def test_bad_value_for_evaluation(bench, finished, command, option, value):
     before = contents(finished)
     few = ("--labels", "2") if command == FINETUNE else ()
-    result = bench(*command, *few, *SCENES, option, value, "--workspace", finished)
+    result = bench(*overriding((*command, *few), option, value), *SCENES, "--workspace", finished)
     fails(result, 2, option)
     assert contents(finished) == before
 

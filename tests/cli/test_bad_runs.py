@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers.bench import Bench
+from helpers.bench import Bench, overriding
 from helpers.interrupted import interrupted_at
 from helpers.refusals import (
     FINETUNE,
@@ -284,7 +284,7 @@ def test_disk_full_at_any_flush(bench, finished, monkeypatch, command):
     pytest.fail("more files are flushed than expected")
 
 
-@pytest.mark.parametrize("command", [(*PRETRAIN, "--steps", "8"), PROBE])
+@pytest.mark.parametrize("command", [overriding(PRETRAIN, "--steps", "8"), PROBE])
 def test_disk_full_at_a_small_file(bench: Bench, finished: Path, command: tuple[str, ...]) -> None:
     """The log of a training, the predictions of an evaluation."""
     assert bench(*PROBE, *SCENES, "--workspace", finished).code == 0  # the images are decoded

@@ -1,9 +1,12 @@
 """An option given twice: all values of one that takes several, a refusal of one that takes one."""
 
+from contextlib import suppress
+
 import click
 import pytest
 
 from helpers.refusals import fails
+from ssl_bench.cli.groups import Setting
 from ssl_bench.cli.main import cli
 from ssl_bench.cli.make import evaluation_command, evaluation_commands
 from ssl_bench.errors import UsageError
@@ -31,17 +34,24 @@ def test_several_values_may_be_given_one_by_one(words, name, values):
     assert command.make_context("", words[1:]).params[name] == values
 
 
-def test_no_option_is_dropped_without_a_word():
-    """Of every command: an option that takes one value is refused when it is given twice."""
+def test_no_option_is_dropped_without_a_word(capsys):
+    """Of every command: a setting that is given twice is refused, of another option it is said."""
     context = click.Context(cli)
     every = commands(cli, context)
     assert {*evaluation_commands(), "table", "context-encoder"} <= {c.name for c in every}
     for command in every:
         for option in command.params:
-            if isinstance(option, click.Option) and not (option.multiple or option.is_flag):
-                with pytest.raises(UsageError, match=f"^{option.opts[0]} is given 2 times"):
-                    command.make_context("", [option.opts[0], "1", option.opts[0], "1"])
+            if not isinstance(option, click.Option) or option.multiple or option.is_flag:
+                continue
+            given, text = [option.opts[0], "1"] * 2, f"{option.opts[0]} is given 2 times"
+            if isinstance(option, Setting):
+                with pytest.raises(UsageError, match=f"^{text}: it takes one value"):
+                    command.make_context("", given)
+                continue
+            with suppress(click.UsageError):  # arguments are missing, or 1 is no value of it
+                command.make_context("", given)
+            assert capsys.readouterr().err == f"{text}: the last one counts\n"
 
 
 def test_the_refusal_is_one_line(bench):
-    fails(bench("table", "--workspace", "a", "--workspace", "b"), 2, "--workspace is given 2 times")
+    fails(bench("knn", "--seed", "1", "--seed", "2"), 2, "--seed is given 2 times")

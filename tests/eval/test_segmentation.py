@@ -16,6 +16,7 @@ from eval.networks.fcn import FCN, bilinear, upsample
 from eval.networks.frame import Framed, frames, mirror, normalized
 from eval.networks.geometry import Geometry
 from eval.segmentation import FCN32s, FCN32sConfig, pixel_loss
+from helpers.bench import overriding
 from helpers.refusals import SCENES, fails
 from helpers.subjects import subject
 from ssl_bench.counter import Randomness
@@ -445,8 +446,8 @@ def test_the_command_writes_a_record_that_its_predictions_explain(bench, finishe
 
 
 def test_whole_images_are_resized_as_asked(bench, finished):
-    sides = ("--short", "48", "--longest", "50", "--freeze")
-    result = bench.ok(*SEGMENT, *STEPS, *sides, *SCENES, "--workspace", finished)
+    words = overriding((*SEGMENT, *STEPS), "--short", "48", "--longest", "50")
+    result = bench.ok(*words, "--freeze", *SCENES, "--workspace", finished)
     assert "short=48 longest=50 kernel=1 head=16 freeze=True" in result.out
     (path,) = finished.glob("evaluation/*/record.json")
     assert json.loads(path.read_text())["details"]["selection"]["frame"] == [48, 48]

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ def run(
 ) -> PretrainRecord:  # fmt: skip
     """A record of a pretraining, without weights; without steps it is untrained."""
     trained = {} if steps is None else {"steps": steps, "batch_size": batch}
+    course: dict[str, Any] = {} if steps is None else {"training": {"devices": 1}}
     spec = EncoderSpec(arch=arch, image_size=size, normalization=HALF)
     config = {"arch": arch, "image_size": size, "width": 1.0, "seed": seed, **trained}
     identity = PretrainIdentity(
@@ -28,7 +30,7 @@ def run(
     details = PretrainDetails(
         skipped_images=[],
         encoder=SavedEncoder(spec=spec.plain(), digest="d", start="s"),
-        **({} if steps is None else {"training": {"devices": 1}}),
+        **course,
     )
     with made.working():
         return made.finish(

@@ -58,6 +58,12 @@ LEFT_OVER = {
 }  # fmt: skip
 
 
+def overriding(words: tuple[object, ...], *own: object) -> list[object]:
+    """A command's words with other values of some options, which may be given once only."""
+    pairs = zip(words, (None, *words), strict=False)
+    return [word for word, before in pairs if not {word, before} & {*own[::2]}] + [*own]
+
+
 def launched(arguments: list[str]) -> str:
     """What the command prints; it starts another process of itself, in a shell of a past job."""
     call = [str(Path(sys.executable).with_name("bench")), *arguments]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pretext.kmeans_init as module
-from helpers.bench import Bench
+from helpers.bench import Bench, overriding
 from helpers.refusals import contents, fails, half_written, only
 from pretext.kmeans_init import KMeansConfig, KMeansInit, draw_patches, kmeans_filters
 from ssl_bench.catalogue import dataset
@@ -244,7 +244,7 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(
     assert not half_written(workspace)
     whole = tmp_path / "whole"
     bench.ok(*KMEANS, *SCENES, "--workspace", workspace)
-    bench.ok(*KMEANS, "--workers", 2, *SCENES, "--workspace", whole)
+    bench.ok(*overriding(KMEANS, "--workers", 2), *SCENES, "--workspace", whole)
     records = [only(w, "pretrain/*/record.json").read_text() for w in (workspace, whole)]
     encoders = [json.loads(record)["details"]["encoder"] for record in records]
     assert encoders[0] == encoders[1]
@@ -252,18 +252,23 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(
 
 # ---- requests and images that it cannot use
 def test_more_images_than_there_are(bench: Bench, workspace: Path):
-    result = bench(*KMEANS, "--images", 61, *SCENES, "--workspace", workspace)
+    result = bench(*overriding(KMEANS, "--images", 61), *SCENES, "--workspace", workspace)
     fails(result, 2, "--images 61", "60 training images", "pass --images 60")
     assert not list(workspace.glob("*/*/record.json"))
 
 
 @pytest.mark.parametrize(("option", "value"), [("--images", 0), ("--patches", 1)])
 def test_impossible_counts(bench: Bench, workspace: Path, option: str, value: int):
-    fails(bench(*KMEANS, option, value, *SCENES, "--workspace", workspace), 2, option, str(value))
+    fails(
+        bench(*overriding(KMEANS, option, value), *SCENES, "--workspace", workspace),
+        2,
+        option,
+        str(value),
+    )
 
 
 def test_fewer_patches_than_filters(bench: Bench, workspace: Path):
-    result = bench(*KMEANS, "--patches", 9, *SCENES, "--workspace", workspace)
+    result = bench(*overriding(KMEANS, "--patches", 9), *SCENES, "--workspace", workspace)
     fails(result, 1, "conv1.0 finds 9 different patches for 10 filters", "--patches")
 
 
@@ -275,6 +280,6 @@ def test_images_without_content(bench: Bench, workspace: Path, tmp_path: Path, s
         colour = (100 + 10 * (i % shades), 120, 140)
         Image.new("RGB", (80, 80), colour).save(folder / f"{i}.png")
     data = ("--data", f"folder:{tmp_path / 'plain'}", "--workspace", workspace)
-    result = bench(*KMEANS, "--images", 12, *data)
+    result = bench(*overriding(KMEANS, "--images", 12), *data)
     fails(result, 1, f"conv1.0 finds {shades} different patches for 10 filters", "show more")
     assert not list(workspace.glob("*/*/record.json"))

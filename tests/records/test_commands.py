@@ -64,7 +64,7 @@ def test_an_encoder_from_elsewhere_is_asked_for_as_it_was(tmp_path, name, option
 @pytest.mark.parametrize("content", ["", "[1]", '{"model w": 3}', '{"model w": {"data": 1}}'])
 def test_damaged_places_are_as_none(tmp_path, content):
     (tmp_path / "places.json").write_text(content)
-    encoder = of_file(tmp_path, "model").identity.encoder
+    encoder = EncoderIdentity(run="model", weights="w", spec={})
     assert place_of_encoder(tmp_path, encoder) is None
     remember(tmp_path, "model", ["w"], {"encoder": "a/model.safetensors"})
     assert place_of_encoder(tmp_path, encoder) == {"encoder": "a/model.safetensors"}
