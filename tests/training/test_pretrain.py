@@ -12,6 +12,7 @@ from ssl_bench import catalogue
 from ssl_bench.errors import UsageError
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime
+from ssl_bench.training import pretrain as job
 from ssl_bench.training.pretext import (
     EncoderConfig,
     Pretext,
@@ -64,7 +65,7 @@ def waits(rank: int, workspace: Path, made: Path | None, patch: pytest.MonkeyPat
         yield run.folder
 
     fabric = Rank(rank)
-    patch.setenv("WORLD_SIZE", "2")
+    patch.setattr(job, "is_one_of_several", lambda: True)
     patch.setattr(Runtime, "fabric", lambda self, precision="32": fabric)
     if rank == 0:
         patch.setattr(Run, "working", working)
