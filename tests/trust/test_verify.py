@@ -280,7 +280,6 @@ CLAIMS: dict[str, Callable[[dict[str, Any]], object]] = {
     "seed of pretraining": lambda record: record["details"]["pretraining"].update(seed=5),
     "shown": lambda record: record["details"].update(shown=["top1_high"]),
     "lower": lambda record: record["details"].update(lower=["top1"]),
-    "test_images": lambda record: record["details"].update(test_images=2000),
 }
 
 
@@ -290,4 +289,12 @@ def test_what_a_table_says_of_a_number_is_verified_too(bench, runs, claim):
     folder = run_of(runs)
     edit(folder, CLAIMS[claim])
     bench.ok("table", "--workspace", runs, "--out", runs)
+    named(bench, runs, folder)
+
+
+def test_another_number_of_test_images_than_there_are_predictions(bench, runs):
+    """No table is made of it either: what it says of chance is of the predictions."""
+    folder = run_of(runs)
+    edit(folder, lambda record: record["details"].update(test_images=2000))
+    fails(bench("table", "--workspace", runs), 1, folder.name, "damaged")
     named(bench, runs, folder)
