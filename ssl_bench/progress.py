@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -112,7 +112,8 @@ def _say_now_and_then(over: threading.Event) -> None:
     while not over.wait(pause(time.monotonic() - started)):
         now = time.monotonic()
         parts = [wait.text(now) for wait in list(_waits)]
-        say(f"{': '.join(parts)}, {duration(now - started)} so far")
+        with suppress(OSError):  # a full disk under a log: the work goes on without a word
+            say(f"{': '.join(parts)}, {duration(now - started)} so far")
 
 
 def pause(passed: float) -> float:

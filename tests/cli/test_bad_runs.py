@@ -89,8 +89,8 @@ def test_spoilt_weights_never_make_a_record(bench: Bench, workspace: Path) -> No
 
 def test_fine_tuning_that_diverges(bench: Bench, finished: Path) -> None:
     before = contents(finished)
-    settings = ("--steps", "6", "--labels", "2", "--lr", "1e30")
-    result = bench(*FINETUNE, *SCENES, *settings, "--workspace", finished)
+    words = overriding(FINETUNE, "--steps", "6", "--labels", "2", "--lr", "1e30")
+    result = bench(*words, *SCENES, "--workspace", finished)
     fails(result, 1, "step", "--lr")
     assert contents(finished) == before
     assert not list(finished.glob("evaluation/*/record.json"))

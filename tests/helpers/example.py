@@ -1,6 +1,7 @@
 """The pretexts of docs/example at their smallest, for processes of their own.
 
 python example.py kill OUT                    each is killed by SIGKILL in step 4, in workspace OUT
+python example.py train OUT …                 each is trained to its end, in each workspace
 torchrun … example.py gradients OUT           losses and gradients of two steps, OUT/NAME.pt
 """
 
@@ -91,6 +92,10 @@ if __name__ == "__main__":
     out = Path(sys.argv[2])
     if sys.argv[1] == "kill":
         kill(out)
+    elif sys.argv[1] == "train":
+        for place in map(Path, sys.argv[2:]):
+            for method in SETTINGS:
+                trained(method, place)
     else:
         shared = Runtime(workers=0, devices="auto")
         for method in sys.argv[3:]:

@@ -38,7 +38,7 @@ def photo(root: Path, name: str) -> Image.Image:
 def spoil(year: Path) -> list[str]:
     """A fault of each kind; returns what their lines say, in the images' order."""
     (year / "JPEGImages" / "000001.jpg").unlink()
-    annotate(year, "000002", thing("dgo"), thing("dog", box=(1, 1, 500, 50)))
+    annotate(year, "000002", thing("dog", box=(1, 1, 500, 50)))
     annotate(year, "000003", thing("dog", box=(1, 1, 500, 50)), thing("cat", box=(-9, 1, 5, 5)))
     (year / "JPEGImages" / "000004.jpg").write_text("no image")
-    return ["000001.jpg is missing", "did you mean dog", "500", "-9", "000004.jpg cannot be read"]
+    return ["000001.jpg is missing", "50×120 px", "500", "-9", "000004.jpg cannot be read"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from helpers.bench import Bench, launched
+from helpers.bench import Bench, launched, overriding
 from helpers.inpainting import (
     COMMAND,
     HOLE,
@@ -293,8 +293,8 @@ def test_two_processes_learn_what_the_whole_batch_teaches_one(tmp_path):
     gradient is nearly 0: so nearly all weights, not all, end where one process puts them. With the
     first half of the batch alone many end elsewhere.
     """
-    launched([*map(str, COMMAND), "--batch-size=16", "--steps=1", "--devices=2",
-              f"--workspace={tmp_path}"])  # fmt: skip
+    words = overriding(COMMAND, "--batch-size", 16, "--steps", 1)
+    launched([*map(str, words), "--devices=2", f"--workspace={tmp_path}"])
     (record,) = read_records(tmp_path, "pretrain")
     assert record.details.training
     assert record.details.training["devices"] == 2

@@ -14,6 +14,7 @@ import torch
 from helpers import example
 from helpers.places import ROOT
 from ssl_bench.encoders.weights import weights_digest
+from ssl_bench.records.record import PretrainRecord
 from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import open_pretext
@@ -29,13 +30,22 @@ def launched(site: Path, *words: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def record_of(name: str, workspace: Path) -> PretrainRecord:
+    """The only one of a method."""
+    (found,) = (one for one in read_records(workspace, "pretrain") if one.method == name)
+    return found
+
+
 def test_each_continues_to_the_same_bits_after_a_kill(installed, site, tmp_path):
     """Encoder, heads, teacher, queue and labels; the kill falls on the beginning of an epoch."""
     launched(site, example.__file__, "kill", tmp_path / "killed")
     assert not read_records(tmp_path / "killed")
     assert len(list((tmp_path / "killed").glob("pretrain/*/checkpoint.pt"))) == 4
+    places = tmp_path / "whole", tmp_path / "killed"
+    # In a process of its own, as the killed ones had.
+    launched(site, example.__file__, "train", *places)
     for name in example.SETTINGS:
-        whole, again = (example.trained(name, tmp_path / place) for place in ("whole", "killed"))
+        whole, again = (record_of(name, place) for place in places)
         assert again.details.training["resumed_at"] == example.KILLED_IN
         assert whole.details.training["resumed_at"] == 0
         assert whole.files == again.files
