@@ -18,6 +18,7 @@ import numpy as np
 
 from ssl_bench.evaluation.intervals import Paired, holm, mean_interval
 from ssl_bench.evaluation.two_way import LEVEL
+from ssl_bench.progress import waiting
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.distinct import distinct_rows
 from ssl_bench.tables.family import Comparison, Family, family_beside
@@ -121,7 +122,8 @@ class Table:
     @cached_property
     def cells(self) -> Mapping[Place, Cell]:
         """Those that were measured."""
-        return {place: _cell(list(found.values())) for place, found in self.measured.items()}
+        with waiting("the table's intervals"):
+            return {place: _cell(list(found.values())) for place, found in self.measured.items()}
 
     def cell(self, row: str, column: str) -> Cell | None:
         """None where nothing was measured."""
@@ -166,10 +168,11 @@ class Table:
         if self.whole:
             return self.whole._adjusted
         found = dict[Comparison, float]()
-        for a, b, column in self.family.comparisons(self):
-            paired = paired_difference(self.at(a, column), self.at(b, column))
-            if paired and (b, a, column) not in found:
-                found[a, b, column] = paired.p
+        with waiting("the table's declared differences"):
+            for a, b, column in self.family.comparisons(self):
+                paired = paired_difference(self.at(a, column), self.at(b, column))
+                if paired and (b, a, column) not in found:
+                    found[a, b, column] = paired.p
         return dict(zip(found, holm(list(found.values())), strict=True))
 
     @property
@@ -228,12 +231,17 @@ class Table:
         """Holm's p-values by the two rows' names, sorted, and the column."""
         if self.whole:
             return self.whole._p_of_all_pairs
-        found = {
-            (a, b, column): paired.p
+        pairs = [
+            (a, b, column)
             for column in self.columns
             for a, b in combinations(sorted(r for r in self.rows if self.at(r, column)), 2)
-            if (paired := paired_difference(self.at(a, column), self.at(b, column)))
-        }
+        ]
+        found = dict[tuple[str, ...], float]()
+        with waiting("the table's pairs of rows", len(pairs)) as wait:
+            for a, b, column in pairs:
+                if paired := paired_difference(self.at(a, column), self.at(b, column)):
+                    found[a, b, column] = paired.p
+                wait.done += 1
         return dict(zip(found, holm(list(found.values())), strict=True))
 
     @property
