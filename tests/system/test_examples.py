@@ -42,7 +42,7 @@ def test_each_continues_to_the_same_bits_after_a_kill(installed, site, tmp_path)
     assert not read_records(tmp_path / "killed")
     assert len(list((tmp_path / "killed").glob("pretrain/*/checkpoint.pt"))) == 4
     places = tmp_path / "whole", tmp_path / "killed"
-    # In a process of its own, as the killed ones had.
+    # With one thread, as the killed ones had: this process may have more, and so other bits.
     launched(site, example.__file__, "train", *places)
     for name in example.SETTINGS:
         whole, again = (record_of(name, place) for place in places)
