@@ -36,12 +36,13 @@ class Autoencoder(Pretext):
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam, as for the context encoder."""
-        self.adam = torch.optim.Adam(self.parameters(), lr=self.config.lr)
+        self.adam = torch.optim.Adam(self.parameters(), lr=self.config.lr, fused=True)
         return [self.adam]
 
     def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
         """L2 over all pixels."""
-        x = self.normalization.apply(random_crop_flip(images, self.config.image_size, step.random))
+        crops = random_crop_flip(images, self.config.image_size, step.random).contiguous()
+        x = self.normalization.apply(crops)
         loss = F.mse_loss(reconstruct(self, x, step.random), x)
         step.update(self.adam, loss)
         return {"loss": loss.detach()}

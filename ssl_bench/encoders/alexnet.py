@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.lrn import LocalResponseNorm
 
 
 class AlexNet(Encoder):
@@ -45,4 +46,4 @@ def _stage(*modules: nn.Module) -> nn.Sequential:
 def _pool_norm() -> tuple[nn.Module, nn.Module]:
     # Caffe rounds sizes of pooling up, and of convolutions down. Its LRN divides alpha by the five
     # channels, as torch's does, so its 1e-4 is taken as it stands; the paper of 2012 does not.
-    return nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.LocalResponseNorm(5, 1e-4, 0.75)
+    return nn.MaxPool2d(3, stride=2, ceil_mode=True), LocalResponseNorm(5, 1e-4)

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.encoders.encoder import evaluating
+from ssl_bench.encoders.lrn import LocalResponseNorm
 
 Affine = nn.Conv2d | nn.Linear
 Run = Callable[[Tensor], Tensor]  # normalised images (B, 3, S, S) -> the network's output
 # What a chain may consist of. LRN passes a factor on nearly unchanged, for small values.
 HOMOGENEOUS = (
     nn.Conv2d, nn.Linear, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d, nn.LocalResponseNorm, nn.Flatten, nn.Dropout, nn.Identity,
+    nn.AdaptiveMaxPool2d, nn.LocalResponseNorm, LocalResponseNorm, nn.Flatten, nn.Dropout,
+    nn.Identity,
 )  # fmt: skip
 
 

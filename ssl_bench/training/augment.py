@@ -5,6 +5,7 @@ whole images are sampled between the pixels. What self-supervised methods do bey
 `views.py`.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,12 +19,16 @@ def random_crop_flip(images: Tensor, size: int, random: Randomness) -> Tensor:
     uint8 (B, 3, R, R), R >= size -> uint8 (B, 3, size, size), channels last in memory.
     """
     u = random.uniform("crop", 3)  # (B, 3): top, left, mirror
-    room = images.shape[-1] - size + 1
-    start = (u[:, :2] * room).long()  # (B, 2)
+    start = (u[:, :2] * (images.shape[-1] - size + 1)).long()  # (B, 2)
+    mirror = u[:, 2] < 0.5
+    if images.device.type == "cpu":
+        return _copied(images, start, mirror, size)
     span = torch.arange(size, device=images.device)
     rows = start[:, 0, None] + span  # (B, size)
-    columns = start[:, 1, None] + torch.where(u[:, 2:] < 0.5, span.flip(0), span)
-    return _gather(images, rows, columns)
+    columns = start[:, 1, None] + torch.where(mirror[:, None], span.flip(0), span)
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    pixels = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
+    return pixels.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:
@@ -32,11 +37,15 @@ def center_crop(images: Tensor, size: int) -> Tensor:
     return images[..., start : start + size, start : start + size]
 
 
-def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, 3, R, R) at rows (B, S) and columns (B, S) -> (B, 3, S, S)."""
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    pixels = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
-    return pixels.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
+def _copied(images: Tensor, start: Tensor, mirror: Tensor, size: int) -> Tensor:
+    """Window by window, as they lie in a store, channels last: far faster than one gather."""
+    crops = np.empty((len(images), size, size, 3), np.uint8)
+    for crop, image, (top, left), turned in zip(
+        crops, images.permute(0, 2, 3, 1).numpy(), start.tolist(), mirror.tolist(), strict=True
+    ):
+        window = image[top : top + size, left : left + size]
+        crop[:] = window[:, ::-1] if turned else window
+    return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
 
 def random_scale_crop(

@@ -10,6 +10,7 @@ from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.alexnet import AlexNet
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.init import initialize
+from ssl_bench.encoders.lrn import LocalResponseNorm
 from ssl_bench.encoders.weights import load_encoder, save_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 
@@ -183,3 +184,22 @@ def test_equal_weights_are_equal_files(tmp_path):
     for path in paths:
         save_encoder(encoder, spec, path)
     assert len({path.read_bytes() for path in paths}) == 1
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_cheap_normalisation_and_its_gradient_are_torchs(layout):
+    x = torch.randn(3, 9, 4, 5, generator=torch.Generator().manual_seed(0)).double() * 50
+    weight = torch.randn(3, 9, 4, 5, generator=torch.Generator().manual_seed(1)).double()
+    given, same = (x.clone().to(memory_format=layout).requires_grad_() for _ in range(2))
+    ours, torchs = LocalResponseNorm(5, 1e-2)(given), nn.LocalResponseNorm(5, 1e-2)(same)
+    torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=1e-12)
+    (ours * weight).sum().backward()
+    (torchs * weight).sum().backward()
+    torch.testing.assert_close(given.grad, same.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_the_normalisation_sums_squares_in_32_bit_under_autocast():
+    x = torch.randn(2, 8, 3, 3, generator=torch.Generator().manual_seed(0)) * 50
+    exact = LocalResponseNorm(5, 1e-2)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(LocalResponseNorm(5, 1e-2)(x), exact)

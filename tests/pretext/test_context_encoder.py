@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from helpers.inpainting import a_step, inputs_of, stepped
 from helpers.inpainting import photos as photos_of
@@ -13,6 +14,7 @@ from pretext.context_encoder import (
     ChannelwiseFullyConnected,
     ContextEncoder,
     ContextEncoderConfig,
+    enlarged,
     masked_l2,
     reconstruct,
     up_convolutions,
@@ -190,3 +192,12 @@ def test_random_has_nothing_to_train():
     pretext = small("random", EncoderConfig)
     assert isinstance(pretext, RandomInit)
     assert not hasattr(pretext, "train_step")
+
+
+def test_the_output_is_resized_as_torch_does_with_its_gradient():
+    given = torch.randn(2, 3, 11, 11, dtype=torch.float64, requires_grad=True)
+    ours = enlarged(given, 24)
+    torchs = F.interpolate(given, (24, 24), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(ours, torchs)
+    weight = torch.randn_like(ours)
+    torch.testing.assert_close(*(torch.autograd.grad(o, given, weight)[0] for o in (ours, torchs)))

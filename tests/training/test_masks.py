@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from ssl_bench.counter import Randomness
-from ssl_bench.training.masks import central, draw_masks, random_block, random_region
+from ssl_bench.training.masks import (
+    central,
+    draw_masks,
+    order_statistic,
+    random_block,
+    random_region,
+)
 
 KINDS = ["central", "random-block", "random-region"]
 
@@ -62,3 +68,9 @@ def test_blocks_are_unions_of_squares():
     )
     assert torch.equal(opened, mask)
     assert mask.mean((1, 2, 3)).mean() > 0.15  # several of them
+
+
+def test_the_level_of_a_mask_is_a_place_in_the_sorted_noise():
+    rows = torch.rand(9, 500, generator=torch.Generator().manual_seed(0)).round(decimals=2)  # ties
+    rank = torch.tensor([0, 1, 7, 100, 250, 251, 400, 498, 499])
+    assert torch.equal(order_statistic(rows, rank), rows.sort(1).values.gather(1, rank[:, None]))
