@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,12 +118,12 @@ class _Run:
 
     def loop(self, batches: Batches, positions: Tensor, title: str) -> None:
         """All steps that are left; what happens between them, all processes do at the same step."""
-        left, on_gpu = range(self.step, self.config.steps), self.fabric.device.type == "cuda"
-        shown = batches.read_ahead(left, self.runtime.workers, on_gpu)
+        ahead = batches.read_ahead(range(self.step, self.config.steps), self.fabric.device)
+        shown: Iterator[Any] = ahead
         if self.fabric.is_global_zero:
-            shown = progress(shown, title, self.config.steps, self.step, "--steps")
+            shown = progress(ahead, title, self.config.steps, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
-        with _stop_request() as asked:
+        with closing(ahead), _stop_request() as asked:
             since = time.monotonic()
             for batch, indices in shown:
                 arrived = time.monotonic()

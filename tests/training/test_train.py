@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -52,9 +53,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(store, tmp
     assert trained(store, tmp_path / "c", seed=1) != first
 
 
-def test_the_number_of_workers_changes_nothing(store, tmp_path):
-    digests = {trained(store, tmp_path / str(n), Runtime(workers=n)) for n in (0, 1, 2)}
-    assert len(digests) == 1
+def test_a_training_that_ends_early_leaves_no_thread(store, tmp_path):
+    """Whatever ends it: what reads ahead holds batches, and would read on."""
+    pretext, config = toy(store)
+    names = list[str]()
+
+    def failing(images, step):
+        names.extend(one.name for one in threading.enumerate())
+        raise RuntimeError("a step failed")
+
+    pretext.train_step = failing
+    with pytest.raises(RuntimeError, match="a step failed"):
+        train(pretext, store, config, 0, Runtime(workers=0), tmp_path)
+    assert [name for name in names if name.startswith("prefetch")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("stop_in", [3, 5])  # the last step leaves a checkpoint, too
