@@ -29,7 +29,14 @@ from ssl_bench.progress import progress, say, waiting
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.training.batches import Batches, Images
 from ssl_bench.training.checkpoint import damaged, load_checkpoint, load_optimizer, trim_log
-from ssl_bench.training.devices import copy_buffers, gather, place, shared_statistics, unwrap
+from ssl_bench.training.devices import (
+    copy_buffers,
+    gather,
+    place,
+    seed_generators,
+    shared_statistics,
+    unwrap,
+)
 from ssl_bench.training.pretext import Between, Step, TrainConfig
 from ssl_bench.training.schedule import rate_factor
 
@@ -166,7 +173,7 @@ class _Run:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         # For modules that draw from torch's own generator, such as nn.Dropout.
-        torch.manual_seed(derive(self.seed, "torch", self.step, self.first) >> 1)
+        seed_generators(derive(self.seed, "torch", self.step, self.first) >> 1, device)
         moved = {name: rows.to(device, non_blocking=True) for name, rows in batch.items()}
         step = Step(
             index=self.step,

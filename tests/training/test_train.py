@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.devices import place
+from ssl_bench.training.devices import place, seed_generators
 from ssl_bench.training.loop import Interrupted, train
 
 DATA = "scenes:train=24,test=4"
@@ -88,6 +89,20 @@ def test_an_interrupted_run_continues_to_the_same_weights(stop_in, store, tmp_pa
     assert trained(store, folder) == whole
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_generators_are_seeded_as_by_torch(monkeypatch):
+    """Records of the time when torch.manual_seed did it are of the same numbers."""
+    torch.manual_seed(2**62 + 5)
+    before = torch.rand(4)
+    seeded, current = list[Any](), list[Any]()
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    monkeypatch.setattr(torch.cuda, "device", lambda one: current.append(one) or nullcontext())
+    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+        torch.rand(1)
+        seed_generators(2**62 + 5, device)
+        assert torch.equal(torch.rand(4), before)
+    assert (seeded, current) == ([2**62 + 5], [torch.device("cuda", 1)])
 
 
 def test_a_weight_that_no_child_owns_is_refused_on_several_devices():
