@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 AHEAD = 3  # results that are read, or being read, while one is used
+SMALLER = "a smaller --batch-size or --image-size, or more memory"
 
 
 def prefetched(
@@ -30,16 +31,16 @@ def prefetched(
     raises, and DataError where memory runs out. To be closed (`contextlib.closing`): then nothing
     more is read, and the thread has ended.
     """
-    pinning = device is not None and device.type == "cuda"
+    gpu = device if device and device.type == "cuda" else None
 
     def work(key: K) -> Any:
         try:
-            return _pinned(read(key)) if pinning else read(key)
+            return _pinned(read(key)) if gpu else read(key)
         except MemoryError as error:
             raise DataError(f"memory ran out where images are read: {SMALLER}") from error
 
     left = iter(keys)
-    begin = partial(_begin_on, device) if pinning else None
+    begin = partial(_begin_on, gpu) if gpu else None
     with ThreadPoolExecutor(1, "prefetch", begin) as thread:
         begun = deque(thread.submit(work, key) for key in islice(left, AHEAD))
         try:
@@ -49,9 +50,6 @@ def prefetched(
                 yield item
         finally:
             thread.shutdown(cancel_futures=True)
-
-
-SMALLER = "a smaller --batch-size or --image-size, or more memory"
 
 
 def _begin_on(device: "torch.device") -> None:

@@ -1,6 +1,6 @@
 """Batches of stored squares against torchvision's ImageFolder in a DataLoader, and their growth.
 
-    python tests/perf/loader.py                  # 2,048 images, 5 repetitions, sets up to 100,000
+    python tests/perf/loader.py                  # 1,024 images, 5 repetitions, sets up to 100,000
     python tests/perf/loader.py 64 1 400         # a quick look
 
 Both give the same: uint8 batches, cropped and mirrored at random, of the same JPEGs. Theirs are
@@ -43,10 +43,10 @@ from ssl_bench.training.batches import Batches
 CPU = torch.device("cpu")
 SHAPES = ((96, 64), (96, 256), (128, 64), (128, 256))  # px of a crop, images of a batch
 GROWTH = (64, 128)  # the same, of the made stores
-SEEN = 20_000  # images that a time of growth is taken over, at least
+SEEN = 20_000  # images that a time of growth is taken over
 
 
-def lines(images: int = 2048, repetitions: int = 5, most: int = 100_000) -> Iterator[str]:
+def lines(images: int = 1024, repetitions: int = 5, most: int = 100_000) -> Iterator[str]:
     """The report, line by line as it is known."""
     name = re.findall("model name.*: (.*)", Path("/proc/cpuinfo").read_text())[0]
     yield f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
@@ -136,7 +136,7 @@ def growth(repetitions: int, most: int) -> Iterator[str]:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             for crop in (None, size):
-                steps = min(SEEN, 10 * most) // batch
+                steps = -(-min(SEEN, most) // batch)
                 runs = [partial(ours, store, crop, batch, steps) for store in stores]
                 times = [[timed(run)[1] for run in runs] for _ in range(repetitions + 1)][1:]
                 rates = [steps * batch / median(t) for t in zip(*times, strict=True)]
@@ -151,8 +151,8 @@ def growth(repetitions: int, most: int) -> Iterator[str]:
 
 def made_store(folder: Path, count: int) -> ImageStore:
     """Random squares with an index as long as one of photographs."""
-    side, folder = stored_size(GROWTH[0]), folder
-    folder.mkdir(parents=True)
+    side = stored_size(GROWTH[0])
+    folder.mkdir()
     noise = np.random.default_rng(0).integers(256, size=(min(count, 1000), side, side, 3))
     block = noise.astype(np.uint8).tobytes()
     with open(folder / "images.bin", "wb") as file:
@@ -161,7 +161,7 @@ def made_store(folder: Path, count: int) -> ImageStore:
     index = Index(
         size=side, classes=("all",), labels=[0] * count, skipped=[], digest="made",
         names=[f"train/all/{i:08}.jpg" for i in range(count)],
-        digests=[f"{i:064x}" for i in range(count)], mean=(0.5,) * 3, std=(0.25,) * 3,
+        digests=[f"{i:064x}" for i in range(count)], mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
     )  # fmt: skip
     return ImageStore(folder, index)
 
@@ -178,7 +178,7 @@ def highest_anonymous(count: int) -> int:
     with TemporaryDirectory() as folder:
         store = made_store(Path(folder) / "made", count)
         batches = Batches(store, torch.arange(count), 0, batch, torch.arange(batch))
-        with closing(batches.read_ahead(range(count // batch), CPU)) as arriving:
+        with closing(batches.read_ahead(range(-(-count // batch)), CPU)) as arriving:
             for _ in arriving:
                 said = Path("/proc/self/smaps_rollup").read_text()
                 highest = max(highest, int(re.findall(r"Anonymous: +(\d+) kB", said)[0]))
