@@ -52,7 +52,7 @@ def computing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         workspace_option,
         click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
-                     help="Processes that decode and gather images."),
+                     help="Processes that decode images, which each set needs once."),
         click.option("--checkpoint-every", default="300s", show_default=True,
                      help="Steps between checkpoints, or seconds as in 60s."),
         click.option("--skip-bad-images", is_flag=True,

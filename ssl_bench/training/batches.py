@@ -1,14 +1,14 @@
 """What a step sees: this process's part of each global batch, a function of the step's number."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ssl_bench.counter import batch_indices
-from ssl_bench.workers import read_ahead
+from ssl_bench.prefetch import prefetched
 
 
 class Images(Protocol):
@@ -17,11 +17,14 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, which: np.ndarray, /) -> Mapping[str, Tensor]:
-        """`images` uint8 (B, 3, H, W) at these places, and by other names what goes with them."""
+        """`images` uint8 (B, 3, H, W) at these places, and by other names what goes with them.
+
+        A thread of the loop's calls it, which reads the next batches while a step is computed.
+        """
         ...
 
 
-class Batches(Dataset[tuple[Mapping[str, Tensor], Tensor]]):
+class Batches:
     """What a store has at some places, and these places int64 (B,), by the number of a step."""
 
     def __init__(
@@ -41,7 +44,7 @@ class Batches(Dataset[tuple[Mapping[str, Tensor], Tensor]]):
         return epoch if epoch != before else None
 
     def read_ahead(
-        self, steps: Sequence[int], workers: int, pin_memory: bool
-    ) -> Iterator[tuple[Mapping[str, Tensor], Tensor]]:
-        """The batches of these steps, in order, read ahead by `workers` processes."""
-        return read_ahead(self.__getitem__, steps, workers, pin_memory=pin_memory)
+        self, steps: Sequence[int], device: torch.device
+    ) -> Generator[tuple[Mapping[str, Tensor], Tensor]]:
+        """The batches of these steps, in order, read ahead and pinned for `device`: close it."""
+        return prefetched(self.__getitem__, steps, device)

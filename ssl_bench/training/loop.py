@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,14 @@ from ssl_bench.progress import progress, say, waiting
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.training.batches import Batches, Images
 from ssl_bench.training.checkpoint import damaged, load_checkpoint, load_optimizer, trim_log
-from ssl_bench.training.devices import copy_buffers, gather, place, shared_statistics, unwrap
+from ssl_bench.training.devices import (
+    copy_buffers,
+    gather,
+    place,
+    seed_generators,
+    shared_statistics,
+    unwrap,
+)
 from ssl_bench.training.pretext import Between, Step, TrainConfig
 from ssl_bench.training.schedule import rate_factor
 
@@ -118,12 +125,12 @@ class _Run:
 
     def loop(self, batches: Batches, positions: Tensor, title: str) -> None:
         """All steps that are left; what happens between them, all processes do at the same step."""
-        left, on_gpu = range(self.step, self.config.steps), self.fabric.device.type == "cuda"
-        shown = batches.read_ahead(left, self.runtime.workers, on_gpu)
+        ahead = batches.read_ahead(range(self.step, self.config.steps), self.fabric.device)
+        shown: Iterator[Any] = ahead
         if self.fabric.is_global_zero:
-            shown = progress(shown, title, self.config.steps, self.step, "--steps")
+            shown = progress(ahead, title, self.config.steps, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
-        with _stop_request() as asked:
+        with closing(ahead), _stop_request() as asked:
             since = time.monotonic()
             for batch, indices in shown:
                 arrived = time.monotonic()
@@ -166,7 +173,7 @@ class _Run:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         # For modules that draw from torch's own generator, such as nn.Dropout.
-        torch.manual_seed(derive(self.seed, "torch", self.step, self.first) >> 1)
+        seed_generators(derive(self.seed, "torch", self.step, self.first) >> 1, device)
         moved = {name: rows.to(device, non_blocking=True) for name, rows in batch.items()}
         step = Step(
             index=self.step,

@@ -37,6 +37,17 @@ def test_views_are_compared_with_torchvisions():
         assert re.search(rf"{size} px from .*, {count} images: ours .* × faster", made)
 
 
+def test_batches_are_compared_with_image_folders(monkeypatch):
+    monkeypatch.delenv("SSL_BENCH_DATA", raising=False)
+    command = [sys.executable, ROOT / "tests/perf/loader.py", "16", "1", "400"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert len(re.findall(r"px, batches of 16: \d.* × as fast as a DataLoader", made)) == 4
+    assert len(re.findall(r"sets of 4, 40, 400, .* images/s of one core; cost", made)) == 4
+    peaks = re.search(r"anonymous memory, 40 and 400 images: (\d+) and (\d+) MiB", made)
+    assert peaks
+    assert all(50 < int(peak) < 1000 for peak in peaks.groups())
+
+
 def printed(script, *words):
     """The numbers in each line that a script prints, by what stands before them."""
     command = [sys.executable, ROOT / "tests/perf" / script, *map(str, words)]

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.devices import place
+from ssl_bench.training.devices import place, seed_generators
 from ssl_bench.training.loop import Interrupted, train
 
 DATA = "scenes:train=24,test=4"
@@ -52,9 +54,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(store, tmp
     assert trained(store, tmp_path / "c", seed=1) != first
 
 
-def test_the_number_of_workers_changes_nothing(store, tmp_path):
-    digests = {trained(store, tmp_path / str(n), Runtime(workers=n)) for n in (0, 1, 2)}
-    assert len(digests) == 1
+def test_a_training_that_ends_early_leaves_no_thread(store, tmp_path):
+    """Whatever ends it: what reads ahead holds batches, and would read on."""
+    pretext, config = toy(store)
+    names = list[str]()
+
+    def failing(images, step):
+        names.extend(one.name for one in threading.enumerate())
+        raise RuntimeError("a step failed")
+
+    pretext.train_step = failing
+    with pytest.raises(RuntimeError, match="a step failed"):
+        train(pretext, store, config, 0, Runtime(workers=0), tmp_path)
+    assert [name for name in names if name.startswith("prefetch")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("stop_in", [3, 5])  # the last step leaves a checkpoint, too
@@ -76,6 +89,20 @@ def test_an_interrupted_run_continues_to_the_same_weights(stop_in, store, tmp_pa
     assert trained(store, folder) == whole
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_generators_are_seeded_as_by_torch(monkeypatch):
+    """Records of the time when torch.manual_seed did it are of the same numbers."""
+    torch.manual_seed(2**62 + 5)
+    before = torch.rand(4)
+    seeded, current = list[Any](), list[Any]()
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    monkeypatch.setattr(torch.cuda, "device", lambda one: current.append(one) or nullcontext())
+    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+        torch.rand(1)
+        seed_generators(2**62 + 5, device)
+        assert torch.equal(torch.rand(4), before)
+    assert (seeded, current) == ([2**62 + 5], [torch.device("cuda", 1)])
 
 
 def test_a_weight_that_no_child_owns_is_refused_on_several_devices():

@@ -50,10 +50,16 @@ class ImageStore(Stored):
 
     def images(self, which: slice | np.ndarray) -> Tensor:
         """uint8 (B, 3, R, R), a copy, channels last in memory."""
-        # A slice goes through a map of its own, whose pages are given back with it: a pass over
-        # all images would else end with all of them resident.
-        pixels = self._map() if isinstance(which, slice) else self.pixels
-        return torch.from_numpy(np.array(pixels[which])).permute(0, 3, 1, 2)
+        if isinstance(which, slice):
+            # Through a map of its own, whose pages are given back with it: a pass over all images
+            # would else end with all of them resident.
+            rows = np.array(self._map()[which])
+        else:
+            size = 3 * self.index.size**2
+            starts = which.astype(np.int64) * size
+            self.will_need("images.bin", starts, np.full(len(which), size))
+            rows = self.pixels[which]  # a copy already
+        return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
     def _map(self) -> np.ndarray:
         pixels = self.mapped("images.bin").reshape(-1, self.index.size, self.index.size, 3)

@@ -77,10 +77,7 @@ class WholeStore(Stored):
 
         H and W are the largest of the batch; smaller images have zeros to the right and below.
         """
-        # A slice goes through a map of its own, whose pages are given back with it: a pass over
-        # all images would else end with all of them resident.
-        pixels = self.mapped("images.bin") if isinstance(which, slice) else self._pixels
-        return torch.from_numpy(self._gather(pixels, which, (3,), 0)).permute(0, 3, 1, 2)
+        return torch.from_numpy(self._gather("images.bin", which, (3,), 0)).permute(0, 3, 1, 2)
 
     def masks(self, which: slice | np.ndarray) -> Tensor:
         """uint8 (B, H, W), a copy: of the size of `images`, with 255 to the right and below.
@@ -89,8 +86,7 @@ class WholeStore(Stored):
         """
         if self.index.masks is None:
             raise DataError(f"this store is for {self.index.task}: it has no masks")
-        pixels = self.mapped("masks.bin") if isinstance(which, slice) else self._masks
-        return torch.from_numpy(self._gather(pixels, which, (), VOID))
+        return torch.from_numpy(self._gather("masks.bin", which, (), VOID))
 
     def objects(self, i: int) -> Objects:
         """The objects of one image, in pixels of the stored image.
@@ -110,24 +106,26 @@ class WholeStore(Stored):
         return np.cumsum([0, *self.sizes.prod(1)[:-1]])
 
     @cached_property
-    def _pixels(self) -> np.ndarray:
-        return self.mapped("images.bin")
-
-    @cached_property
-    def _masks(self) -> np.ndarray:
-        return self.mapped("masks.bin")
+    def _maps(self) -> dict[str, np.ndarray]:
+        return {name: self.mapped(name) for name in self.index.file_sizes()}
 
     def _gather(
-        self, packed: np.ndarray, which: slice | np.ndarray, channels: tuple[int, ...], fill: int
+        self, name: str, which: slice | np.ndarray, channels: tuple[int, ...], fill: int
     ) -> np.ndarray:
         """uint8 (B, H, W, *channels) from the packed pixels, padded with `fill`."""
-        chosen = np.arange(len(self))[which]
-        sizes, depth = self.sizes[chosen], int(np.prod(channels))
-        batch = np.full((len(chosen), *sizes.max(0, initial=0), *channels), fill, np.uint8)
-        for row, i, (height, width) in zip(batch, chosen, sizes, strict=True):
-            start = self._starts[i] * depth  # in bytes; a mask has a depth of 1
-            image = packed[start : start + height * width * depth]
-            row[:height, :width] = image.reshape(height, width, *channels)
+        sizes, depth = self.sizes[which], int(np.prod(channels))  # a mask has a depth of 1
+        starts, lengths = self._starts[which] * depth, sizes.prod(1) * depth  # in bytes
+        if isinstance(which, slice):
+            # Through a map of its own, whose pages are given back with it: a pass over all images
+            # would else end with all of them resident.
+            packed = self.mapped(name)
+        else:
+            packed = self._maps[name]
+            self.will_need(name, starts, lengths)
+        batch = np.full((len(sizes), *sizes.max(0, initial=0), *channels), fill, np.uint8)
+        for row, start, length, (height, width) in zip(batch, starts, lengths, sizes, strict=True):
+            image = packed[start : start + length].reshape(height, width, *channels)
+            row[:height, :width] = image
         return batch
 
 

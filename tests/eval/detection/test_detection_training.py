@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -65,15 +64,6 @@ def test_biases_learn_twice_as_fast_and_do_not_decay(stores):
 def test_the_rate_falls_once_at_three_quarters():
     factors = [rate_factor("drop", step, 40_000) for step in (0, 29_999, 30_000, 39_999)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1])
-
-
-def same(a, b):
-    return all(np.array_equal(a.predictions[name], b.predictions[name]) for name in a.predictions)
-
-
-def test_workers_change_nothing(stores, tmp_path):
-    alone = detected(QUICK, subject(stores[0]), stores, tmp_path / "alone")
-    assert same(alone, detected(QUICK, subject(stores[0]), stores, tmp_path / "two", workers=2))
 
 
 def test_half_precision_trains(stores, tmp_path):

@@ -130,12 +130,11 @@ def test_nothing_can_be_added_to_a_read_only_cache(cache, copy, more):
     fails(answer, 1, str(cache), "Permission denied")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_decoded_images_that_cannot_be_read(cache, workspace, workers):
-    """A cache of someone else's; the workers that gather images meet it first."""
+def test_decoded_images_that_cannot_be_read(cache, workspace):
+    """A cache of someone else's; the thread that reads ahead meets it first."""
     for path in cache.rglob("images.bin"):
         path.chmod(0)
-    words = (*TRAINING, "--workers", workers, "--workspace", workspace)
+    words = (*TRAINING, "--workspace", workspace)
     answer = ask(*words, hooks=[partial(use_cache, cache), without_privileges])
     fails(answer, 1, str(cache), "images.bin", "Permission denied")
 

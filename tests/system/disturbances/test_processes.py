@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 import ssl_bench
+from helpers.bench import overriding
 from helpers.disturbances import (
     PLACES,
     SUITE,
@@ -106,6 +107,17 @@ def test_a_process_that_waits_can_be_stopped(start, run, workspace, whole, numbe
     first.go_on()
     assert first.result().code == 0
     checked(workspace, results(whole))
+
+
+def test_ctrl_c_ends_a_training_after_its_step(start, workspace):
+    """The thread that reads ahead ends, too: the process is gone, not only its last line."""
+    endless = overriding(TRAINING, "--steps", 100_000)
+    training = start(*endless, "--workspace", workspace)
+    until(lambda: list(workspace.glob("pretrain/*/checkpoint.pt")))
+    training.send(signal.SIGINT)
+    answer = training.result(10)
+    assert answer.code == 130
+    assert "stopped after step" in answer.err.splitlines()[-1]
 
 
 def test_the_folder_that_is_waited_for_disappears(start, workspace):
