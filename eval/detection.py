@@ -110,15 +110,18 @@ class FastRCNN(FineTunedOnWhole):
             raise DataError("the test images hold no object to find that is not difficult")
 
     def prepared(
-        self, subject: Subject, train: WholeStore, test: WholeStore
+        self, subject: Subject, train: WholeStore, test: WholeStore, workers: int = 2
     ) -> tuple[Searched, Searched]:
         """With the boxes of selective search, which are found once."""
         for layer in subject.layers:  # refused before anything is searched
             Geometry(deepcopy(subject.encoder), layer)
         if self.config.proposals == "rpn":
             return Searched(train, None), Searched(test, None)
-        boxes = open_proposals(train, "train"), open_proposals(test, "test")
-        return Searched(train, boxes[0]), Searched(test, boxes[1])
+        learnt, judged = (
+            Searched(store, open_proposals(store, split, workers))
+            for store, split in ((train, "train"), (test, "test"))
+        )
+        return learnt, judged
 
     def network(self, encoder: Encoder, layer: str, spec: EncoderSpec, train: Searched) -> Detector:
         """The trunk without its first layer, or all of it, is frozen; fc6 and fc7 are fresh."""

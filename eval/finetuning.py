@@ -161,8 +161,13 @@ class FineTuned(Evaluation):
     def predictions(self, rows: np.ndarray, test: Any) -> Mapping[str, np.ndarray]:
         """What `score` needs, of the rows of all test images."""
 
-    def prepared(self, subject: Subject, train: Any, test: Any) -> tuple[Any, Any]:
-        """Both stores as `truth`, the loop and `predict` see them; once for all layers."""
+    def prepared(
+        self, subject: Subject, train: Any, test: Any, workers: int = 2
+    ) -> tuple[Any, Any]:
+        """Both stores as `truth`, the loop and `predict` see them; once for all layers.
+
+        What is slow to make of them may be made by `workers` processes.
+        """
         return train, test
 
     def chosen(self, train: Any) -> np.ndarray:
@@ -175,7 +180,7 @@ class FineTuned(Evaluation):
 
     def optimizer(self, network: nn.Module) -> Optimizer:
         """SGD as Caffe's network files have it."""
-        return torch.optim.SGD(caffe_groups(network, self.config.lr), momentum=0.9)
+        return torch.optim.SGD(caffe_groups(network, self.config.lr), momentum=0.9, fused=True)
 
     @property
     def frozen(self) -> bool:
@@ -214,7 +219,7 @@ class FineTuned(Evaluation):
     ) -> Iterator[tuple[str, Outcome]]:
         """Each layer is a training of its own, from the subject's weights."""
         train, test = splits["train"], splits["test"]
-        stores = self.prepared(subject, train, test)
+        stores = self.prepared(subject, train, test, runtime.workers)
         for layer in subject.layers:
             yield layer, self._tuned(subject, layer, *stores, runtime, folders[layer])
 

@@ -115,7 +115,7 @@ class Krahenbuhl16(FineTunedOnWhole):
         fewer_labels(train.annotations, self.config.labels, train.index.classes)  # said at once
 
     def prepared(
-        self, subject: Subject, train: WholeStore, test: WholeStore
+        self, subject: Subject, train: WholeStore, test: WholeStore, workers: int = 2
     ) -> tuple[WholeStore, WholeStore]:
         """With what `judged` leaves of several labels an image."""
         if left_out(train.annotations, test.annotations, train.index.classes):
@@ -158,7 +158,7 @@ class Krahenbuhl16(FineTunedOnWhole):
         """SGD. Biases learn at twice the rate; all weights decay, as in the published code."""
         # Unlike in CaffeNet's own network file, biases decay there as weights do.
         groups = caffe_groups(network, self.config.lr, decay=1e-6, bias_decay=1e-6)
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=0.9, fused=True)
 
     def truth(self, train: WholeStore) -> Truth:
         """Annotations int64 (N,), or int8 (N, C) of 1, 0 and −1, and `sizes` int64 (N, 2)."""

@@ -101,7 +101,7 @@ class LinearHead(FineTuned):
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Adam, at one rate for all."""
-        return torch.optim.Adam(network.parameters(), lr=self.config.lr)
+        return torch.optim.Adam(network.parameters(), lr=self.config.lr, fused=True)
 
     def loss(
         self, network: LinearClassifier, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec

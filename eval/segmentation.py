@@ -115,7 +115,7 @@ class FCN32s(FineTunedOnWhole):
             raise DataError("the test masks are void throughout: there is no pixel to judge")
 
     def prepared(
-        self, subject: Subject, train: WholeStore, test: WholeStore
+        self, subject: Subject, train: WholeStore, test: WholeStore, workers: int = 2
     ) -> tuple[Framed, Framed]:
         """In one frame."""
         learnt, judged = frames(train, test)
@@ -141,7 +141,7 @@ class FCN32s(FineTunedOnWhole):
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """SGD. Only the score's bias learns at twice the rate and does not decay, as published."""
         groups = caffe_groups(network, self.config.lr, biases="score.bias")
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=0.9, fused=True)
 
     def truth(self, train: Framed) -> Truth:
         """The `sizes` int64 (N, 2); the masks come with the images."""
@@ -237,7 +237,8 @@ def predicted_masks(
 ) -> np.ndarray:
     """The class with the highest score at every pixel, uint8 (B, H, W), of framed images."""
     inputs = normalized(images, torch.from_numpy(sizes).to(images.device), normalization)
-    return network(inputs).argmax(1).to(torch.uint8).cpu().numpy()
+    # Of argmax, the same places three times as slowly: torch vectorises no reduction over planes.
+    return network(inputs).max(1).indices.to(torch.uint8).cpu().numpy()
 
 
 def _any_pixel(store: WholeStore, wanted: Callable[[np.ndarray], np.ndarray]) -> bool:

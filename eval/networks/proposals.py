@@ -6,19 +6,17 @@ VOC's photographs: the scale of its segments is in pixels, and the boxes of the 
 were found on those. All boxes are kept, each once, in sorted order: OpenCV's own order is random.
 
 A split's boxes are one file beside the decoded images, named after the images' contents, their
-stored sizes, these settings and OpenCV's version. Until all are found, they stand in files of SHARD
+stored sizes, these settings and OpenCV's version. Until all are found, they stand in files of BLOCK
 images that a killed process leaves behind and the next one continues.
 """
 
 import fcntl
 import hashlib
-import os
 import shutil
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,11 @@ from ssl_bench.data.store.whole import WholeStore
 from ssl_bench.errors import DataError
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say, waiting
+from ssl_bench.workers import read_ahead
 
 LAYOUT = 1  # raised when the file's layout or the search changes
 LONGEST = 500  # px of the image that is searched; a smaller one is searched as it is
-SHARD = 500  # images that a killed process has to search again, at most: 80 s of one core
+BLOCK = 8  # images that are searched, and written, at a time: 3 s of one core
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ def _contributed() -> Any:
         ) from error
 
 
-def open_proposals(store: Any, title: str, threads: int | None = None) -> Proposals:
-    """The boxes of a WholeStore's images, from the cache or searched now.
+def open_proposals(store: Any, title: str, workers: int = 2) -> Proposals:
+    """The boxes of a WholeStore's images, from the cache or searched now by `workers` processes.
 
-    `threads` are all cores by default; OpenCV lets them run side by side. Raises DataError for a
-    damaged cache and for one that cannot be written.
+    They are the same by any number of them; 0: by this process. Raises DataError for a damaged
+    cache and for one that cannot be written, WorkerDied for a process that was killed.
     """
     path = proposals_path(store)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +118,7 @@ def open_proposals(store: Any, title: str, threads: int | None = None) -> Propos
         with waiting(f"waiting for another process's selective search, {title}"):
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the file
         if not path.exists():
-            _fill(path, store, title, threads or os.cpu_count() or 1)
+            _fill(path, store, title, workers)
     return _read(path, len(store))
 
 
@@ -131,22 +130,24 @@ def proposals_path(store: Any) -> Path:
     return cache_folder() / f"selective-search-{digest.hexdigest()[:20]}.npz"
 
 
-def _fill(path: Path, store: Any, title: str, threads: int) -> None:
+def _fill(path: Path, store: Any, title: str, workers: int) -> None:
     """Search what a killed process left over, then put the whole file in its place at once."""
     parts = path.with_name(f".{path.name}.parts")
     try:
         parts.mkdir(exist_ok=True)
-        starts = range(0, len(store), SHARD)
-        spans = [range(start, min(start + SHARD, len(store))) for start in starts]
-        missing = [span for span in spans if _boxes(parts, span) is None]
-        left = [i for span in missing for i in span]
-        if len(left) < len(store):
-            say(f"selective search, {title}: continuing after {len(store) - len(left)} images")
-        searched, title = _searched(store, left, threads), f"selective search, {title}"
-        shown = progress(searched, title, len(store), len(store) - len(left))
-        for span in missing:
-            _write_part(parts, span, list(islice(shown, len(span))))
-        found = [boxes for span in spans for boxes in _boxes(parts, span) or ()]
+        starts = range(0, len(store), BLOCK)
+        blocks = [range(start, min(start + BLOCK, len(store))) for start in starts]
+        missing = [block for block in blocks if _boxes(parts, block) is None]
+        done = len(store) - sum(map(len, missing))
+        if done:
+            say(f"selective search, {title}: continuing after {done} images")
+        # Images share the cores. Threads of OpenCV's own would not outlive the fork of a worker.
+        cv2.setNumThreads(1)
+        searched = read_ahead(partial(_search, store, parts), missing, min(workers, len(missing)))
+        images = chain.from_iterable(searched)
+        for _ in progress(images, f"selective search, {title}", len(store), done):
+            pass
+        found = [boxes for block in blocks for boxes in _boxes(parts, block) or ()]
     except OSError as error:
         raise DataError(
             f"cannot write proposals to {parts}: {error.strerror}; make room, or let "
@@ -157,10 +158,18 @@ def _fill(path: Path, store: Any, title: str, threads: int) -> None:
     shutil.rmtree(parts)
 
 
-def _write_part(parts: Path, span: range, found: Sequence[np.ndarray]) -> None:
-    scratch = parts / "writing"  # the lock is held: nobody else writes here
+def _search(store: Any, parts: Path, block: range) -> range:
+    """Boxes of these images in a file of their own, written by who found them: none waits."""
+    found = []
+    for image in block:
+        height, width = store.sizes[image].tolist()
+        pixels = store.images(np.array([image]))[0, :, :height, :width]
+        found.append(selective_search(pixels.permute(1, 2, 0).numpy()))
+    # Workers hold the lock, too, even when the process that started them was killed.
+    scratch = parts / f"{block.start}.writing"
     _save(scratch, found)
-    scratch.replace(parts / f"{span.start}.npz")
+    scratch.replace(parts / f"{block.start}.npz")
+    return block
 
 
 def _save(path: Path, found: Sequence[np.ndarray]) -> None:
@@ -169,33 +178,13 @@ def _save(path: Path, found: Sequence[np.ndarray]) -> None:
         np.savez(file, boxes=boxes.astype("<f4"), ends=ends.astype(np.int64))
 
 
-def _boxes(parts: Path, span: range) -> list[np.ndarray] | None:
-    """Those of a shard, image by image; None if it is not whole: it is searched again then."""
+def _boxes(parts: Path, block: range) -> list[np.ndarray] | None:
+    """Those of a block, image by image; None if it is not whole: it is searched again then."""
     try:
-        found = _read(parts / f"{span.start}.npz", len(span))
+        found = _read(parts / f"{block.start}.npz", len(block))
     except DataError:
         return None
     return [found[i] for i in range(len(found))]
-
-
-def _searched(store: Any, images: Sequence[int], threads: int) -> Iterator[np.ndarray]:
-    """Boxes of these images, in their order."""
-
-    def search(image: int) -> np.ndarray:
-        height, width = store.sizes[image].tolist()
-        pixels = store.images(np.array([image]))[0, :, :height, :width]
-        return selective_search(pixels.permute(1, 2, 0).numpy())
-
-    pool, waiting = ThreadPoolExecutor(threads), deque[Future[np.ndarray]]()
-    try:
-        for image in images:
-            waiting.append(pool.submit(search, image))
-            if len(waiting) == 4 * threads:  # what is done early waits for what comes before it
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _read(path: Path, images: int) -> Proposals:

@@ -28,7 +28,13 @@ def load_checkpoint(path: Path, task: nn.Module) -> Mapping[str, Any] | None:
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Take up its memory; ValueError for one of other settings or of another shape."""
     kinds = _kinds(optimizer)
-    optimizer.load_state_dict(dict(state))  # torch checks the number of weights, nothing else
+    # How updates are computed is no part of what is learnt: earlier versions fused fewer of them.
+    ways = [group.get("fused") for group in optimizer.param_groups]
+    groups = [
+        {**saved, "fused": way} for saved, way in zip(state["param_groups"], ways, strict=True)
+    ]
+    # torch checks the number of weights, nothing else.
+    optimizer.load_state_dict({**state, "param_groups": groups})
     if kinds != _kinds(optimizer):
         raise ValueError("the settings of an optimiser are of other types")
     for weight, memory in optimizer.state.items():

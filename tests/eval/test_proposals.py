@@ -1,5 +1,7 @@
 """Selective search: boxes in place, one search per image whatever happens, damage named."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from ssl_bench import catalogue
 from ssl_bench.data.store.whole import open_whole
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.metrics.detection import box_overlaps
+from ssl_bench.workers import WorkerDied
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +77,11 @@ def test_an_opencv_without_the_contributed_part_is_named(monkeypatch):
 
 
 # ---- a split
+@pytest.mark.usefixtures("pairs")
 def test_parallel_is_serial_and_each_image_has_its_own(store, cache, monkeypatch):
-    serial = open_proposals(store, "train", threads=1)
+    serial = open_proposals(store, "train", workers=0)
     monkeypatch.setenv("SSL_BENCH_CACHE", str(cache / "other"))
-    assert same(serial, open_proposals(store, "train", threads=3))
+    assert same(serial, open_proposals(store, "train", workers=2))
     assert len(serial) == len(store) == 7
     for i in (0, 3, 6):
         h, w = store.sizes[i]
@@ -90,7 +94,7 @@ def test_nothing_is_searched_twice(store, cache, monkeypatch):
     assert [p.name for p in cache.iterdir() if not p.name.startswith(".")] == [
         proposals_path(store).name
     ]
-    assert not list(cache.glob(".*partial"))
+    assert not list(cache.glob(".*parts"))
 
     def refuse(image):
         raise AssertionError("searched again")
@@ -114,8 +118,8 @@ def test_other_contents_sizes_or_settings_are_other_files_and_other_labels_are_n
 
 @pytest.fixture
 def pairs(monkeypatch):
-    """Shards of two images: seven images make four."""
-    monkeypatch.setattr(proposals, "SHARD", 2)
+    """Blocks of two images: seven images make four."""
+    monkeypatch.setattr(proposals, "BLOCK", 2)
 
 
 def killed_after(images, store, monkeypatch):
@@ -131,7 +135,7 @@ def killed_after(images, store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(proposals, "selective_search", dying)
         with pytest.raises(KeyboardInterrupt):
-            open_proposals(store, "train", threads=1)
+            open_proposals(store, "train", workers=0)
 
 
 @pytest.mark.usefixtures("pairs")
@@ -146,12 +150,43 @@ def test_a_killed_search_goes_on_where_it_was(store, cache, monkeypatch, capfd):
         return plain(image)
 
     monkeypatch.setattr(proposals, "selective_search", counting)
-    resumed = open_proposals(store, "train", threads=1)
+    resumed = open_proposals(store, "train", workers=0)
     assert len(made) == 3  # the fifth to the seventh
     assert "continuing after 4 images" in capfd.readouterr().err
     assert not list(cache.glob(".*parts"))
     monkeypatch.setenv("SSL_BENCH_CACHE", str(cache / "other"))
     assert same(resumed, open_proposals(store, "train"))
+
+
+@pytest.mark.usefixtures("pairs")
+def test_a_killed_worker_is_named_and_only_its_block_is_searched_again(
+    store, cache, monkeypatch, tmp_path
+):
+    """It dies at the fifth image, the first of the third block."""
+    plain, log = proposals.selective_search, tmp_path / "log"
+    log.touch()
+
+    def dying(image):
+        with open(log, "a") as file:
+            file.write("x")
+        if log.stat().st_size == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(image)
+
+    monkeypatch.setattr(proposals, "selective_search", dying)
+    with pytest.raises(WorkerDied, match="was killed"):
+        open_proposals(store, "train", workers=1)
+    assert {file.name for file in cache.glob(".*parts/*")} == {"0.npz", "2.npz"}
+    found = open_proposals(store, "train", workers=2)
+    assert log.stat().st_size == 5 + 3
+    monkeypatch.setenv("SSL_BENCH_CACHE", str(cache / "other"))
+    assert same(found, open_proposals(store, "train", workers=0))
+
+
+def test_a_worker_says_what_is_wrong(store, cache, monkeypatch):
+    monkeypatch.delattr(proposals.cv2, "ximgproc")
+    with pytest.raises(DataError, match="install opencv-contrib-python-headless"):
+        open_proposals(store, "train", workers=1)
 
 
 @pytest.mark.usefixtures("pairs")

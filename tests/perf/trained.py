@@ -1,0 +1,224 @@
+"""What trains on images against its bare network: a step of each, and a pass over test images.
+
+    python tests/perf/trained.py                              # embedded scenes, a few minutes
+    python tests/perf/trained.py voc:VOCdevkit/VOC2007 5      # other images, 5 repetitions
+    python tests/perf/trained.py scenes:train=8,test=4 1 0.1  # a quick look, of width 0.1
+
+A step is all that `train_step` does with a batch in memory; the bare network is its forward and
+backward pass alone, on tensors that are ready, without losses and updates. Both take turns, so that
+a busy or slow machine does not make the ratio.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eval.detection import FastRCNN
+from eval.finetuning import FineTuned, Learner
+from eval.krahenbuhl16 import Krahenbuhl16
+from eval.linear_head import LinearHead
+from eval.perf_probes import timed
+from eval.segmentation import FCN32s
+from pretext.inpainting import SIZE, Inpainting, InpaintingConfig
+from ssl_bench import catalogue
+from ssl_bench.counter import Randomness, generator
+from ssl_bench.data.normalization import HALF
+from ssl_bench.encoders.build import EncoderSpec, build_encoder
+from ssl_bench.encoders.init import initialize
+from ssl_bench.evaluation.harness import Subject
+from ssl_bench.training.build import build_pretext
+from ssl_bench.training.pretext import Step
+
+Work = Callable[[], Any]
+Parts = Sequence[nn.Module]
+Calls = list[tuple[nn.Module, tuple[Any, ...]]]
+# By class: layer, images per update (fewer than the protocol's where these take seconds), and the
+# parts of the network that follow the encoder.
+EVALUATIONS: dict[type[FineTuned], tuple[str, int, tuple[str, ...]]] = {
+    Krahenbuhl16: ("pool5", 16, ("fc67", "fc8")),
+    LinearHead: ("pool5", 64, ("head",)),
+    FastRCNN: ("conv5", 2, ("heads.box_head", "heads.box_predictor")),
+    FCN32s: ("pool5", 2, ("fc67", "score")),
+}
+INPAINTING = 32  # images per update
+SCENES = "scenes:train=72,test=8"
+
+
+@dataclass
+class Pair:
+    """What is done with so many images, and the least that there is to do with them."""
+
+    name: str
+    images: int
+    whole: Work
+    bare: Work
+
+    def line(self, repetitions: int) -> str:
+        self.whole(), self.bare()
+        pairs = [(timed(self.whole), timed(self.bare)) for _ in range(repetitions)]
+        speeds = (self.images / median(times) for times in zip(*pairs, strict=True))
+        ratio = median(whole / bare for whole, bare in pairs)
+        whole, bare = (f"{speed:.1f} images/s" for speed in speeds)
+        return f"{self.name:35} {whole:>16}, bare {bare:>16}: {ratio:5.2f} × its time"
+
+
+def lines(data: str = SCENES, repetitions: int = 5, width: float = 1.0) -> Iterator[str]:
+    """The report, line by line as it is known."""
+    yield f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {data}"
+    yield inpainting(width).line(repetitions)
+    for kind in EVALUATIONS:
+        for pair in evaluated(kind, data, width):
+            yield pair.line(repetitions)
+
+
+def _processor() -> str:
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def step_of(count: int, indices: Tensor | None = None, **batch: Tensor) -> Step:
+    """The first step, of this many images: the first of a store unless `indices` says which."""
+    positions = torch.arange(count)
+    chosen = positions if indices is None else indices
+    return Step(0, chosen, Randomness(0, 0, positions), lambda loss: loss.backward(), batch=batch)
+
+
+def channels_last(module: nn.Module) -> Any:
+    """As the loop places what it trains."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+# ---- the pretext
+def inpainting(width: float) -> Pair:
+    """The joint loss, on noise: what it shows changes no time."""
+    config = InpaintingConfig(width=width, batch_size=INPAINTING)
+    task: Any = channels_last(build_pretext("inpainting", config, HALF)[0].train())
+    task.optimizers()
+    images = torch.randint(256, (INPAINTING, SIZE, SIZE, 3), generator=generator(0)).byte()
+    images, step = images.permute(0, 3, 1, 2), step_of(INPAINTING)
+    hidden = torch.where(task.holes(step.random).bool(), task.colour, HALF.apply(images))
+    bare = bare_inpainting(task, hidden, HALF.apply(images)[..., task.patch, task.patch])
+    name = f"inpainting@{Inpainting.version}, step"
+    return Pair(name, INPAINTING, lambda: task.train_step(images, step), bare)
+
+
+def bare_inpainting(task: Any, hidden: Tensor, truth: Tensor) -> Work:
+    """Generator and discriminator forward and back: it sees the truth, and what is made twice."""
+    truth = truth.contiguous(memory_format=torch.channels_last)
+    top = task.encoder.maps[-1]
+
+    def run() -> None:
+        task.zero_grad(set_to_none=True)
+        made = task.decoder(task.encoder(hidden, [top])[top])
+        for patches in (truth, made.detach()):
+            task.discriminator(patches).sum().backward()
+        task.discriminator.requires_grad_(False)
+        task.discriminator(made).sum().backward()
+        task.discriminator.requires_grad_(True)
+
+    return run
+
+
+# ---- the evaluations
+def evaluated(kind: type[FineTuned], data: str, width: float) -> Iterator[Pair]:
+    """A step of a training, and test images."""
+    layer, count, parts = EVALUATIONS[kind]
+    known = kind.Config.model_fields
+    settings = {"head": round(4096 * width)} if "head" in known else {}
+    harness: Any = kind(kind.Config(batch_size=count, **settings))
+    spec = EncoderSpec(arch="alexnet", image_size=227, width=width, normalization=HALF)
+    encoder = build_encoder(spec)
+    initialize(encoder, "fan-in", 0, "encoder")
+    dataset = catalogue.dataset(SCENES if kind is LinearHead else data)  # one label an image
+    opened = [harness.open(dataset, split, spec) for split in ("train", "test")]
+    train, test = harness.prepared(Subject(encoder, spec, [layer]), *opened)
+    network = channels_last(harness.network(encoder, layer, spec, train))
+    weighty = [network.encoder, *map(network.get_submodule, parts)]
+    yield of_step(harness, harness.learner(network, train, spec), train, count, weighty)
+    yield of_test(harness, network, test, spec, weighty)
+
+
+def of_step(harness: Any, task: Learner, train: Any, count: int, parts: Parts) -> Pair:
+    task.optimizers()
+    which = np.arange(len(train))[-count:]
+    batch = train.batch(which)
+    step = step_of(len(which), torch.from_numpy(which), **batch)
+
+    def whole() -> None:
+        task.train()
+        task.train_step(batch["images"], step)
+
+    return Pair(
+        f"{harness.protocol}, step", len(which), whole, bare_step(task, given(parts, whole))
+    )
+
+
+def of_test(harness: Any, network: Any, test: Any, spec: EncoderSpec, parts: Parts) -> Pair:
+    which = slice(0, min(harness.scored, len(test)))
+    images = test.images(which)
+
+    @torch.no_grad()
+    def whole() -> None:
+        network.eval()
+        harness.predict(network, images, test, which, spec)
+
+    calls = given(parts, whole)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for part, inputs in calls:
+            output_of(part, inputs)
+
+    return Pair(f"{harness.protocol}, test images", which.stop, whole, bare)
+
+
+def given(parts: Parts, work: Work) -> Calls:
+    """What each part is given in the course of `work`, call by call."""
+    calls: Calls = []
+    hooks = [
+        part.register_forward_pre_hook(lambda part, inputs: calls.append((part, inputs)))
+        for part in parts
+    ]
+    work()
+    for hook in hooks:
+        hook.remove()
+    return [(part, (inputs[0].detach(), *inputs[1:])) for part, inputs in calls]
+
+
+def bare_step(task: nn.Module, calls: Calls) -> Work:
+    """Each part forward and back; gradients go to the first part's weights, not to its images."""
+    for _, (first, *_rest) in calls[1:]:
+        first.requires_grad_()
+
+    def bare() -> None:
+        task.zero_grad(set_to_none=True)
+        for part, inputs in calls:
+            made = output_of(part, inputs)
+            if made.requires_grad:
+                made.backward(torch.ones_like(made))
+
+    return bare
+
+
+def output_of(part: nn.Module, inputs: Sequence[Any]) -> Tensor:
+    """One tensor, whatever a part gives."""
+    made = part(*inputs)
+    made = list(made.values()) if isinstance(made, dict) else made
+    if isinstance(made, Tensor):
+        return made
+    return torch.cat([each.flatten() for each in made])
+
+
+if __name__ == "__main__":
+    kinds: tuple[Any, ...] = (str, int, float)
+    for text in lines(*(kind(word) for kind, word in zip(kinds, sys.argv[1:], strict=False))):
+        print(text, flush=True)
