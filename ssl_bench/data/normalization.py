@@ -1,10 +1,13 @@
 """What an encoder expects of its pixels; a store knows its own."""
 
-from typing import Annotated
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -32,6 +35,8 @@ class Normalization(BaseModel):
     # On the images' device, so that it broadcasts over (B, 3, H, W) wherever they are.
     @staticmethod
     def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+        import torch  # here: tables read an encoder's settings without it
+
         return torch.tensor(values, device=like.device).view(3, 1, 1)
 
 

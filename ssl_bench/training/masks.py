@@ -11,15 +11,13 @@ released code thresholds upsampled noise, and so does this file: a coarse random
 shifted and upsampled bicubically, cut at the level that drops the wanted share.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness
+from ssl_bench.training.config import MaskKind
 
-MaskKind = Literal["central", "random-block", "random-region"]
 LARGEST = 0.25  # share of the image
 BLOCKS = 10  # squares tried for random-block
 CELLS = 8  # coarse cells across the image for random-region: 16 px at 128, as released
