@@ -21,8 +21,7 @@ def baseline_place(method: str) -> int | None:
 
     A pretext that is not installed, or fails to import, is no baseline here.
     """
-    found = catalogue.find("pretext", method)
-    return found.baseline if found else None
+    return catalogue.said_of("pretext", method, "baseline")
 
 
 def rank(record: EvaluationRecord) -> float:
