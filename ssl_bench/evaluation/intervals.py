@@ -1,6 +1,6 @@
 """Intervals and paired tests. scipy does the statistics.
 
-scipy.stats is imported where a test needs it: it takes as long as all else that a table imports.
+Of scipy.special, where it can be: scipy.stats takes as long to import as all else of a table.
 """
 
 from collections.abc import Sequence
@@ -86,12 +86,11 @@ def paired_hits(a: np.ndarray, b: np.ndarray) -> Paired:
     The interval is the normal one that belongs to it (Agresti, Categorical Data Analysis, section
     10.1.1).
     """
-    from scipy import stats
-
     differences = 100.0 * (a.astype(float) - b.astype(float))
     won, lost = int((a & ~b).sum()), int((b & ~a).sum())
-    p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
-    half = stats.norm.ppf(1 - LEVEL / 2) * stats.sem(differences, ddof=0)
+    # Both tails of the binomial of one half are twice the lesser; at equals they share its middle.
+    p = min(1.0, 2 * special.bdtr(min(won, lost), won + lost, 0.5)) if won + lost else 1.0
+    half = special.ndtri(1 - LEVEL / 2) * differences.std() / np.sqrt(len(differences))
     return Paired(float(differences.mean()), float(half), float(p), 1, "images", "McNemar")
 
 
