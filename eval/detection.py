@@ -14,33 +14,19 @@ RoI pooling stands in the place of AlexNet's pool5: conv5 is the layer unless on
     bench detect --proposals rpn --steps 2000 --short 192 --data scenes
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from eval.finetuning import FineTunedOnWhole, Truth
-from eval.networks.fast_rcnn import (
-    Detector,
-    framed,
-    mirrored_boxes,
-    new_heads,
-    new_rpn,
-    rescale,
-)
-from eval.networks.geometry import Geometry
-from eval.networks.proposals import Proposals, Searched, open_proposals
-from eval.networks.regions import BACKGROUND, MOST, Target
+from eval.finetuning import FineTunedOnWhole
 from ssl_bench.data.dataset import Objects
-from ssl_bench.data.store.whole import WholeStore
-from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.compact import compact_detections
 from ssl_bench.evaluation.harness import EvaluationConfig, Subject
@@ -56,8 +42,21 @@ from ssl_bench.evaluation.metrics.detection import (
     resampled_detection,
 )
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
-from ssl_bench.pictures.plots import box_grid, precision_recall_curves
-from ssl_bench.training.pretext import Schedule, Step, TrainConfig
+from ssl_bench.training.config import TrainConfig
+from ssl_bench.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from eval.networks.fast_rcnn import Detector
+    from eval.networks.learner import Truth
+    from eval.networks.proposals import Proposals, Searched
+    from eval.networks.regions import Target
+    from ssl_bench.data.store.whole import WholeStore
+    from ssl_bench.encoders.encoder import Encoder
+    from ssl_bench.encoders.spec import EncoderSpec
+    from ssl_bench.training.pretext import Step
 
 SHOWN = 6  # test images in the picture
 RESCALED_BY = 64  # training images
@@ -113,6 +112,9 @@ class FastRCNN(FineTunedOnWhole):
         self, subject: Subject, train: WholeStore, test: WholeStore, workers: int = 2
     ) -> tuple[Searched, Searched]:
         """With the boxes of selective search, which are found once."""
+        from eval.networks.geometry import Geometry
+        from eval.networks.proposals import Searched, open_proposals
+
         for layer in subject.layers:  # refused before anything is searched
             Geometry(deepcopy(subject.encoder), layer)
         if self.config.proposals == "rpn":
@@ -125,6 +127,10 @@ class FastRCNN(FineTunedOnWhole):
 
     def network(self, encoder: Encoder, layer: str, spec: EncoderSpec, train: Searched) -> Detector:
         """The trunk without its first layer, or all of it, is frozen; fc6 and fc7 are fresh."""
+        from eval.networks.fast_rcnn import Detector, new_heads, new_rpn
+        from eval.networks.geometry import Geometry
+        from eval.networks.regions import BACKGROUND
+
         config, classes = self.config, len(train.store.index.classes)
         geometry, searched = Geometry(encoder, layer), config.proposals == "selective-search"
         lowest = BACKGROUND if searched else 0.0  # a learnt proposal may lie anywhere
@@ -138,6 +144,8 @@ class FastRCNN(FineTunedOnWhole):
         self, network: Detector, train: Searched, which: np.ndarray, spec: EncoderSpec
     ) -> dict[str, float]:
         """By these images, each as one region."""
+        from eval.networks.fast_rcnn import framed, rescale
+
         sizes = _pairs(train.store.sizes[which])
         straight, margin = [False] * len(which), network.pooling.margin
         images = framed(train.images(which), sizes, straight, spec.normalization, margin)
@@ -157,6 +165,10 @@ class FastRCNN(FineTunedOnWhole):
 
         Difficult objects are learnt like the others, as in the published code.
         """
+        import torch
+
+        from eval.networks.fast_rcnn import framed, mirrored_boxes
+
         sizes, objects, device = truth["sizes"], truth["objects"], images.device
         turned = (step.random.uniform("mirror", 1)[:, 0] < 0.5).tolist()
         regions = [torch.tensor(boxes, device=device) for boxes in truth.get("proposals", [])]
@@ -178,6 +190,11 @@ class FastRCNN(FineTunedOnWhole):
         self, network: Detector, images: Tensor, test: Searched, which: slice, spec: EncoderSpec
     ) -> np.ndarray:
         """float32 (1, 100, 6): class, score and box in stored pixels, best first; −1 is empty."""
+        import torch
+
+        from eval.networks.fast_rcnn import framed
+        from eval.networks.regions import MOST
+
         (size,) = _pairs(test.store.sizes[which])
         image = framed(images, [size], [False], spec.normalization, network.pooling.margin)
         boxes = test.proposals
@@ -222,6 +239,8 @@ class FastRCNN(FineTunedOnWhole):
         title: str,
     ) -> None:
         """Boxes over some test images, and each class's precision by recall."""
+        from ssl_bench.pictures.plots import box_grid, precision_recall_curves
+
         names, rows = test.store.index.classes, np.linspace(0, len(test) - 1, min(SHOWN, len(test)))
         found, truth, shown = *predictions.values(), rows.astype(int)
         pictures = []
@@ -272,6 +291,8 @@ def _pairs(sizes: np.ndarray) -> list[tuple[int, int]]:
 
 def _target(objects: Objects, device: torch.device) -> Target:
     """As torchvision takes them: label 0 is the background."""
+    import torch
+
     return {
         "boxes": torch.from_numpy(objects.boxes).to(device),
         "labels": torch.from_numpy(objects.labels + 1).to(device),

@@ -6,104 +6,34 @@ encoder, the optimiser's groups, freezing that is checked, rescaling, the pass o
 and what a record says of how it went. docs/extend.md has the shortest one there can be.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from eval.splits import some_images
 from ssl_bench.data.dataset import Dataset, SplitName, Task
-from ssl_bench.data.store.whole import WholeStore, open_whole
-from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder
-from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.harness import Evaluation, Outcome, Subject
 from ssl_bench.progress import progress
 from ssl_bench.runtime import Runtime
-from ssl_bench.training.loop import Report
-from ssl_bench.training.loop import train as run_loop
-from ssl_bench.training.pretext import Step
 
-Truth = Mapping[str, Any]  # by name a tensor or sequence, with a row for each image
-Loss = Tensor | Mapping[str, Tensor]  # a scalar, or its parts by name, which are summed
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
-
-# ---- the loop's task
-class Learner(nn.Module):
-    """One network, one optimiser, and a loss on images and what is true of them.
-
-    `loss(network, images, truth, step)` is handed the rows of `truth` that belong to the batch.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: Callable[[nn.Module], Optimizer],
-        loss: Callable[[nn.Module, Tensor, Truth, Step], Loss],
-        truth: Truth,
-        clip: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.network, self.new_optimizer, self.loss = network, optimizer, loss
-        self.truth, self.clip = dict(truth), clip
-
-    def optimizers(self) -> list[Optimizer]:
-        self.optimizer = self.new_optimizer(self.network)
-        return [self.optimizer]
-
-    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """One update; returns the loss, and its parts where it has some."""
-        found = self.loss(self.network, images, self._rows(step.indices), step)
-        parts = found if isinstance(found, Mapping) else {"loss": found}
-        total = torch.stack(list(parts.values())).sum()
-        step.update(self.optimizer, total, clip=self.clip)
-        return {"loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
-
-    def _rows(self, indices: Tensor) -> Truth:
-        """Of these images, tensors on their device."""
-        found: dict[str, Any] = {}
-        for name, rows in self.truth.items():
-            if isinstance(rows, Tensor):
-                # Not a buffer: checkpoints need not hold the labels. So it is moved here, once.
-                self.truth[name] = rows = rows.to(indices.device)
-                found[name] = rows[indices]
-            else:
-                found[name] = [rows[i] for i in indices.tolist()]
-        return found
-
-
-def caffe_groups(
-    network: nn.Module, lr: float, *, decay: float = 5e-4, bias_decay: float = 0.0,
-    biases: str = "bias",
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The parameters that learn, in SGD's two groups: weights, and biases at twice the rate.
-
-    Caffe's network files say so layer by layer (`lr_mult: 2`, `decay_mult: 0`), and all published
-    AlexNets follow. `biases` is how the names of the second group end: some files say it of the
-    last layer only.
-    """
-    learning = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    # The first group's order is that of a checkpoint's moments: weights before biases.
-    return [
-        {
-            "params": [p for name, p in learning.items() if not name.endswith(biases)],
-            "lr": lr,
-            "weight_decay": decay,
-        },
-        {
-            "params": [p for name, p in learning.items() if name.endswith(biases)],
-            "lr": 2 * lr,
-            "weight_decay": bias_decay,
-        },
-    ]
+    from eval.networks.learner import Learner, Loss, Truth
+    from ssl_bench.data.store.whole import WholeStore
+    from ssl_bench.encoders.encoder import Encoder
+    from ssl_bench.encoders.spec import EncoderSpec
+    from ssl_bench.training.loop import Report
+    from ssl_bench.training.pretext import Step
 
 
 def course(report: Report) -> dict[str, Any]:
@@ -176,10 +106,16 @@ class FineTuned(Evaluation):
 
     def truth(self, train: Any) -> Truth:
         """What `loss` needs to know of each training image."""
+        import torch
+
         return {"labels": torch.from_numpy(train.annotations)}
 
     def optimizer(self, network: nn.Module) -> Optimizer:
         """SGD as Caffe's network files have it."""
+        import torch
+
+        from eval.networks.learner import caffe_groups
+
         return torch.optim.SGD(caffe_groups(network, self.config.lr), momentum=0.9, fused=True)
 
     @property
@@ -226,6 +162,9 @@ class FineTuned(Evaluation):
     def _tuned(
         self, subject: Subject, layer: str, train: Any, test: Any, runtime: Runtime, folder: Path
     ) -> Outcome:
+        from ssl_bench.encoders.weights import weights_digest
+        from ssl_bench.training.loop import train as run_loop
+
         config, spec, chosen = self.config, subject.spec, self.chosen(train)
         network: Any = self.network(deepcopy(subject.encoder), layer, spec, train)
         scales = {}
@@ -247,19 +186,23 @@ class FineTuned(Evaluation):
 
     def learner(self, network: nn.Module, train: Any, spec: EncoderSpec) -> Learner:
         """What the loop trains."""
+        from eval.networks.learner import Learner
+
         loss = partial(self.loss, spec=spec)
         return Learner(network, self.optimizer, loss, self.truth(train), self.clip)
 
-    @torch.no_grad()
     def rows(self, network: nn.Module, test: Any, spec: EncoderSpec) -> np.ndarray:
         """`predict` of all test images, in order."""
+        import torch
+
         network.eval()
         device, rows = next(network.parameters()).device, []
         starts = range(0, len(test), self.scored)
         for start in progress(starts, "test images", len(starts)):
             which = slice(start, min(start + self.scored, len(test)))
             images = test.images(which).to(device)
-            rows.append(self.predict(network, images, test, which, spec))
+            with torch.no_grad():
+                rows.append(self.predict(network, images, test, which, spec))
         return np.concatenate(rows)
 
 
@@ -289,6 +232,8 @@ class FineTunedOnWhole(FineTuned):
         workers: int = 2,
     ) -> WholeStore:
         """Whole images, reduced to `sides`."""
+        from ssl_bench.data.store.whole import open_whole
+
         return open_whole(
             dataset, split, self.task, *self.sides(spec),
             skip_bad_images=skip_bad_images, workers=workers,

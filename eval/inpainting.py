@@ -11,38 +11,31 @@ of 128×128 px: the published network, too, is shown a band of 7 px of the 64×6
     bench inpainting --encoder inpainting --data folder:photos
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from eval.fills import (
-    Hidden,
-    HoleFill,
-    feature_rows,
-    hog_rows,
-    mean_colour,
-    pasted,
-    places_of_nearest,
-    telea,
-)
-from ssl_bench.counter import Randomness
-from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Point, Subject
 from ssl_bench.evaluation.intervals import mean_interval
 from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.image_quality import hole_quality
 from ssl_bench.evaluation.metrics.resampling import Intervals
-from ssl_bench.pictures.plots import picture_grid
 from ssl_bench.progress import progress
 from ssl_bench.runtime import Runtime, best_device
-from ssl_bench.training.augment import center_crop
-from ssl_bench.training.masks import MaskKind, draw_masks, square
-from ssl_bench.training.pretext import Inpaints, Pretext
+from ssl_bench.training.config import MaskKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eval.fills import HoleFill
+    from ssl_bench.data.store.squares import ImageStore
+    from ssl_bench.training.pretext import Inpaints, Pretext
 
 BATCH = 64
 SHOWN = 8  # test images in the picture
@@ -65,7 +58,7 @@ class Pathak16Config(EvaluationConfig):
     )  # fmt: skip
 
     @model_validator(mode="after")
-    def _hole_of_the_central_mask(self) -> "Pathak16Config":
+    def _hole_of_the_central_mask(self) -> Pathak16Config:
         if self.mask != "central" and "hole" in self.model_fields_set and self.hole != 50:
             raise ValueError(f"--hole is for the central mask; {self.mask} masks are drawn")
         return self
@@ -88,6 +81,8 @@ class Pathak16(Evaluation):
 
         Neighbours are for the central hole: of other masks every image has another one.
         """
+        from ssl_bench.training.pretext import Inpaints
+
         central = self.config.mask == "central"
         free = [MEAN, TELEA, *([HOG] if central else [])]
         points = [Point(key, key, free=True) for key in free]
@@ -140,39 +135,48 @@ class Pathak16(Evaluation):
         self, key: str, subject: Subject, train: ImageStore, test: ImageStore, runtime: Runtime
     ) -> tuple[HoleFill, dict[str, str]]:
         """How the point's holes are filled, and what is to be said of it."""
+        from eval import fills
+        from ssl_bench.training.masks import square
+
         if key == MEAN:
-            return mean_colour(train), {}
+            return fills.mean_colour(train), {}
         if key == TELEA:
-            return telea, {}
+            return fills.telea, {}
         if key == NETWORK:
             assert subject.pretext is not None
             return filled_by(subject.pretext()), {}
         size = subject.spec.image_size
         hole = square(1, size, self._side(size))
-        found, searched = (Hidden(store, size, hole, train) for store in (test, train))
+        found, searched = (fills.Hidden(store, size, hole, train) for store in (test, train))
         on_disk = 4 * 9600 * (len(train) + len(test)) > runtime.feature_memory_mb << 20
         if key == HOG:
             rows = [
-                hog_rows(images, f"HOG of {name}", on_disk=on_disk)
+                fills.hog_rows(images, f"HOG of {name}", on_disk=on_disk)
                 for images, name in ((found, "test"), (searched, "train"))
             ]
         else:
             layer = key.removeprefix(NEAREST)
             rows = [
-                feature_rows(
+                fills.feature_rows(
                     subject.encoder, subject.spec, layer, images, f"{layer} of {name}",
                     on_disk=on_disk,
                 )
                 for images, name in ((found, "test"), (searched, "train"))
             ]  # fmt: skip
-        places = places_of_nearest(rows[0], rows[1])[:, 0]
-        return pasted(train, size, places), {"compared": f"cosine of {rows[0].shape[1]} numbers"}
+        places = fills.places_of_nearest(rows[0], rows[1])[:, 0]
+        compared = f"cosine of {rows[0].shape[1]} numbers"
+        return fills.pasted(train, size, places), {"compared": compared}
 
     def _side(self, size: int) -> int:
         return round(self.config.hole * size / 128)
 
     def holes(self, which: np.ndarray, size: int) -> Tensor:
         """The holes of these test images, float (B, 1, S, S): a function of place and seed."""
+        import torch
+
+        from ssl_bench.counter import Randomness
+        from ssl_bench.training.masks import draw_masks, square
+
         if self.config.mask == "central":
             return square(len(which), size, self._side(size))
         random = Randomness(self.config.seed, 0, torch.from_numpy(which))
@@ -182,6 +186,11 @@ class Pathak16(Evaluation):
         self, fill: HoleFill, test: ImageStore, size: int, path: Path, title: str
     ) -> dict[str, np.ndarray]:
         """Each test image's errors, float32 (N,), and a picture of some."""
+        import torch
+
+        from ssl_bench.pictures.plots import picture_grid
+        from ssl_bench.training.augment import center_crop
+
         shown = set(np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int).tolist())
         found: dict[str, list[np.ndarray]] = {m.name: [] for m in self.metrics}
         rows: dict[str, list[Tensor]] = {"holed": [], "filled": [], "truth": []}
@@ -210,6 +219,8 @@ def _means(predictions: Mapping[str, np.ndarray]) -> dict[str, tuple[float, floa
 
 def filled_by(pretext: Pretext) -> HoleFill:
     """The network's own fill, in 32 bit, on the best device."""
+    from ssl_bench.training.pretext import Inpaints
+
     assert isinstance(pretext, Inpaints)
     network: Inpaints = pretext
     device = best_device()

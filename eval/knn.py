@@ -9,25 +9,28 @@ at every k is recorded. Three published settings of k and T are protocols of the
     bench knn --protocol vissl --layer pool5 --data folder:photos
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
-from torch.nn import functional as F
 
 from eval.splits import check_labels, held_out, not_held_out
-from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError
-from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
-from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import reached, say_once
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ssl_bench.data.store.squares import ImageStore
+    from ssl_bench.evaluation.features import Features
+    from ssl_bench.evaluation.rows import Rows
 
 HELD_OUT = 0.2  # of train, which chooses k
 PAIRS = 1 << 20  # cosines that are computed at once
@@ -87,6 +90,8 @@ class KNN(Probe):
 
     def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose k on a part of train, then search all of train for each test image."""
+        import torch
+
         train, test = splits["train"], splits["test"]
         check_directions(layer, train.rows)
         labels = torch.from_numpy(train.labels).to(train.rows.device)
@@ -103,6 +108,8 @@ class KNN(Probe):
 
     def _choose(self, rows: Rows, labels: Tensor) -> tuple[int, dict[str, Any]]:
         """The place of the best k, of equals the smallest, and how it was chosen."""
+        import torch
+
         ks = self.config.k
         if len(ks) == 1:
             all_vote = self._all_vote(len(labels))
@@ -132,6 +139,9 @@ class KNN(Probe):
 
     def predict(self, queries: Rows, rows: Rows, labels: Tensor) -> Tensor:
         """Classes int64 (N, K) of queries (N, D), for each k, from rows (M, D) and labels (M,)."""
+        import torch
+        from torch.nn import functional as F
+
         classes, ks = int(labels.max()) + 1, self.config.k
         size = PAIRS // min(rows.block_rows, len(rows))
         size = max(1, min(queries.block_rows, size))
@@ -150,6 +160,8 @@ class KNN(Probe):
         Of classes with equal votes the first wins. Taking the largest cosine off all of them
         scales all votes alike, and keeps the exponential from overflowing.
         """
+        import torch
+
         weights = ((cosines - cosines[:, :1]) / self.config.temperature).exp()
         votes = weights.new_zeros(len(weights), classes)
         winners, counted = [], 0
@@ -181,6 +193,9 @@ def nearest(queries: Tensor, rows: Rows, k: int) -> tuple[Tensor, Tensor]:
     `queries` (B, D) have length 1. Of rows that are equally near the first come first, so the size
     of the blocks changes nothing. Cosine and place make one whole number, the rank.
     """
+    import torch
+    from torch.nn import functional as F
+
     best = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for span, block in rows.blocks():
         # The cosine in steps of 2⁻³⁰ above, the place in the 32 bits below it: one integer sorts
@@ -199,6 +214,8 @@ def check_directions(layer: str, rows: Rows) -> None:
 
     Squared distances below 1e-7 are cosines above 1 − 5e-8: float32 cannot tell them from 1.
     """
+    from torch.nn import functional as F
+
     first = F.normalize(rows[0:1])
     for _, block in rows.blocks():
         if bool(((F.normalize(block) - first).square().sum(1) > 1e-7).any()):

@@ -15,26 +15,18 @@ below fc6, so all three do, as there with `--random-from pool5`: weights N(0, 0.
     bench finetune --train fc6-8 --steps 2000 --data folder:photos
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from sklearn.metrics import average_precision_score, precision_recall_curve
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from eval.finetuning import FineTunedOnWhole, Truth, caffe_groups
-from eval.networks.fc678 import Classifier, Train
+from eval.finetuning import FineTunedOnWhole
 from eval.splits import check_labels, few_labels, fewer_labels, judged, left_out
-from ssl_bench.counter import Randomness, derive
-from ssl_bench.data.store.whole import WholeStore
-from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder
-from ssl_bench.encoders.rescale import rescale_with_head
 from ssl_bench.evaluation.compact import with_compact_scores
 from ssl_bench.evaluation.harness import EvaluationConfig, Subject
 from ssl_bench.evaluation.metrics import TOP1, Metric
@@ -45,14 +37,25 @@ from ssl_bench.evaluation.metrics.precision import (
     top1,
 )
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
-from ssl_bench.pictures.plots import precision_recall_curves
-from ssl_bench.training.augment import random_scale_crop
-from ssl_bench.training.pretext import Schedule, Step, TrainConfig
+from ssl_bench.training.config import TrainConfig
+from ssl_bench.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from eval.networks.fc678 import Classifier
+    from eval.networks.learner import Truth
+    from ssl_bench.data.store.whole import WholeStore
+    from ssl_bench.encoders.encoder import Encoder
+    from ssl_bench.encoders.spec import EncoderSpec
+    from ssl_bench.training.pretext import Step
 
 LONGEST = 500 / 227  # long side of VOC's images, of which the windows are cut, in network inputs
 CLIP = 10.0  # length of the gradient, Caffe's clip_gradients
 SCORED = 32  # test images per forward pass
 RESCALED_BY = 160  # images: ten batches of 16, as in philkr/magic_init
+Train = Literal["all", "fc6-8", "fc8"]
 
 
 class Krahenbuhl16Config(EvaluationConfig, TrainConfig):
@@ -80,18 +83,6 @@ class Krahenbuhl16Config(EvaluationConfig, TrainConfig):
         if given.get("freeze"):
             given = {"train": "fc6-8"} | given
         return {name: value for name, value in given.items() if name != "freeze"}
-
-
-def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the images of scores (B, C): softmax for labels int64 (B,), else sigmoid.
-
-    For targets int8 (B, C) it is the sum over the classes; one of −1 counts nothing.
-    """
-    if targets.ndim == 1:
-        return F.cross_entropy(scores, targets)
-    judged = (targets != -1).float()  # as weights: 0 where all of a class's objects are difficult
-    total = F.binary_cross_entropy_with_logits(scores, targets.float(), judged, reduction="sum")
-    return total / len(scores)  # Caffe's SigmoidCrossEntropyLoss: over images, not classes
 
 
 class Krahenbuhl16(FineTunedOnWhole):
@@ -139,6 +130,8 @@ class Krahenbuhl16(FineTunedOnWhole):
         self, encoder: Encoder, layer: str, spec: EncoderSpec, train: WholeStore
     ) -> Classifier:
         """The encoder, fc6, fc7 and fc8, of which those learn that `--train` names."""
+        from eval.networks.fc678 import Classifier
+
         config, classes = self.config, len(train.index.classes)
         network = Classifier(encoder, layer, spec.image_size, config.head, classes, config.seed)
         network.freeze(config.train)
@@ -148,26 +141,41 @@ class Krahenbuhl16(FineTunedOnWhole):
         self, network: Classifier, train: WholeStore, which: np.ndarray, spec: EncoderSpec
     ) -> dict[str, float]:
         """By a window of each of these images."""
+        import torch
+
+        from ssl_bench.counter import Randomness, derive
+        from ssl_bench.encoders.rescale import rescale_with_head
+        from ssl_bench.training.augment import random_scale_crop
+
         sizes = torch.as_tensor(train.sizes)[which]
         draws = Randomness(derive(self.config.seed, "rescale"), 0, torch.arange(len(which)))
         windows = random_scale_crop(train.images(which), sizes, spec.image_size, draws)
         images = spec.normalization.apply(windows)
         return rescale_with_head(network, network.fc67, network.features, images, spec.arch)
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, network: nn.Module) -> Optimizer:
         """SGD. Biases learn at twice the rate; all weights decay, as in the published code."""
+        import torch
+
+        from eval.networks.learner import caffe_groups
+
         # Unlike in CaffeNet's own network file, biases decay there as weights do.
         groups = caffe_groups(network, self.config.lr, decay=1e-6, bias_decay=1e-6)
         return torch.optim.SGD(groups, momentum=0.9, fused=True)
 
     def truth(self, train: WholeStore) -> Truth:
         """Annotations int64 (N,), or int8 (N, C) of 1, 0 and −1, and `sizes` int64 (N, 2)."""
+        import torch
+
         return {**super().truth(train), "sizes": torch.as_tensor(train.sizes)}
 
     def loss(
         self, network: Classifier, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
     ) -> Tensor:
         """Cross-entropy on random windows of whole images padded to (B, 3, H, W)."""
+        from eval.networks.fc678 import cross_entropy
+        from ssl_bench.training.augment import random_scale_crop
+
         windows = random_scale_crop(images, truth["sizes"], spec.image_size, step.random)
         return cross_entropy(network(spec.normalization.apply(windows)), truth["labels"])
 
@@ -183,6 +191,11 @@ class Krahenbuhl16(FineTunedOnWhole):
 
         The windows depend on the seed and on an image's place in the store, not on its labels.
         """
+        import torch
+
+        from ssl_bench.counter import Randomness, derive
+        from ssl_bench.training.augment import random_scale_crop
+
         key, device = derive(self.config.seed, "test windows"), images.device
         places = torch.arange(which.start, which.stop, device=device)
         sizes = torch.as_tensor(test.sizes[which], device=device)
@@ -265,6 +278,10 @@ def draw_curves(
     predictions: Mapping[str, np.ndarray], classes: tuple[str, ...], path: Path, title: str
 ) -> None:
     """Precision over recall of each class that has a positive, from targets and scores."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    from ssl_bench.pictures.plots import precision_recall_curves
+
     curves = {}
     for name, targets, scores in zip(
         classes, predictions["targets"].T, predictions["scores"].T, strict=True

@@ -8,27 +8,32 @@ best step. Test images are scored once, on central crops.
     bench finetune --protocol linear-head --layer pool5 --labels 20 --data folder:photos
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from eval.finetuning import FineTuned, Truth
+from eval.finetuning import FineTuned
 from eval.splits import check_labels, few_labels, fewer_labels
-from ssl_bench.counter import generator
-from ssl_bench.data.store.squares import ImageStore
-from ssl_bench.encoders.build import EncoderSpec, learn_up_to
-from ssl_bench.encoders.encoder import Encoder, evaluating
-from ssl_bench.evaluation.features import pool
 from ssl_bench.evaluation.harness import EvaluationConfig
 from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
-from ssl_bench.training.augment import center_crop, random_crop_flip
-from ssl_bench.training.pretext import Schedule, Step, TrainConfig
+from ssl_bench.training.config import TrainConfig
+from ssl_bench.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from eval.networks.learner import Truth
+    from eval.networks.linear_classifier import LinearClassifier
+    from ssl_bench.data.store.squares import ImageStore
+    from ssl_bench.encoders.encoder import Encoder
+    from ssl_bench.encoders.spec import EncoderSpec
+    from ssl_bench.training.pretext import Step
 
 
 class LinearHeadConfig(EvaluationConfig, TrainConfig):
@@ -40,20 +45,6 @@ class LinearHeadConfig(EvaluationConfig, TrainConfig):
     lr: float = Field(default=1e-3, gt=0, le=1e30, description="learning rate at the start")
     schedule: Schedule = Field(default="cosine", description="the learning rate's course")
     dimensions: int = Field(default=9600, ge=1, description="most numbers the head sees")
-
-
-class LinearClassifier(nn.Module):
-    """An encoder up to one layer, average-pooled, and a linear head."""
-
-    def __init__(self, encoder: Encoder, layer: str, classes: int, dimensions: int) -> None:
-        super().__init__()
-        self.encoder, self.layer, self.dimensions = encoder, layer, dimensions
-        self.head = nn.LazyLinear(classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised (B, 3, S, S) -> logits (B, classes)."""
-        maps = self.encoder(images, [self.layer])[self.layer]
-        return self.head(pool(maps, self.dimensions))
 
 
 class LinearHead(FineTuned):
@@ -89,24 +80,26 @@ class LinearHead(FineTuned):
         self, encoder: Encoder, layer: str, spec: EncoderSpec, train: ImageStore
     ) -> LinearClassifier:
         """All of it learns; the head starts at N(0, 0.01²)."""
-        size, classes = spec.image_size, int(train.labels.max()) + 1
-        network = LinearClassifier(encoder, layer, classes, self.config.dimensions)
-        learn_up_to(encoder, layer, size)
-        with evaluating(network), torch.no_grad():  # a blank image moves no statistics of batches
-            network(torch.zeros(1, 3, size, size))  # gives the lazy head its size
-        random = generator(self.config.seed, "head")
-        nn.init.normal_(network.head.weight, std=0.01, generator=random)
-        nn.init.zeros_(network.head.bias)
-        return network
+        from eval.networks.linear_classifier import new_classifier
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        config, classes = self.config, int(train.labels.max()) + 1
+        size, dimensions = spec.image_size, config.dimensions
+        return new_classifier(encoder, layer, size, classes, dimensions, config.seed)
+
+    def optimizer(self, network: nn.Module) -> Optimizer:
         """Adam, at one rate for all."""
+        import torch
+
         return torch.optim.Adam(network.parameters(), lr=self.config.lr, fused=True)
 
     def loss(
         self, network: LinearClassifier, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
     ) -> Tensor:
         """Cross-entropy on random crops."""
+        from torch.nn import functional as F
+
+        from ssl_bench.training.augment import random_crop_flip
+
         crops = random_crop_flip(images, spec.image_size, step.random)
         return F.cross_entropy(network(spec.normalization.apply(crops)), truth["labels"])
 
@@ -119,6 +112,8 @@ class LinearHead(FineTuned):
         spec: EncoderSpec,
     ) -> np.ndarray:
         """The class with the highest logit on the central crop, int64 (B,)."""
+        from ssl_bench.training.augment import center_crop
+
         crops = center_crop(images, spec.image_size)
         return network(spec.normalization.apply(crops)).argmax(1).cpu().numpy()
 

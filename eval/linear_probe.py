@@ -8,24 +8,28 @@ images; the classifier is then fitted again on all of them. The test images are 
     bench linear-probe --layer conv4 --layer pool5 --data folder:photos
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from eval.solvers.logistic import LIMIT, Standardizer, fit
 from eval.splits import check_labels, held_out, not_held_out
-from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError
-from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
-from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eval.solvers.logistic import Standardizer
+    from ssl_bench.data.store.squares import ImageStore
+    from ssl_bench.evaluation.features import Features
+    from ssl_bench.evaluation.rows import Rows
 
 
 class LinearProbeConfig(ProbeConfig):
@@ -59,6 +63,8 @@ class LinearProbe(Probe):
 
     def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose the strength on a part of train, fit on all of it, look at test once."""
+        import torch
+
         train, test = splits["train"], splits["test"]
         rows, labels = train.rows, torch.from_numpy(train.labels)
         predict, selection = self._fit(layer, rows, labels.to(rows.device))
@@ -70,6 +76,10 @@ class LinearProbe(Probe):
         self, layer: str, rows: Rows, labels: Tensor
     ) -> tuple[Callable[[Rows], Tensor], dict[str, Any]]:
         """What gives rows (N, D) their classes (N,), and how its strength was chosen."""
+        import torch
+
+        from eval.solvers.logistic import LIMIT, fit
+
         classes = int(labels.max()) + 1
         parts = held_out(labels.cpu().numpy(), self.config.held_out, self.config.seed)
         fitted, held = (torch.from_numpy(part).to(labels.device) for part in parts)
@@ -102,6 +112,8 @@ class LinearProbe(Probe):
 
 def standardizer(layer: str, rows: Rows) -> Standardizer:
     """Of these rows. DataError, naming the layer, if they are all the same."""
+    from eval.solvers.logistic import Standardizer
+
     try:
         return Standardizer.fit(rows)
     except ValueError as error:

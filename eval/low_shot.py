@@ -14,28 +14,24 @@ fewer images than k gives all that it has, which is said and recorded.
     bench low-shot --probe logreg --shots 1,4,16 --data folder:photos
 """
 
+from __future__ import annotations
+
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
-from sklearn.model_selection import StratifiedKFold
 
 from eval import knn, svm
 from eval.linear_probe import standardizer
-from eval.solvers import logistic
-from eval.solvers.squared_hinge import Basis
 from eval.splits import check_labels, judged, left_out, listed, scarce
 from ssl_bench.data.dataset import targets_of
-from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.evaluation.compact import with_compact_scores
-from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.intervals import mean_interval
 from ssl_bench.evaluation.metrics import Metric
@@ -46,9 +42,14 @@ from ssl_bench.evaluation.metrics.precision import (
     top1,
 )
 from ssl_bench.evaluation.metrics.resampling import Intervals
-from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say_once, waiting
 from ssl_bench.stream import Stream
+
+if TYPE_CHECKING:
+    from eval.solvers.squared_hinge import Basis
+    from ssl_bench.data.store.squares import ImageStore
+    from ssl_bench.evaluation.features import Features
+    from ssl_bench.evaluation.rows import Rows
 
 COSTS = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the SVM
 STRENGTHS = tuple(10.0 ** np.arange(-6, 1))  # of the logistic regression
@@ -254,6 +255,8 @@ class TrainRows:
     @cached_property
     def basis(self) -> Basis:
         """Of the normalised rows; a rotation leaves the SVM's optimum as it is."""
+        from eval.solvers.squared_hinge import Basis
+
         return Basis.of(svm.normalized(self.all))
 
 
@@ -262,6 +265,8 @@ def _svm(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) -> 
 
     Draws that take most of the images are fitted together, as more columns over the same rows.
     """
+    from eval.solvers.squared_hinge import Basis
+
     targets = [targets_of(drawn.annotations, classes) for drawn in draws]  # (n, C) each
     folds = draws[0].folds
     if any(2 * len(drawn.images) <= len(rows.all) for drawn in draws):
@@ -300,6 +305,11 @@ def _logreg(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) 
 
 
 def _one_logreg(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Result:
+    import torch
+    from sklearn.model_selection import StratifiedKFold
+
+    from eval.solvers import logistic
+
     few = rows.all.part(drawn.images)
     labels = torch.from_numpy(drawn.annotations).to(few.device)
     standardize = standardizer(rows.layer, few)
@@ -323,6 +333,8 @@ def _one_logreg(rows: TrainRows, drawn: Drawn, asked: Rows, classes: int) -> Res
 
 def _knn(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) -> list[Result]:
     """Classes int16 (N,) by 20 neighbours, or as many images as there are; see eval/knn.py."""
+    import torch
+
     found: list[Result] = []
     for drawn in draws:
         few = rows.all.part(drawn.images)
@@ -333,7 +345,7 @@ def _knn(rows: TrainRows, draws: Sequence[Drawn], asked: Rows, classes: int) -> 
     return found
 
 
-Classifier = Callable[[TrainRows, Sequence[Drawn], Rows, int], list[Result]]
+Classifier = Callable[[TrainRows, Sequence[Drawn], "Rows", int], list[Result]]
 CLASSIFIERS: dict[Any, Classifier] = {"svm": _svm, "logreg": _logreg, "knn": _knn}
 CHECKS: dict[Any, Callable[[str, Rows], Any]] = {  # that a layer's features differ at all
     "svm": svm.varied, "logreg": standardizer, "knn": knn.check_directions,

@@ -12,25 +12,17 @@ The learning rate 1e-4 belongs to the normalised loss, the mean over an image's 
     bench segment --data voc12+sbd
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from eval.finetuning import FineTunedOnWhole, Truth, caffe_groups
-from eval.networks.fcn import FCN
-from eval.networks.frame import Framed, frames, mirror, normalized
+from eval.finetuning import FineTunedOnWhole
 from ssl_bench.data.dataset import VOID
-from ssl_bench.data.normalization import Normalization
-from ssl_bench.data.store.whole import WholeStore
-from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder
-from ssl_bench.encoders.rescale import rescale_with_head
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.harness import EvaluationConfig, Subject
 from ssl_bench.evaluation.metrics import Metric
@@ -43,8 +35,20 @@ from ssl_bench.evaluation.metrics.overlap import (
     resampled_iu,
 )
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled
-from ssl_bench.pictures.plots import mask_grid
-from ssl_bench.training.pretext import Step, TrainConfig
+from ssl_bench.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from eval.networks.fcn import FCN
+    from eval.networks.frame import Framed
+    from eval.networks.learner import Truth
+    from ssl_bench.data.normalization import Normalization
+    from ssl_bench.data.store.whole import WholeStore
+    from ssl_bench.encoders.encoder import Encoder
+    from ssl_bench.encoders.spec import EncoderSpec
+    from ssl_bench.training.pretext import Step
 
 SCORED = 10  # test images per forward pass
 SHOWN = 6  # test images in the picture
@@ -78,23 +82,6 @@ class FCN32sConfig(EvaluationConfig, TrainConfig):
     )
 
 
-# ---- training
-
-
-def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
-    """Softmax cross-entropy: the mean over the images of each one's mean over labelled pixels.
-
-    Scores (B, K, H, W), masks uint8 (B, H, W). An image without a labelled pixel counts as 0.
-    """
-    each = F.cross_entropy(scores, masks.long(), ignore_index=VOID, reduction="none")
-    # Not the mean over the batch's pixels: Caffe ran images one by one and averaged gradients.
-    labelled = (masks != VOID).sum((1, 2)).clamp(min=1)
-    return (each.sum((1, 2)) / labelled).mean()
-
-
-# ---- the harness
-
-
 class FCN32s(FineTunedOnWhole):
     """Mean IU of FCN-32s on the test masks, after training on those of train."""
 
@@ -118,11 +105,15 @@ class FCN32s(FineTunedOnWhole):
         self, subject: Subject, train: WholeStore, test: WholeStore, workers: int = 2
     ) -> tuple[Framed, Framed]:
         """In one frame."""
+        from eval.networks.frame import frames
+
         learnt, judged = frames(train, test)
         return learnt, judged
 
     def network(self, encoder: Encoder, layer: str, spec: EncoderSpec, train: Framed) -> FCN:
         """An FCN of the classes and the background."""
+        from eval.networks.fcn import FCN
+
         config, classes = self.config, len(names_of(train))
         return FCN(
             encoder, layer, classes,
@@ -133,24 +124,38 @@ class FCN32s(FineTunedOnWhole):
         self, network: FCN, train: Framed, which: np.ndarray, spec: EncoderSpec
     ) -> dict[str, float]:
         """By these images, padded as far as the largest of them."""
+        import torch
+
+        from eval.networks.frame import normalized
+        from ssl_bench.encoders.rescale import rescale_with_head
+
         sizes = torch.from_numpy(train.store.sizes[which])
         images = normalized(train.store.images(which), sizes, spec.normalization)
         padded = network.padded(images)
         return rescale_with_head(network, network.fc67, network.features, padded, spec.arch)
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, network: nn.Module) -> Optimizer:
         """SGD. Only the score's bias learns at twice the rate and does not decay, as published."""
+        import torch
+
+        from eval.networks.learner import caffe_groups
+
         groups = caffe_groups(network, self.config.lr, biases="score.bias")
         return torch.optim.SGD(groups, momentum=0.9, fused=True)
 
     def truth(self, train: Framed) -> Truth:
         """The `sizes` int64 (N, 2); the masks come with the images."""
+        import torch
+
         return {"sizes": torch.from_numpy(train.store.sizes)}
 
     def loss(
         self, network: FCN, images: Tensor, truth: Truth, step: Step, spec: EncoderSpec
     ) -> Tensor:
         """Of every labelled pixel, on mirrored images; uint8 (B, 3, H, W)."""
+        from eval.networks.fcn import pixel_loss
+        from eval.networks.frame import mirror, normalized
+
         sizes, masks = truth["sizes"], step.batch["masks"][:, None]
         turned = mirror(images, sizes, step.random)
         scores = network(normalized(turned, sizes, spec.normalization))
@@ -196,6 +201,8 @@ class FCN32s(FineTunedOnWhole):
         title: str,
     ) -> None:
         """True and predicted masks of some test images, side by side."""
+        from ssl_bench.pictures.plots import mask_grid
+
         shown = np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int)
         device = next(network.parameters()).device
         pictures, truths, masks = [], [], []
@@ -231,14 +238,18 @@ def names_of(store: Framed) -> tuple[str, ...]:
     return BACKGROUND, *store.store.index.classes
 
 
-@torch.no_grad()
 def predicted_masks(
     network: FCN, images: Tensor, sizes: np.ndarray, normalization: Normalization
 ) -> np.ndarray:
     """The class with the highest score at every pixel, uint8 (B, H, W), of framed images."""
+    import torch
+
+    from eval.networks.frame import normalized
+
     inputs = normalized(images, torch.from_numpy(sizes).to(images.device), normalization)
     # Of argmax, the same places three times as slowly: torch vectorises no reduction over planes.
-    return network(inputs).max(1).indices.to(torch.uint8).cpu().numpy()
+    with torch.no_grad():
+        return network(inputs).max(1).indices.to(torch.uint8).cpu().numpy()
 
 
 def _any_pixel(store: WholeStore, wanted: Callable[[np.ndarray], np.ndarray]) -> bool:

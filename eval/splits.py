@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from sklearn.model_selection import StratifiedShuffleSplit
 
-from ssl_bench.counter import generator
 from ssl_bench.data.dataset import targets_of
 from ssl_bench.errors import DataError
 from ssl_bench.progress import say_once
@@ -74,6 +71,8 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     Where scikit-learn's needs more images, each class gives its share by itself, an image at least
     and all but one at most: a class of one image gives none. DataError if none gives any.
     """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
     splitter = StratifiedShuffleSplit(1, test_size=share, random_state=seed)
     try:
         fitted, held = next(splitter.split(np.zeros(len(labels)), labels))
@@ -135,4 +134,8 @@ def fewer_labels(
 
 def some_images(count: int, most: int, seed: int) -> np.ndarray:
     """Places of at most `most` of `count` images, in random order: those that scales are set by."""
+    import torch
+
+    from ssl_bench.counter import generator
+
     return torch.randperm(count, generator=generator(seed, "rescale"))[:most].numpy()

@@ -9,23 +9,19 @@ again on all of them. The test images are seen once.
     bench svm --layer conv4 --layer pool5 --data voc:VOCdevkit/VOC2007
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
-from eval.solvers import squared_hinge
-from eval.solvers.squared_hinge import LIMIT, Basis
 from eval.splits import SHOWN, check_labels, judged, present
-from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.compact import with_compact_scores
-from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import Metric
 from ssl_bench.evaluation.metrics.precision import (
@@ -35,9 +31,16 @@ from ssl_bench.evaluation.metrics.precision import (
     resampled_precision,
 )
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, bootstrap_intervals
-from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import say, say_once, waiting
 from ssl_bench.stream import Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eval.solvers.squared_hinge import Basis
+    from ssl_bench.data.store.squares import ImageStore
+    from ssl_bench.evaluation.features import Features
+    from ssl_bench.evaluation.rows import Rows
 
 
 class SVMConfig(ProbeConfig):
@@ -94,6 +97,8 @@ class SVM(Probe):
 
     def probe(self, layer: str, splits: Mapping[str, Features]) -> Outcome:
         """Choose each class's cost on train, fit on all of it, look at test once."""
+        from eval.solvers.squared_hinge import LIMIT, Basis
+
         train, test = splits["train"], splits["test"]
         config = self.config
         known = present(train.targets)  # others are left out, with scores of 0
@@ -149,7 +154,7 @@ def varied(layer: str, rows: Rows) -> Rows:
 
 
 def _selection(
-    config: SVMConfig, choice: "Choice", classes: tuple[str, ...], known: np.ndarray
+    config: SVMConfig, choice: Choice, classes: tuple[str, ...], known: np.ndarray
 ) -> dict[str, Any]:
     """What was chosen, and every point that lost: by class, in the order of the costs."""
     names = [classes[c] for c in known]
@@ -182,6 +187,10 @@ def fit(
     Returns weights (C, R), for `Basis.scores`, and the iterations run. `start` (C, R) is where to
     begin.
     """
+    import torch
+
+    from eval.solvers import squared_hinge
+
     solutions = []
     for group in basis.groups(targets.shape[1]):
         begin = None if start is None else start[group]
@@ -195,6 +204,9 @@ def one_vs_rest(train: Rows, targets: np.ndarray, costs: Sequence[float], test: 
     Targets are int8 (N, C) of 1, 0 and −1 (not used). Rows are taken as they are: `normalized` is
     the caller's.
     """
+    from eval.solvers import squared_hinge
+    from eval.solvers.squared_hinge import Basis
+
     basis = Basis.of(train)
     found = np.empty((len(costs), len(test), targets.shape[1]), dtype=np.float32)
     for group in basis.groups(targets.shape[1]):
@@ -237,6 +249,8 @@ def choose_costs(
     0: so the problems of all classes and folds share their products, and no fold needs a copy of
     its rows. Where one fold is all, the cost is the grid's middle. `streams` as in `folds_of`.
     """
+    import torch
+
     own, device = own_folds(targets, folds), basis.rows.device
     able, most = np.flatnonzero(own > 1), int(own.max())
     chosen = np.full(len(own), float(costs[len(costs) // 2]))
@@ -279,6 +293,10 @@ def _choose(
     basis: Basis, targets: np.ndarray, parts: np.ndarray, costs: Sequence[float], folds: int
 ) -> Choice:
     """`choose_costs` for classes that are fitted at once."""
+    import torch
+
+    from eval.solvers import squared_hinge
+
     fitted = np.stack([np.where(parts == f, -1, targets) for f in range(folds)], 2)  # (N, C, F)
     path = squared_hinge.path(basis, fitted.reshape(len(fitted), -1), costs)
     points, starts, iterations = [], [], 0

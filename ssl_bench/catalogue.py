@@ -7,7 +7,8 @@ who asks for it by name; whoever goes through all of a kind is told once, and ha
 
 import ast
 import importlib.util
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -136,14 +137,58 @@ def _way_to(path: Path) -> str | None:
     return f"a folder: give {'voc' if voc else 'folder'}:{plain(path)}"
 
 
+def said_of(kind: Kind, name: str, attribute: str) -> Any:
+    """A class's attribute without importing it, where its file says it; True of a method.
+
+    A pretext is a torch module, and torch takes longer to import than a table to print. What is no
+    literal, or comes from a parent of another name than `Pretext`, is asked of the class. None
+    where it has no such attribute, is not registered, or, said once, is broken.
+    """
+    point = _found(kind).get(name)
+    body = None if point is None or point.module in sys.modules else _class_body(point)
+    if body is None or body.get(attribute) is Ellipsis:
+        found = getattr(find(kind, name), attribute, None)
+        return True if callable(found) else found
+    return body.get(attribute)
+
+
+@cache
+def _class_body(point: EntryPoint) -> Mapping[str, Any] | None:
+    """Literals and methods of a class whose parent is `Pretext`; Ellipsis for what is neither."""
+    try:
+        nodes = _parsed(point).body
+    except Exception:  # whatever is wrong with it, importing it tells better
+        return None
+    for node in nodes:
+        if isinstance(node, ast.ClassDef) and node.name == point.attr:
+            parents = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+            return dict(_bound(node.body)) if parents == {"Pretext"} else None
+    return None
+
+
+def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, Any]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name, True
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            literal = isinstance(node.value, ast.Constant)
+            value = ast.literal_eval(node.value) if literal and node.value else ...
+            yield from ((target.id, value) for target in targets if isinstance(target, ast.Name))
+
+
+def _parsed(point: EntryPoint) -> ast.Module:
+    """The file of an entry point. Of a module in a package, this imports the package."""
+    spec = importlib.util.find_spec(point.module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("there is no such module")
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
 def summary(kind: Kind, name: str) -> str:
     """The first line of the method's file, read without importing it; or why it cannot be."""
     try:
-        # Of a module in a package, this imports the package.
-        spec = importlib.util.find_spec(_found(kind)[name].module)
-        if spec is None or spec.origin is None:
-            return "cannot be imported: there is no such module"
-        text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+        text = ast.get_docstring(_parsed(_found(kind)[name])) or ""
     except Exception as error:  # `bench --help` lists the others all the same
         return f"cannot be imported: {cause(error)}"
     return text.partition("\n")[0]

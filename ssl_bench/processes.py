@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ssl_bench.errors import UsageError
 from ssl_bench.launch import LAUNCHER, Launch
+from ssl_bench.threads import share_threads
 
 MEETING = timedelta(minutes=5)  # for all processes of a launcher to be there
 
@@ -121,14 +122,16 @@ def launched_fabric(launch: Launch, devices: str, precision: str) -> Fabric:
     if external or launch.by == "bench":
         fabric.launch()
     else:
-        _launch_children(fabric)
+        _launch_children(fabric, count)
     return fabric
 
 
-def _launch_children(fabric: Fabric) -> None:
+def _launch_children(fabric: Fabric, count: int) -> None:
     """If there are to be any: only they, and nothing that runs later, shall take us for theirs."""
     os.environ.pop("MASTER_PORT", None)  # another job's: a free one is found
     os.environ[LAUNCHER] = str(os.getpid())
+    if count > 1 and (threads := share_threads(count)):
+        torch.set_num_threads(threads)  # of this process; the others read the variable
     try:
         fabric.launch()
     finally:

@@ -6,9 +6,9 @@ N(0, 0.01²), with biases of 0.1 (philkr/voc-classification, src/train_cls.py).
 """
 
 from collections import OrderedDict
-from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssl_bench.encoders.build import learn_up_to
 from ssl_bench.encoders.encoder import Encoder
@@ -16,7 +16,6 @@ from ssl_bench.encoders.init import initialize
 from ssl_bench.evaluation.features import pooled_side
 
 DIMENSIONS = 9216  # of AlexNet's pool5 at 227 px; larger maps are pooled to as many
-Train = Literal["all", "fc6-8", "fc8"]
 FROZEN: dict[str, tuple[str, ...]] = {
     "all": (),
     "fc6-8": ("encoder",),
@@ -63,7 +62,7 @@ class Classifier(nn.Module):
         """Normalised (B, 3, S, S) -> fc7, (B, width)."""
         return self.fc67(self.encoder(images, [self.layer])[self.layer])
 
-    def freeze(self, train: Train) -> None:
+    def freeze(self, train: str) -> None:
         """From now on only the layers that `train` names learn."""
         for name in FROZEN[train]:
             self.get_submodule(name).requires_grad_(False)
@@ -75,3 +74,15 @@ class Classifier(nn.Module):
         if self.frozen:
             self.encoder.eval()
         return self
+
+
+def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the images of scores (B, C): softmax for labels int64 (B,), else sigmoid.
+
+    For targets int8 (B, C) it is the sum over the classes; one of −1 counts nothing.
+    """
+    if targets.ndim == 1:
+        return F.cross_entropy(scores, targets)
+    judged = (targets != -1).float()  # as weights: 0 where all of a class's objects are difficult
+    total = F.binary_cross_entropy_with_logits(scores, targets.float(), judged, reduction="sum")
+    return total / len(scores)  # Caffe's SigmoidCrossEntropyLoss: over images, not classes

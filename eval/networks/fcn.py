@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from eval.networks.geometry import PROBE, Geometry
 from ssl_bench.counter import generator
+from ssl_bench.data.dataset import VOID
 from ssl_bench.encoders.build import learn_up_to
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.errors import UsageError
@@ -142,3 +143,14 @@ def upsample(scores: Tensor, stride: int, first: float, size: Sequence[int]) -> 
     # A pixel's class is an argmax of sums of four: bf16 would tie classes that are not equal.
     with torch.autocast(scores.device.type, enabled=False):
         return rows @ scores.float() @ columns.T
+
+
+def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
+    """Softmax cross-entropy: the mean over the images of each one's mean over labelled pixels.
+
+    Scores (B, K, H, W), masks uint8 (B, H, W). An image without a labelled pixel counts as 0.
+    """
+    each = F.cross_entropy(scores, masks.long(), ignore_index=VOID, reduction="none")
+    # Not the mean over the batch's pixels: Caffe ran images one by one and averaged gradients.
+    labelled = (masks != VOID).sum((1, 2)).clamp(min=1)
+    return (each.sum((1, 2)) / labelled).mean()

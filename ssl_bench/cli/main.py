@@ -19,6 +19,7 @@ from ssl_bench.cli.make import (
 from ssl_bench.cli.read import compare, protocols, report, rerun, runs, show, table, verify
 from ssl_bench.errors import BenchError, plain
 from ssl_bench.launch import lost_connection
+from ssl_bench.threads import set_threads
 
 COMMANDS = (
     pretrain, run, export, import_, runs, table, report, compare, show, rerun, verify, protocols,
@@ -68,6 +69,7 @@ for each in COMMANDS:
 
 def main() -> None:
     """Run `bench`; a BenchError becomes one line and its exit code, unless `--debug`."""
+    set_threads()
     try:
         catalogue.check_layout()
         words = [word for word in sys.argv[1:] if word != "--debug"]  # anywhere in the line

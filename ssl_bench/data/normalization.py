@@ -1,10 +1,13 @@
 """What an encoder expects of its pixels; a store knows its own."""
 
-from typing import Annotated
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -37,6 +40,8 @@ class Normalization(BaseModel):
         There a row of W pixels is one run of memory with it, in place of W runs of three numbers:
         a third of the time.
         """
+        import torch  # here: tables read an encoder's settings without it
+
         column = torch.tensor(values, device=images.device)
         if not images.is_contiguous(memory_format=torch.channels_last):
             return column.view(3, 1, 1)

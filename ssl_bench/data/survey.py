@@ -10,9 +10,6 @@ import numpy as np
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task, targets_of
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.store.packing import Faulty, samples
-from ssl_bench.data.store.samples import read_sample
-from ssl_bench.data.store.squares import LEAST
 from ssl_bench.errors import BenchError
 
 Summary = tuple[str, list[list[str]]]  # a line about all images; a row for each class, after titles
@@ -57,6 +54,8 @@ def check(dataset: Dataset, task: Task | None, workers: int) -> Iterator[str]:
 
 
 def _check(dataset: Dataset, split: SplitName, task: Task, workers: int) -> Iterator[str]:
+    from ssl_bench.data.store.packing import Faulty, samples  # torch, which listing does not need
+
     source = dataset.split(split, task)
     results = list(samples(source, partial(_count, task=task), workers, f"reading {split}, {task}"))
     good = {i: one for i, one in enumerate(results) if not isinstance(one, Faulty)}
@@ -80,6 +79,9 @@ class Count:
 
 def _count(source: Split, place: int, task: Task) -> Count:
     """Grey is an image whose three channels are the same."""
+    from ssl_bench.data.store.samples import read_sample
+    from ssl_bench.data.store.squares import LEAST
+
     sample = read_sample(source, place, task)
     if min(sample.pixels.shape[:2]) < LEAST:
         source.load(place, LEAST, LEAST)  # raises what the store of squares would

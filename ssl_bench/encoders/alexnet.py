@@ -18,7 +18,6 @@ class AlexNet(Encoder):
 
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
     head = ("fc6.", "fc7.", "fc8.")
-    least_size = 64  # px; pool5 is then one cell
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
@@ -35,7 +34,7 @@ class AlexNet(Encoder):
     def forward(
         self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S), S >= `least_size` -> {layer: (B, C, h, w)}."""
+        """Normalised float (B, 3, S, S), S >= 64 -> {layer: (B, C, h, w)}."""
         return self._chain(images, layers, keep)
 
 

@@ -5,82 +5,29 @@ libraries.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
 from torch import nn
 
-from ssl_bench.data.normalization import HALF, IMAGENET, Normalization
+from ssl_bench.data.normalization import IMAGENET, Normalization
 from ssl_bench.encoders.alexnet import AlexNet
 from ssl_bench.encoders.dcgan import DCGAN
 from ssl_bench.encoders.encoder import Encoder, evaluating
 from ssl_bench.encoders.from_timm import TimmEncoder, check_timm_name
 from ssl_bench.encoders.from_torchvision import TorchvisionEncoder, check_torchvision_name
-from ssl_bench.encoders.init import Init
-from ssl_bench.errors import UsageError, plain, unknown
+from ssl_bench.encoders.spec import (
+    LIBRARIES,
+    TRUNKS,
+    EncoderSpec,
+    least_size,
+    training_normalization,
+)
+from ssl_bench.errors import UsageError, unknown
 
-LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
-DEFAULT_ARCH = "alexnet"
-
-
-def least_size(arch: str) -> int:
-    """The smallest images, in px, that a network may be asked to take."""
-    return TRUNKS[arch].least_size if arch in TRUNKS else 32
-
-
-def _large_enough(size: int, info: ValidationInfo) -> int:
-    arch = info.data.get("arch", DEFAULT_ARCH)
-    if size < (least := least_size(arch)):
-        said = {"arch": plain(arch), "least": least}
-        raise PydanticCustomError("least", "{arch} takes images of at least {least} px", said)
-    return size
-
-
-# For models with an `arch` above it.
-ImageSize = Annotated[int, AfterValidator(_large_enough)]
-
-
-class EncoderSpec(BaseModel):
-    """All that builds an encoder except its weights; it stands in the weights file's header.
-
-    `bottleneck` is the number of channels of dcgan's last layer; None: 4000 times the width.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    arch: str
-    image_size: ImageSize = Field(le=8192)
-    width: float = Field(default=1.0, gt=0, le=4)
-    bottleneck: int | None = Field(default=None, ge=1)
-    normalization: Normalization
-
-    def plain(self) -> dict[str, Any]:
-        """For records: what does not concern this encoder is left out."""
-        return self.model_dump(mode="json", exclude_none=True)
-
-
-@dataclass(frozen=True)
-class Trunk:
-    """What is known of a trunk of ours: what builds it, and the images it takes.
-
-    `normalization` is what it is trained with whatever the images are; None: that of the images.
-    """
-
-    build: Callable[[EncoderSpec], Encoder]
-    least_size: int  # px
-    usual_size: int
-    normalization: Normalization | None = None
-
-
-TRUNKS = {
-    "alexnet": Trunk(lambda spec: AlexNet(spec.width), AlexNet.least_size, 227),
-    # Its decoder's pixels end in a tanh, in [−1, 1], so those that it sees lie there too.
-    "dcgan": Trunk(lambda spec: DCGAN(spec.width, spec.bottleneck), DCGAN.least_size, 128, HALF),
+BUILDERS: dict[str, Callable[[EncoderSpec], Encoder]] = {  # of the TRUNKS
+    "alexnet": lambda spec: AlexNet(spec.width),
+    "dcgan": lambda spec: DCGAN(spec.width, spec.bottleneck),
 }
-
-
 CLASSES: dict[str, type[Encoder]] = {
     "alexnet": AlexNet, "dcgan": DCGAN, "timm": TimmEncoder, "torchvision": TorchvisionEncoder,
 }  # fmt: skip
@@ -90,16 +37,6 @@ def version_of(arch: str) -> int:
     """The `version` of the class that `arch` is an encoder of; 1 for an unknown one."""
     found = CLASSES.get(arch.partition(":")[0])
     return found.version if found else 1
-
-
-def training_normalization(arch: str, images: Normalization) -> Normalization:
-    """What `arch` is trained with on images that have a normalisation of their own."""
-    return (arch in TRUNKS and TRUNKS[arch].normalization) or images
-
-
-def default_init(arch: str) -> Init:
-    """Starting weights where none are asked for: nobody draws a ViT from N(0, 0.01²)."""
-    return "gaussian" if arch in TRUNKS else "own"
 
 
 def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:
@@ -162,7 +99,7 @@ def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:
     """The encoder that `spec` names, on the CPU. Raises UsageError for an unknown one."""
     check_spec(spec)
     if spec.arch in TRUNKS:
-        return TRUNKS[spec.arch].build(spec)
+        return BUILDERS[spec.arch](spec)
     library, _, name = spec.arch.partition(":")
     if library == "timm":
         return TimmEncoder(name, spec.image_size, pretrained)

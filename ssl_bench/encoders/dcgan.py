@@ -19,7 +19,6 @@ class DCGAN(Encoder):
     """
 
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "bottleneck")
-    least_size = 128  # px; the bottleneck is then one cell
 
     def __init__(self, width: float = 1.0, bottleneck: int | None = None) -> None:
         super().__init__()
@@ -35,5 +34,5 @@ class DCGAN(Encoder):
     def forward(
         self, images: Tensor, layers: Sequence[str], keep: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Normalised float (B, 3, S, S), S >= `least_size` -> {layer: (B, C, h, w)}."""
+        """Normalised float (B, 3, S, S), S >= 128 -> {layer: (B, C, h, w)}."""
         return self._chain(images, layers, keep)

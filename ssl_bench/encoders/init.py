@@ -1,12 +1,10 @@
 """Starting weights, drawn by name and seed."""
 
-from typing import Literal
-
 from torch import nn
 
 from ssl_bench.counter import generator
+from ssl_bench.encoders.spec import Init
 
-Init = Literal["gaussian", "fan-in", "dcgan", "own"]
 FIXED = {"gaussian": 0.01, "dcgan": 0.02}  # deviations that do not depend on the layer
 
 

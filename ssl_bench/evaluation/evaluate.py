@@ -11,9 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset, SplitName
@@ -48,7 +46,10 @@ from ssl_bench.runtime import (
     resolve_precision,
     stay_alone,
 )
-from ssl_bench.training.pretext import TrainConfig
+from ssl_bench.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Request = tuple[Harness, Sequence[str]]  # what is measured, and at which layers (`all`, none: last)
 
@@ -128,14 +129,15 @@ def evaluate(
     work = _EncoderOnData(encoder, dataset, workspace, runtime, skip_bad_images)
     asked = [job for request in requests for job in work.jobs(*request, controls=controls)]
     jobs = list({job.run.key: job for job in asked}.values())  # the same may be asked for twice
-    for job in {id(job.harness): job for job in jobs}.values():
-        job.harness.check(job.images.opened)
     missing = list[_Job]()
     for job in jobs:
         if job.run.record is not None:
             job.run.sweep()
         elif not finished:
             missing.append(job)
+    # What is recorded has passed: a finished suite is read without what its checks import.
+    for job in {id(job.harness): job for job in missing}.values():
+        job.harness.check(job.images.opened)
     if missing:
         encoder.check_weights()
     fabric = _launched(jobs, missing, runtime)
@@ -158,7 +160,7 @@ def evaluate(
     return [record for record in records if record is not None]
 
 
-def _launched(jobs: Sequence[_Job], missing: Sequence[_Job], runtime: Runtime) -> Fabric | None:
+def _launched(jobs: Sequence[_Job], missing: Sequence[_Job], runtime: Runtime) -> "Fabric | None":
     """The processes that share the jobs, where there are several: each runs all of this.
 
     They train together and score the test images alike; the first one writes. Probes do not train

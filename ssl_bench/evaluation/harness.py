@@ -2,27 +2,33 @@
 
 A new one is a class in a file of its own and an entry point (`ssl_bench.eval`); nothing else has to
 change. docs/extend.md walks through it.
+
+Tables ask a harness for its metrics, so no file of one imports torch but where it computes.
 """
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from ssl_bench.data.dataset import Dataset, SplitName
-from ssl_bench.data.store.squares import open_store
-from ssl_bench.encoders.build import EncoderSpec
-from ssl_bench.encoders.encoder import Encoder
-from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.metrics import TOP1, Metric
 from ssl_bench.evaluation.metrics.precision import most_frequent, top1_interval
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, resampled_mean
 from ssl_bench.runtime import Runtime
-from ssl_bench.training.pretext import Config, Pretext
+from ssl_bench.training.config import Config
+
+if TYPE_CHECKING:
+    from ssl_bench.encoders.encoder import Encoder
+    from ssl_bench.encoders.spec import EncoderSpec
+    from ssl_bench.evaluation.features import Features
+    from ssl_bench.training.pretext import Pretext
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Harness(ABC):
     those among them whose images it predicts: query of gallery and query, or many tests.
     """
 
-    Config: ClassVar[type["EvaluationConfig"]]
+    Config: ClassVar[type[EvaluationConfig]]
     protocol: ClassVar[str]
     source: ClassVar[str] = "not stated"  # of the settings: a publication, its code, or ours
     splits: Sequence[SplitName] = ("train", "test")
@@ -129,6 +135,8 @@ class Harness(ABC):
         A harness that sees images in another form opens another store; it has `index` and a length.
         Raises DataError for images that cannot be used, unless `skip_bad_images`.
         """
+        from ssl_bench.data.store.squares import open_store
+
         return open_store(
             dataset, split, spec.image_size, skip_bad_images=skip_bad_images, workers=workers
         )

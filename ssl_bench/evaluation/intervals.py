@@ -1,10 +1,13 @@
-"""Intervals and paired tests. scipy does the statistics."""
+"""Intervals and paired tests. scipy does the statistics.
+
+Of scipy.special, where it can be: scipy.stats takes as long to import as all else of a table.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ssl_bench.evaluation.two_way import (
     LEVEL,
@@ -19,6 +22,8 @@ from ssl_bench.evaluation.two_way import (
 
 def proportion_interval(hits: int, total: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, 0 to 1: what other test images would have given."""
+    from scipy import stats
+
     interval = stats.binomtest(hits, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -28,7 +33,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan")
-    half = stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * stats.sem(values)
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    half = special.stdtrit(len(values) - 1, 1 - LEVEL / 2) * error
     return mean, float(half)
 
 
@@ -82,8 +88,9 @@ def paired_hits(a: np.ndarray, b: np.ndarray) -> Paired:
     """
     differences = 100.0 * (a.astype(float) - b.astype(float))
     won, lost = int((a & ~b).sum()), int((b & ~a).sum())
-    p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
-    half = stats.norm.ppf(1 - LEVEL / 2) * stats.sem(differences, ddof=0)
+    # Both tails of the binomial of one half are twice the lesser; at equals they share its middle.
+    p = min(1.0, 2 * special.bdtr(min(won, lost), won + lost, 0.5)) if won + lost else 1.0
+    half = special.ndtri(1 - LEVEL / 2) * differences.std() / np.sqrt(len(differences))
     return Paired(float(differences.mean()), float(half), float(p), 1, "images", "McNemar")
 
 

@@ -103,9 +103,9 @@ def stale(record: EvaluationRecord) -> str | None:
     if current is not None and str(current.version) != version:
         return f"made by {name}@{version}, which is {current.printed} now"
     method, made_by = record.method, record.details.pretext_version
-    pretext = catalogue.find("pretext", method)
-    if made_by is not None and pretext is not None and pretext.version != made_by:
-        return f"its encoder is of {method} version {made_by}, which is {pretext.version} now"
+    version = catalogue.said_of("pretext", method, "version")
+    if made_by is not None and version is not None and version != made_by:
+        return f"its encoder is of {method} version {made_by}, which is {version} now"
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ssl_bench import catalogue
 from ssl_bench.files import key_of
 from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.training.config import EncoderConfig, TrainConfig
 
 HIDDEN = {"seed"}  # settings that never tell rows or columns apart
 
@@ -20,8 +21,7 @@ def baseline_place(method: str) -> int | None:
 
     A pretext that is not installed, or fails to import, is no baseline here.
     """
-    found = catalogue.find("pretext", method)
-    return found.baseline if found else None
+    return catalogue.said_of("pretext", method, "baseline")
 
 
 def rank(record: EvaluationRecord) -> float:
@@ -36,8 +36,6 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
     It has the same network, size and kind of starting weights; if several have, it saw the same
     images. None if that does not leave one.
     """
-    from ssl_bench.training.pretext import EncoderConfig  # imports torch, which tables do not need
-
     settings = _pretraining(row)
     shared = EncoderConfig.model_fields.keys() - HIDDEN
     alike = {
@@ -94,8 +92,6 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
 
 
 def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
-    from ssl_bench.training.pretext import TrainConfig
-
     return name == "on", name in TrainConfig.model_fields, name
 
 

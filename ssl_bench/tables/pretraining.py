@@ -49,8 +49,8 @@ def _trainings(table: Table) -> dict[str, dict[str, str]]:
 def _training(record: EvaluationRecord, images: str) -> dict[str, str]:
     settings = record.pretraining
     # A fitted pretext has no steps, and its images make its weights all the same.
-    fitted = hasattr(catalogue.find("pretext", record.details.encoder or record.method), "fit")
-    if "steps" not in settings and not fitted:
+    method = record.details.encoder or record.method
+    if "steps" not in settings and not catalogue.said_of("pretext", method, "fit"):
         return {}
     found = {name: settings[name] for name in ("steps", "batch_size") if name in settings}
     return {**found, "on": images}

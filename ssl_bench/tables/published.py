@@ -82,8 +82,6 @@ def published_for(one: Measured) -> tuple[float, Source] | None:
     None for a method on another network than its paper's. Beside other images than the published
     ones a difference would say nothing of the encoder: there chance stands alone.
     """
-    if _other_network(one.record):
-        return None
     name = one.record.identity.protocol.partition("@")[0]
     layer = one.record.column
     for source in sources():
@@ -92,7 +90,8 @@ def published_for(one: Measured) -> tuple[float, Source] | None:
             if wanted != (name, one.metric, layer) or not _same_images(one.record, number):
                 continue
             if one.record.method in number.values:
-                return number.values[one.record.method], source
+                other = _other_network(one.record)  # last: it imports the pretext, and torch
+                return None if other else (number.values[one.record.method], source)
     return None
 
 
@@ -150,4 +149,4 @@ def _settings(method: str, pretraining: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_fitted(method: str) -> bool:
     """Whether a pretext takes its weights from the images without training."""
-    return hasattr(catalogue.find("pretext", method), "fit")
+    return bool(catalogue.said_of("pretext", method, "fit"))

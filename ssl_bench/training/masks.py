@@ -12,7 +12,6 @@ shifted and upsampled bicubically, cut at the level that drops the wanted share.
 """
 
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness
+from ssl_bench.training.config import MaskKind
 
-MaskKind = Literal["central", "random-block", "random-region"]
 LARGEST = 0.25  # share of the image
 BLOCKS = 10  # squares tried for random-block
 CELLS = 8  # coarse cells across the image for random-region: 16 px at 128, as released

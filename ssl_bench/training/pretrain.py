@@ -20,7 +20,6 @@ from ssl_bench.records.record import PretrainDetails, PretrainIdentity, Pretrain
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime, device_name, is_one_of_several, resolve_precision
 from ssl_bench.training.build import PLAIN, build_pretext, exported
-from ssl_bench.training.loop import train
 from ssl_bench.training.pretext import (
     EncoderConfig,
     Fitted,
@@ -123,6 +122,8 @@ def _make(
     course: dict[str, Any] = {}  # how the weights came about: little to say of random ones
     metrics: dict[str, float] = {}
     if isinstance(config, TrainConfig):
+        from ssl_bench.training.loop import train  # Fabric takes as long to import as torch
+
         report = train(
             pretext,
             store,

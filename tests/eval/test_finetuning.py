@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from eval.detection import FastRCNN, FastRCNNConfig
-from eval.finetuning import FineTuned, Learner, caffe_groups
+from eval.finetuning import FineTuned
 from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config
+from eval.networks.learner import Learner, caffe_groups
 from eval.segmentation import FCN32s, FCN32sConfig
 from helpers.places import ROOT
 from helpers.subjects import subject

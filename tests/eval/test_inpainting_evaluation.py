@@ -234,7 +234,7 @@ def test_hog_rows_are_scikit_images_of_the_hidden_image():
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time at toy size."""
-    monkeypatch.setattr("eval.inpainting.picture_grid", lambda *_: None)
+    monkeypatch.setattr("ssl_bench.pictures.plots.picture_grid", lambda *_: None)
 
 
 def measured(tested, train, test, folder: Path, **settings):
@@ -400,7 +400,7 @@ def both(tmp_path_factory) -> Path:
     train_network(workspace)
     take_random(workspace)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eval.inpainting.picture_grid", lambda *_: None)
+        patch.setattr("ssl_bench.pictures.plots.picture_grid", lambda *_: None)
         call(*MEASURE, "--workspace", workspace)
     return workspace
 

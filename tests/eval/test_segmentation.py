@@ -12,10 +12,10 @@ from sklearn.metrics import jaccard_score
 from torch import nn
 from torch.nn import functional as F
 
-from eval.networks.fcn import FCN, bilinear, upsample
+from eval.networks.fcn import FCN, bilinear, pixel_loss, upsample
 from eval.networks.frame import Framed, frames, mirror, normalized
 from eval.networks.geometry import Geometry
-from eval.segmentation import FCN32s, FCN32sConfig, pixel_loss
+from eval.segmentation import FCN32s, FCN32sConfig
 from helpers.bench import overriding
 from helpers.refusals import SCENES, fails
 from helpers.subjects import subject

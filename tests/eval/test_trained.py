@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from eval.detection import FastRCNN, FastRCNNConfig
-from eval.finetuning import Learner
 from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config
 from eval.linear_head import LinearHead, LinearHeadConfig
+from eval.networks.learner import Learner
 from eval.segmentation import FCN32s, FCN32sConfig
 from eval.zhang16 import Zhang16, Zhang16Config
 from helpers.interrupted import interrupted_at

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eval import zhang16
-from eval.finetuning import Learner
-from eval.zhang16 import Frozen, Head, LinearHeads, Zhang16, Zhang16Config, resize
+from eval.networks import linear_heads
+from eval.networks.learner import Learner
+from eval.networks.linear_heads import Frozen, Head, LinearHeads, resize
+from eval.zhang16 import Zhang16, Zhang16Config
 from helpers.interrupted import interrupted_at
 from helpers.refusals import SCENES, TOY, fails
 from helpers.subjects import subject as alexnet
@@ -226,7 +227,7 @@ def test_the_encoder_stays_as_it_was(stores, tmp_path):
 def test_the_loop_cannot_wake_the_encoder(stores):
     frozen = Frozen(subject(stores[0]), 9600)
     heads = LinearHeads(frozen.shapes(), 10, 0)
-    learner = zhang16.learner(frozen, heads, stores[0].labels, 0.01)
+    learner = linear_heads.learner(frozen, heads, stores[0].labels, 0.01)
     learner.train()
     assert heads.training
     assert not frozen.encoder.training
@@ -246,13 +247,13 @@ def test_values_that_are_not_finite_name_the_layer_before_training(stores, tmp_p
 def test_test_images_are_central_crops_with_the_averaged_statistics(stores, tmp_path, monkeypatch):
     """A head's predictions, made again one image at a time: batches do not matter."""
     train, test = stores
-    kept, plain = [], zhang16.predict
+    kept, plain = [], linear_heads.predict
 
     def noting(frozen, heads, images):
         kept.append((frozen, heads))
         return plain(frozen, heads, images)
 
-    monkeypatch.setattr(zhang16, "predict", noting)
+    monkeypatch.setattr(linear_heads, "predict", noting)
     found = probed(QUICK, subject(train), stores, tmp_path)
     frozen, heads = kept[0]
     assert not heads.training

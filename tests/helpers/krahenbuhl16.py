@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config
-from eval.networks.fc678 import Classifier, Train
+from eval.krahenbuhl16 import Krahenbuhl16, Krahenbuhl16Config, Train
+from eval.networks.fc678 import Classifier
 from helpers.subjects import subject
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.whole import WholeIndex, WholeStore

@@ -84,6 +84,24 @@ def test_lost_marks_are_printed_by_rows_and_seeds():
     assert 0 < sum(lost) / len(lost) < 5.5
 
 
+def output(script, *words):
+    command = [sys.executable, ROOT / "tests/perf" / script, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_commands_that_compute_nothing_are_compared_with_importing_click():
+    made = output("startup.py", 1)
+    ratio = re.search(r"bench --help: (\d+\.\d) × import click", made)
+    assert ratio
+    assert float(ratio[1]) < 15  # aim: 5, on a machine that does nothing else
+    assert len(re.findall(r"× import click, \d+\.\d\d s", made)) == 7
+
+
+def test_trainings_beside_busy_processes_are_compared():
+    made = output("shared_machine.py", 1, 1, 64)
+    assert len(re.findall(r"beside \d busy: OpenMP's own \d+ %, ours \d+ %", made)) == 3
+
+
 def test_the_peak_is_that_of_a_process_of_its_own():
     assert perf_probes._peak() > 50
 

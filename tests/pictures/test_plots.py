@@ -76,7 +76,7 @@ def test_a_run_s_picture_has_that_title(
     bench: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr("eval.segmentation.mask_grid", lambda *words: seen.append(words[-1]))
+    monkeypatch.setattr("ssl_bench.pictures.plots.mask_grid", lambda *words: seen.append(words[-1]))
     words = ("--data", "scenes:train=4,test=2", "--workspace", workspace)
     assert bench("pretrain", "random", *TOY, *words).code == 0
     words += ("--steps", 1, "--batch-size", 2, "--head", 4, "--longest", 64, "--workers", 0)

@@ -60,7 +60,7 @@ FILLS = ("context-encoder", "mean colour", "Telea", "nearest (HOG)",
 def no_pictures() -> Iterator[None]:
     """Drawing takes most of the time of fills, and no rerun looks at pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eval.inpainting.picture_grid", lambda *_: None)
+        patch.setattr("ssl_bench.pictures.plots.picture_grid", lambda *_: None)
         yield
 
 

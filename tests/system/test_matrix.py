@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torchvision.models import swin_transformer
 
-import eval.inpainting
+import ssl_bench.pictures.plots
 from helpers import golden
 from ssl_bench import catalogue
 from ssl_bench.cli.options import validated
@@ -60,7 +60,7 @@ def workspace(tmp_path_factory):
     swin, few = swin_transformer._swin_transformer, [1, 1, 1, 1]
     small = {"embed_dim": 24, "depths": few, "num_heads": few}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eval.inpainting, "picture_grid", lambda *_, **__: None)
+        patch.setattr(ssl_bench.pictures.plots, "picture_grid", lambda *_, **__: None)
         patch.setattr(swin_transformer, "_swin_transformer", lambda **own: swin(**own | small))
         yield tmp_path_factory.mktemp("matrix")
 

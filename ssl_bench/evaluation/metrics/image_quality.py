@@ -8,7 +8,6 @@ scikit-image's.
 from collections.abc import Mapping
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 LEAST = 1e-10  # mean squared error of a perfect fill: 100 dB
 
@@ -31,6 +30,8 @@ def hole_quality(
 def _of_one(
     truth: np.ndarray, filled: np.ndarray, hole: np.ndarray
 ) -> tuple[float, float, float, float]:
+    from skimage.metrics import structural_similarity
+
     errors = (filled[hole] - truth[hole]).astype(np.float64)  # (pixels, 3)
     squared = float((errors**2).mean())
     similarity = structural_similarity(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import detection
 from eval.detection import FastRCNN, padded, proposal_recall, truth_of
 from eval.networks.proposals import Proposals, Searched, open_proposals
 from helpers.detection import DETECT, QUICK, detected, network_of, subject
@@ -105,7 +104,7 @@ def test_an_encoder_of_one_size_is_refused_before_anything_is_searched(
     def refuse(*_):
         raise AssertionError("searched")
 
-    monkeypatch.setattr(detection, "open_proposals", refuse)
+    monkeypatch.setattr("eval.networks.proposals.open_proposals", refuse)
     tested = subject(stores[0])
     plain = type(tested.encoder).forward
 

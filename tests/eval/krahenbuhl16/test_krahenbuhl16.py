@@ -6,14 +6,9 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 
-from eval.finetuning import Learner
-from eval.krahenbuhl16 import (
-    CLIP,
-    Krahenbuhl16,
-    Krahenbuhl16Config,
-    cross_entropy,
-)
-from eval.networks.fc678 import Classifier
+from eval.krahenbuhl16 import CLIP, Krahenbuhl16, Krahenbuhl16Config
+from eval.networks.fc678 import Classifier, cross_entropy
+from eval.networks.learner import Learner
 from helpers.krahenbuhl16 import PLAIN, QUICK, image, network, tuned
 from helpers.subjects import subject
 from ssl_bench.counter import Randomness, derive

@@ -1,0 +1,101 @@
+"""Settings that determine a number, of pretexts and of what trains; no torch is needed for them."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.spec import (
+    DEFAULT_ARCH,
+    TRUNKS,
+    EncoderSpec,
+    ImageSize,
+    Init,
+    default_init,
+    training_normalization,
+)
+from ssl_bench.runtime import Precision
+from ssl_bench.training.schedule import Schedule
+
+MaskKind = Literal["central", "random-block", "random-region"]  # see masks.py
+
+
+class Config(BaseModel):
+    """Settings that determine a number: frozen, typed, a phrase per field, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(Config):
+    """What every pretext shares: the encoder and its starting weights."""
+
+    arch: str = Field(
+        default=DEFAULT_ARCH,
+        description=f"encoder: {', '.join(TRUNKS)}, timm:NAME or torchvision:NAME",
+    )
+    image_size: ImageSize = Field(
+        default=TRUNKS[DEFAULT_ARCH].usual_size,
+        description="side of the network's input, px",
+    )
+    width: float = Field(
+        default=1.0,
+        gt=0,
+        le=4,
+        description=f"factor on the channel counts of {' and '.join(TRUNKS)}",
+    )
+    init: Init = Field(
+        default_factory=lambda given: default_init(given["arch"]),  # of what stands above
+        description="starting weights: N(0, 0.01²), scaled by fan-in, as for dcgan N(0, 0.02²), or "
+        "own: what the constructor draws, the default of timm's and torchvision's networks",
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="seed of weights, order, crops, masks and dropout"
+    )
+
+    def spec(self, normalization: Normalization) -> EncoderSpec:
+        """The encoder that is asked for; `normalization` is that of the training images."""
+        return EncoderSpec(
+            arch=self.arch,
+            image_size=self.image_size,
+            width=self.width,
+            normalization=training_normalization(self.arch, normalization),
+        )
+
+
+class TrainConfig(Config):
+    """What every training shares: `train` runs by it."""
+
+    steps: int = Field(ge=1, description="updates")
+    batch_size: int = Field(ge=1, description="images per update over all devices")
+    lr: float = Field(gt=0, le=1e30, description="learning rate at the start")
+    schedule: Schedule = Field(
+        default="constant",
+        description="the learning rate's course: constant; cosine; step: a tenth after 2/7, 4/7 "
+        "and 6/7 of the steps; halve: half after each eighth; drop: a tenth after 3/4",
+    )
+    # Left out at 0: records of the time before it was there have the same key.
+    warmup: int = Field(
+        default=0, ge=0, exclude_if=lambda steps: steps == 0,
+        description="steps over which the learning rate rises from 0, before its course",
+    )  # fmt: skip
+    precision: Precision = Field(
+        default="32", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
+    )
+
+    @model_validator(mode="after")
+    def _warm_before_the_end(self) -> Self:
+        if self.warmup and self.warmup >= self.steps:
+            raise PydanticCustomError("warmup", "must be below --steps {s}", {"s": self.steps})
+        return self
+
+
+class PretextConfig(EncoderConfig, TrainConfig):
+    """The settings of a trained pretext; a method adds its own by a subclass."""
+
+    steps: int = Field(default=100_000, ge=1, description="updates")
+    batch_size: int = Field(default=128, ge=1, description="images per update over all devices")
+    lr: float = Field(default=1e-4, gt=0, le=1e30, description="learning rate at the start")
+    precision: Precision = Field(
+        default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
+    )
