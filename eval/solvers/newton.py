@@ -25,10 +25,11 @@ from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import reached
 
 NEAR = 1e-5  # ‖∇J‖ of ‖w‖: how far from the optimum the weights are at most
+COARSE, ROUGH = 1e-3, 6  # the same where single precision is left, and the most steps in it
 STEPS = 50  # three to ten are needed
 SOLVED = 0.003  # share of the residual that conjugate gradients leave
 PRODUCTS = 500  # of conjugate gradients in a step; 2 to 300 are needed
-WORTH = 10  # products with the rows that a decomposition may take the place of
+WORTH = 4  # products with the rows that a decomposition may take the place of
 COSTLY = 1e4  # above, what single precision leaves of K would be seen
 NEWTON, SHORTER = 6, 60  # steps of the line search, and of one that has far to go
 FLATTER = 0.5  # share of the slope at the start; what rises more steeply is far too long
@@ -38,15 +39,22 @@ FLAT = 0.01  # share of the slope at the start that is as good as none
 def minimize(problem: SquaredHinge, w: Tensor) -> tuple[Tensor, Tensor, int]:
     """Go on from weights (K, R) until each gradient's length is no more than NEAR of theirs.
 
-    Returns weights and scores (N, K), float64, and the steps run: STEPS if some did not get there.
+    The way to COARSE is gone in single precision, at half the cost. Returns weights and scores
+    (N, K), float64, and the steps run: STEPS if some did not get there.
     """
-    w = w.double()
+    w, _, first = _descend(problem, w.float(), COARSE)
+    w, z, second = _descend(problem, w.double(), NEAR)
+    return w, z, STEPS if second == STEPS else min(first + second, STEPS - 1)
+
+
+def _descend(problem: SquaredHinge, w: Tensor, near: float) -> tuple[Tensor, Tensor, int]:
+    """`minimize` in the precision of w, which is written to."""
     z = problem.scores(w)
     left, part = torch.arange(len(w), device=w.device), problem
-    for step in range(STEPS):
+    for step in range(STEPS if near == NEAR else ROUGH):
         reached(step, STEPS, "steps of Newton", limit=True)
         gradient = part.gradient(z[:, left], w[left])
-        going = gradient.norm(dim=1) > NEAR * w[left].norm(dim=1)
+        going = gradient.norm(dim=1) > near * w[left].norm(dim=1)
         if not bool(going.any()):
             return w, z, step
         left, part, gradient = left[going], part.keep(going), gradient[going]
@@ -56,18 +64,18 @@ def minimize(problem: SquaredHinge, w: Tensor) -> tuple[Tensor, Tensor, int]:
         t = step_length(part, scores, dz, here, p, -(gradient * p).sum(1))
         w[left] = here + t[:, None] * p
         z[:, left] = scores + t * dz
-    return w, z, STEPS
+    return w, z, STEPS if near == NEAR else ROUGH
 
 
 def _newton(problem: SquaredHinge, z: Tensor, gradient: Tensor) -> Tensor:
-    """−H⁻¹ ∇J, float64 (K, R); H is that of the rows that miss here."""
+    """−H⁻¹ ∇J, (K, R); H is that of the rows that miss here."""
     bend = problem.bend(z)  # (N, K)
     few, p = _few(problem, bend), torch.empty_like(gradient)
     if bool(few.any()):
         p[few] = _by_gram(problem.keep(few), bend[:, few], gradient[few])
     if not bool(few.all()):
         h = _Hessian.of(problem.rows, bend[:, ~few])
-        p[~few] = solve(h, -gradient[~few].float(), SOLVED, PRODUCTS).double()
+        p[~few] = solve(h, -gradient[~few].float(), SOLVED, PRODUCTS).to(p)
     return p
 
 
@@ -81,18 +89,21 @@ def _few(problem: SquaredHinge, bend: Tensor) -> Tensor:
 
 
 def _by_gram(problem: SquaredHinge, bend: Tensor, gradient: Tensor) -> Tensor:
-    """−H⁻¹ ∇J, float64 (K, R), one problem after the other."""
+    """−H⁻¹ ∇J, (K, R), one problem after the other."""
     assert problem.gram is not None
-    scores, betas = problem.scores(gradient), torch.zeros_like(bend, dtype=torch.float64)
+    kind = gradient.dtype
+    scores, betas = problem.scores(gradient), torch.zeros_like(bend, dtype=kind)
     for k, h in enumerate(bend.T):
         rows = h.nonzero()[:, 0]
-        gram = problem.gram[rows[:, None], rows].double()
+        gram = problem.gram.index_select(0, rows).index_select(1, rows).to(kind)
         gram.diagonal().add_(1 / h[rows])
-        factor = torch.linalg.cholesky(gram)
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed:  # in single precision: the gradient's direction will do
+            continue
         betas[rows, k] = torch.cholesky_solve(scores[rows, k, None], factor)[:, 0]
     total = -gradient.T
     for span, block in problem.rows.blocks():
-        total = total.addmm(block.double().T, betas[span])
+        total = total.addmm(block.to(kind).T, betas[span])
     return total.T
 
 
