@@ -1,23 +1,34 @@
-"""Multinomial logistic regression, many regularisation strengths fitted together.
+"""Multinomial logistic regression along a path of regularisation strengths.
 
 Minimises, for each strength λ, with rows x of X and classes y (scikit-learn's LogisticRegression
 with C = 1 / (N·λ), the intercept free):
 
     J(W, b) = mean_i [ logsumexp(W x_i + b) − (W x_i + b)[y_i] ] + λ/2 ‖W‖²
 
-All strengths share the two matrix products of an iteration (eval/solvers/lbfgs.py).
+Newton's method, each step by conjugate gradients: one reading of the rows is a product with the
+Hessian, whose diagonal at the present probabilities is the preconditioner. In the rows' principal
+axes it is nearly the Hessian. The strongest λ comes first and each begins where the last one ended,
+so two to five steps are enough, and no more than one λ's scores are in memory.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from eval.solvers.lbfgs import Problem, minimize, turn
+from eval.solvers.axes import turn
+from eval.solvers.conjugate import Curvature, solve
 from ssl_bench.evaluation.rows import Rows
-from ssl_bench.progress import waiting
+from ssl_bench.progress import reached, waiting
 
-LIMIT = 2000  # iterations; one strength on rows that are not turned may need some hundreds
+LIMIT = 100  # steps of Newton at one strength; two to twenty are needed
+SHARE = 0.1  # of the residual that conjugate gradients leave
+PRODUCTS = 500  # of conjugate gradients in a step; 5 to 200 are needed
+SHORTER = 30  # halvings of a step that is too long
+ENOUGH = 0.25  # of what a step's slope promises: a longer one may end where all scores are extreme
+ROUNDING = 1e-6  # of J, in single precision
+AT_ONCE = 1 << 17  # scores: half a MiB, which stays near the processor from one use to the next
 
 
 @dataclass(frozen=True)
@@ -79,84 +90,115 @@ def fit(
     """Fit all strengths λ (K,) to rows (N, D) and labels int64 (N,), on the rows' device.
 
     `start` is weights (K, D, C) and bias (K, C) to begin from, such as a fit to most of these rows;
-    the data are then not turned. A strength is done when its Newton decrement promises no more
-    than `tolerance` of its objective.
+    the data are then not turned. A strength is done when its Newton decrement
+    ½ ∇Jᵀ H⁻¹ ∇J, the square of the distance to the optimum as the Hessian measures it, is no more
+    than `tolerance` of its objective; the step that the decrement belongs to is taken, too.
     """
     mean = torch.stack([block.sum(0) for _, block in rows.blocks()]).sum(0) / len(rows)
     centred = rows.map(lambda block: block - mean)
-    with waiting(f"principal axes of {len(rows):,} rows"):
-        turned = turn(centred) if start is None else None
+    turned = None
+    if start is None:
+        with waiting(f"principal axes of {len(rows):,} rows"):
+            turned = turn(centred)
     x, back = turned or (centred, lambda w: w)
-    w = mean.new_zeros(len(strengths), x.shape[1] + 1, classes)
-    if start is not None:
-        w[:, :-1], w[:, -1] = start[0], start[1] + mean @ start[0]
-    problem = Multinomial(x, labels, classes, strengths)
-    with waiting(f"{len(strengths)} strength(s) on {len(rows):,} images"):
-        solution = minimize(problem, w, tolerance, max_iterations)
-    weights = back(solution.weights[:, :-1])
-    bias = solution.weights[:, -1] - mean @ weights
-    return Fit(weights, bias, solution.value, solution.iterations)
+    problem = Multinomial(x, labels, classes)
+    w = mean.new_zeros(x.shape[1] + 1, classes)
+    weights, values = w.new_zeros(len(strengths), *w.shape), w.new_zeros(len(strengths))
+    iterations = 0
+    for k in strengths.argsort(descending=True).tolist():
+        if start is not None:
+            w = torch.cat([start[0][k], (start[1][k] + mean @ start[0][k])[None]])
+        strength = float(strengths[k])
+        with waiting(f"strength {strength:g} of {len(strengths)} on {len(rows):,} images"):
+            w, values[k], steps = newton(problem, w, strength, tolerance, max_iterations)
+        weights[k], iterations = w, max(iterations, steps)
+    found = back(weights[:, :-1])
+    return Fit(found, weights[:, -1] - mean @ found, values, iterations)
 
 
-class Multinomial(Problem):
-    """J of K strengths, one softmax over C classes each."""
+def newton(
+    problem: "Multinomial", w: Tensor, strength: float, tolerance: float, limit: int
+) -> tuple[Tensor, float, int]:
+    """The optimum from weights (P + 1, C): weights, the objective there, and steps run."""
+    here = problem.at(w, strength)
+    for step in range(limit):
+        reached(step, LIMIT, "steps of Newton", limit=True)
+        p = solve(here, -here.gradient[None], SHARE, PRODUCTS)[0]
+        promised = -float((here.gradient * p).sum())
+        if promised <= 2 * tolerance * here.value:
+            return w + p, here.value - promised / 2, step
+        for halvings in range(SHORTER):
+            t = 0.5**halvings
+            there = problem.at(w + t * p, strength)
+            if there.value <= here.value * (1 + ROUNDING) - ENOUGH * t * promised:
+                break
+        else:  # rounding hides what is left
+            return w, here.value, step
+        w, here = w + t * p, there
+    return w, here.value, limit
 
-    def __init__(self, rows: Rows, labels: Tensor, classes: int, strengths: Tensor) -> None:
-        self.rows, self.labels, self.strengths = rows, labels, strengths
-        # At equal probabilities the Hessian is (δ − 1/C)/C ⊗ covariance: its diagonal, inverted.
-        spread = (1 - 1 / classes) / classes
-        squares = torch.stack([block.square().sum(0) for _, block in rows.blocks()]).sum(0)
-        curvature = squares / len(rows) * spread  # (P,)
-        inverse = 1 / (curvature + strengths[:, None]).clamp(min=1e-12)  # (K, P)
-        free = torch.full_like(strengths[:, None], 1 / spread)
-        self.scale = torch.cat([inverse, free], 1)[..., None]  # (K, P + 1, 1)
 
-    def keep(self, which: Tensor) -> "Multinomial":
-        """See Problem.keep."""
-        kept = object.__new__(Multinomial)
-        kept.rows, kept.labels = self.rows, self.labels
-        kept.strengths, kept.scale = self.strengths[which], self.scale[which]
-        return kept
+class Multinomial:
+    """The mean cross-entropy of rows (N, P) with labels (N,) over C classes."""
 
-    def value(self, z: Tensor, w: Tensor) -> Tensor:
-        """J of each strength (K,)."""
-        fitted = w.new_zeros(len(w))
-        for span in self.rows.spans():
-            fitted += (torch.logsumexp(z[span], -1) - self._true(z, span)).sum(0)
-        return fitted / len(z) + self.strengths / 2 * w[:, :-1].square().sum((1, 2))
+    def __init__(self, rows: Rows, labels: Tensor, classes: int) -> None:
+        self.rows, self.labels, self.classes = rows, labels, classes
+        # One for all strengths: the system would have to find as many pages anew for each.
+        self.p = torch.empty(len(rows), classes, device=rows.device)
 
-    def gradient(self, z: Tensor, w: Tensor) -> Tensor:
-        """Of w (K, P + 1, C)."""
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        """The rows in order, in pieces of AT_ONCE scores."""
+        step = max(1, AT_ONCE // self.classes)
+        for span, block in self.rows.blocks():
+            for start in range(0, len(block), step):
+                piece = block[start : start + step]
+                yield slice(span.start + start, span.start + start + len(piece)), piece
 
-        def error(span: slice) -> Tensor:
-            e = torch.softmax(z[span], -1)  # (B, K, C)
-            e.scatter_add_(-1, self._places(span, e), -torch.ones_like(e[..., :1]))
-            return e / len(z)
+    def at(self, w: Tensor, strength: float) -> "Hessian":
+        """J with its derivatives at weights (P + 1, C); what was given before is void."""
+        loss, gradient, diagonal = 0.0, torch.zeros_like(w), torch.zeros_like(w)
+        for span, x in self.pieces():
+            z, own = torch.addmm(w[-1], x, w[:-1]), self.labels[span, None]
+            level = z.logsumexp(1, keepdim=True)
+            loss += float((level - z.gather(1, own)).sum(dtype=torch.float64))
+            p = torch.exp(z.sub_(level), out=self.p[span])
+            one = torch.ones_like(level)
+            _gather(gradient, x, p.scatter_add(1, own, -one))
+            _gather(diagonal, x.square(), p - p.square())
+        n, w = len(self.rows), w.clone()
+        w[-1] = 0  # the intercept is free
+        value = loss / n + strength / 2 * float(w.square().sum())
+        curvature = diagonal / n
+        curvature[:-1] += strength
+        return Hessian(self, strength, value, gradient / n + strength * w, 1 / curvature)
 
-        found = self.back(error, w)
-        found[:, :-1] += self.strengths[:, None, None] * w[:, :-1]
-        return found
 
-    def along(
-        self, t: Tensor, z: Tensor, dz: Tensor, w: Tensor, dw: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Slope and bend of J at z + t·dz."""
-        slope, bend = torch.zeros_like(t), torch.zeros_like(t)
-        for span in self.rows.spans():
-            d = dz[span]
-            p = torch.softmax(z[span] + t[None, :, None] * d, -1)
-            first = (p * d).sum(-1)  # (B, K)
-            slope += (first - self._true(dz, span)).sum(0)
-            bend += ((p * d.square()).sum(-1) - first.square()).sum(0)
-        inner, own = (w * dw)[:, :-1].sum((1, 2)), dw[:, :-1].square().sum((1, 2))
-        return (
-            slope / len(z) + self.strengths * (inner + t * own),
-            bend / len(z) + self.strengths * own,
-        )
+def _gather(total: Tensor, x: Tensor, each: Tensor) -> None:
+    """Add Xᵀ e and, for the intercept, the sum of e (B, C) to a total (P + 1, C)."""
+    total[:-1].addmm_(x.T, each)
+    total[-1] += each.sum(0)
 
-    def _true(self, z: Tensor, span: slice) -> Tensor:
-        """Each row's score of its own class, (B, K)."""
-        return z[span].gather(-1, self._places(span, z)).squeeze(-1)
 
-    def _places(self, span: slice, like: Tensor) -> Tensor:
-        return self.labels[span, None, None].expand(-1, like.shape[1], 1)
+class Hessian(Curvature):
+    """Of J at one point, with its value and gradient (P + 1, C) there; one system, K = 1."""
+
+    def __init__(
+        self, problem: Multinomial, strength: float, value: float, gradient: Tensor, scale: Tensor
+    ) -> None:
+        self.problem, self.strength, self.value, self.gradient = problem, strength, value, gradient
+        self.scale = scale[None].clamp(max=1e12)
+
+    def keep(self, which: Tensor) -> "Hessian":
+        """See Curvature.keep; there is but one."""
+        return self
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """H p, (1, P + 1, C): of each row (diag π − π πᵀ) of the scores."""
+        step, total = p[0], torch.zeros_like(p[0])
+        for span, x in self.problem.pieces():
+            pi = self.problem.p[span]
+            u = torch.addmm(step[-1], x, step[:-1]).mul_(pi)
+            _gather(total, x, u.addcmul_(pi, u.sum(1, keepdim=True), value=-1))
+        total /= len(self.problem.rows)
+        total[:-1] += self.strength * step[:-1]
+        return total[None]

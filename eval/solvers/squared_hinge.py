@@ -9,29 +9,38 @@ class_weight is a):
 Targets of 1, 0 and −1 say so: a positive row counts twice, one not to be used not at all. The
 intercept is regularised, so it is the weight of a constant 1 at the end of each row, and a
 rotation of the longer rows leaves J as it is. In their principal axes a diagonal preconditioner is
-nearly Newton's; in the features' own axes a thousand iterations do not come near the optimum. All
-problems share the two matrix products of an iteration (lbfgs.py, then newton.py).
+nearly Newton's; in the features' own axes a thousand products do not come near the optimum. All
+problems share the products of a step (newton.py).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eval.solvers.axes import TURN_BELOW, Back, turn
 from eval.solvers.hinge import SquaredHinge
-from eval.solvers.lbfgs import Back, Solution, minimize, turn
-from eval.solvers.newton import refine
+from eval.solvers.newton import STEPS, minimize
 from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import waiting
 
-TOLERANCE = 1e-7  # of the objective, as L-BFGS sees it; Newton's steps begin there
-LIMIT = 2000  # iterations; 100 to 400 are needed at a cost of 1000
+LIMIT = STEPS  # iterations: steps of Newton
 POSITIVE = 2.0  # what a positive row counts; a negative one counts 1
 TOGETHER = 1 << 26  # numbers that all problems fitted at once may take
-COPIES = 32  # of its weights and scores that L-BFGS keeps for each
+COPIES = 32  # of its weights and scores that a step keeps for each, twice that in double
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Weights float64 (K, R), the objectives reached (K,), and iterations run."""
+
+    weights: Tensor
+    value: Tensor
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,15 @@ class Basis:
         longer = rows.map(lambda block: F.pad(block, (0, 1), value=1.0), rows.shape[1] + 1)
         with waiting(f"principal axes of {len(rows):,} rows"):
             return cls(*(turn(longer, fine=True) or (longer, lambda w: w)))
+
+    @cached_property
+    def gram(self) -> Tensor | None:
+        """X Xᵀ float32 (N, N) of `rows`; None where it would not be about as small as they are."""
+        count, size = self.rows.shape
+        if self.rows.on_disk or count > min(TURN_BELOW, 2 * size):
+            return None
+        x = self.rows.whole()
+        return x @ x.T
 
     def scores(self, weights: Tensor, rows: Rows) -> Tensor:
         """w·x + b of any rows (M, D) for weights (K, R) in this basis: float32 (M, K)."""
@@ -67,10 +85,11 @@ def fit(
 
     The solution's weights are float64 (K, R); `start` (K, R) is where to begin.
     """
-    pull = _pull(basis, targets)
-    problem = SquaredHinge(basis.rows, pull, torch.from_numpy(costs).to(pull))
+    problem = _problem(basis, targets).at(torch.from_numpy(costs).to(basis.rows.device).float())
+    if start is None:
+        start = torch.zeros(len(costs), basis.rows.shape[1], device=basis.rows.device)
     with waiting(f"{len(costs)} SVMs at their costs"):
-        return _solve(problem, torch.zeros_like(problem.curvature) if start is None else start)[0]
+        return _solve(problem, start)[0]
 
 
 def path(
@@ -81,9 +100,8 @@ def path(
     Yields for each cost the solution, weights (K, R), and the scores (N, K) of all rows, those not
     used too. Each cost begins where the last one ended: half the time, if costs rise.
     """
-    pull = _pull(basis, targets)
-    first = SquaredHinge(basis.rows, pull, pull.new_ones(pull.shape[1]))
-    weights, shown = torch.zeros_like(first.curvature), [f"{cost:g}" for cost in costs]
+    first, shown = _problem(basis, targets), [f"{cost:g}" for cost in costs]
+    weights = first.pull.new_zeros(len(first.costs), basis.rows.shape[1])
     for cost in costs:
         problem = first.at(torch.full_like(first.costs, cost))
         with waiting(f"{len(first.costs)} SVMs at cost {cost:g} of {', '.join(shown)}"):
@@ -92,16 +110,14 @@ def path(
         yield solution, scores
 
 
-def _pull(basis: Basis, targets: np.ndarray) -> Tensor:
-    """What SquaredHinge takes: y·a of each target."""
+def _problem(basis: Basis, targets: np.ndarray) -> SquaredHinge:
+    """One for each column of targets, at costs of 1."""
     pull = np.where(targets == 1, POSITIVE, np.where(targets == 0, -1.0, 0.0))
-    return torch.from_numpy(pull.astype(np.float32)).to(basis.rows.device)
+    given = torch.from_numpy(pull.astype(np.float32)).to(basis.rows.device)
+    return SquaredHinge(basis.rows, given, given.new_ones(given.shape[1]), basis.gram)
 
 
 def _solve(problem: SquaredHinge, start: Tensor) -> tuple[Solution, Tensor]:
     """The solution, and the scores of all rows, float32 (N, K)."""
-    found = minimize(problem, start[..., None].float(), TOLERANCE, LIMIT)
-    weights, scores, near = refine(problem, found.weights)
-    value = problem.value(scores, weights)
-    iterations = found.iterations if bool(near.all()) else LIMIT
-    return Solution(weights[..., 0], value, iterations), scores[..., 0].float()
+    weights, scores, steps = minimize(problem, start)
+    return Solution(weights, problem.value(scores, weights), steps), scores.float()

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from eval.solvers import lbfgs
+from eval.solvers import axes
 from eval.solvers.logistic import Standardizer, fit
 from ssl_bench.evaluation.rows import Rows
 
@@ -31,7 +31,7 @@ def objective(logits, weights, labels, strength):
 @pytest.mark.parametrize(("count", "size"), [(300, 60), (120, 500)])
 @pytest.mark.parametrize("turned", [True, False])
 def test_it_reaches_scikit_learns_objective_and_predictions(count, size, turned, monkeypatch):
-    monkeypatch.setattr(lbfgs, "TURN_BELOW", 10_000 if turned else 0)
+    monkeypatch.setattr(axes, "TURN_BELOW", 10_000 if turned else 0)
     rows, labels = problem(count, size)
     models = fit(Rows.of(rows), labels, 4, STRENGTHS)
     for k, strength in enumerate(STRENGTHS.tolist()):

@@ -6,7 +6,7 @@ import torch
 from sklearn.svm import LinearSVC
 
 from eval.solvers import squared_hinge
-from eval.solvers.lbfgs import turn
+from eval.solvers.axes import turn
 from eval.solvers.squared_hinge import Basis, fit, path
 from helpers.problems import problem
 from ssl_bench.evaluation import rows as row_blocks
