@@ -54,7 +54,10 @@ def command_of(record: Record, workspace: Path | None = None) -> str:
     settings_of(config, record)
     place = place_of_data(workspace, record) if workspace else None
     words += ["--data", place or without_place(record.data)]
-    return shlex.join([*words, *_words(settings_to_state(config, record.identity.config))])
+    words += _words(settings_to_state(config, record.identity.config))
+    if record.kind == "pretrain" and record.identity.kept:
+        words += ["--keep-at", str(record.identity.kept)]
+    return shlex.join(words)
 
 
 def _words(options: Mapping[str, Any]) -> Iterator[str]:
@@ -104,7 +107,7 @@ def encoder_options(record: EvaluationRecord, workspace: Path | None = None) -> 
     if encoder is None:
         raise ValueError(f"run {record.key[:12]} has no encoder")
     if record.details.pretraining:
-        return {"encoder": f"{record.details.encoder or record.method}@{encoder.run[:12]}"}
+        return {"encoder": f"{record.details.encoder or record.method}@{record.run()}"}
     if workspace and (place := place_of_encoder(workspace, encoder)):
         return place
     named = re.fullmatch(r"(\S+?)( (\d+)px)?( weights=.*)?", encoder.run)
