@@ -16,7 +16,7 @@ from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records.places import Options, place_of_data, place_of_encoder
 from ssl_bench.records.protocols import harness_class, protocol, settings_of
-from ssl_bench.records.record import EvaluationRecord, Record
+from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import read_records
 
 PATH = "PATH"  # in a command: what only who runs it knows
@@ -55,7 +55,7 @@ def command_of(record: Record, workspace: Path | None = None) -> str:
     place = place_of_data(workspace, record) if workspace else None
     words += ["--data", place or without_place(record.data)]
     words += _words(settings_to_state(config, record.identity.config))
-    if record.kind == "pretrain" and record.identity.kept:
+    if isinstance(record, PretrainRecord) and record.identity.kept:
         words += ["--keep-at", str(record.identity.kept)]
     return shlex.join(words)
 

@@ -50,7 +50,7 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
     alike = {
         name: record
         for name, record in alike.items()
-        if "steps" not in _pretraining(record) or _step(record) == _step(row)
+        if "steps" not in _pretraining(record) or step_mark(record) == step_mark(row)
     }
     if len(alike) > 1:
         images = _source(row)
@@ -95,11 +95,11 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
         distinguishing |= {"arch"} if len(networks) > 1 else set()
         distinguishing = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
         marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in distinguishing)
-        names.append(" ".join([record.method, *marks]) + _step(record))
+        names.append(" ".join([record.method, *marks]) + step_mark(record))
     return names
 
 
-def _step(record: EvaluationRecord) -> str:
+def step_mark(record: EvaluationRecord) -> str:
     """`, step 2,000 of 100,000` of an encoder that was kept on the way."""
     kept = record.details.kept
     return f", step {kept.step:,} of {_pretraining(record).get('steps'):,}" if kept else ""

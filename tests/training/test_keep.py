@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import ssl_bench
 from helpers.bench import call, overriding
 from helpers.interrupted import interrupted_at
 from helpers.refusals import SCENES, TOY, fails, only
@@ -192,8 +193,9 @@ def test_rows_say_their_step(course, bench):
     compared = bench.ok("compare", reference, "random", "--workspace", course).out
     assert f"A: {reference}, 3 of 9 steps" not in compared  # random has no length to differ from
     assert "knn/dinov2@1 k=3 conv4" in compared
-    frame = bench.ok("table", "--format", "csv", "--method", row, "--workspace", course).out
-    assert row in frame
+    assert row in bench.ok("table", "--method", row, "--workspace", course).out
+    frame = ssl_bench.load_records(course)
+    assert sorted(frame.pretraining_step.dropna().unique()) == [3, STEPS]
 
 
 def test_kept_runs_are_verified_and_travel(course, copied, tmp_path):
