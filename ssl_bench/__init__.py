@@ -41,9 +41,10 @@ def load_records(path: str | Path) -> "pd.DataFrame":
     """All evaluations in a workspace, or in the workspaces below a folder: a line per metric.
 
     Columns: key, method, protocol (with its deviations), layer, data, metric, value, low and high
-    (its 95 % interval over the test images, NaN where there is none), pretraining_seed, seed,
-    encoder (the key of its run), weights (their digest), control, test_images, finished (UTC),
-    workspace. Raises UsageError if there is no record, DataError for a damaged one.
+    (its 95 % interval over the test images, NaN where there is none), pretraining_seed,
+    pretraining_step (at which the encoder was kept, or the last), seed, encoder (the key of its
+    run), weights (their digest), control, test_images, finished (UTC), workspace. Raises UsageError
+    if there is no record, DataError for a damaged one.
     """
     from ssl_bench.records.dataframe import frame_of
 

@@ -7,9 +7,12 @@ from typing import Any
 import click
 
 from ssl_bench import catalogue
-from ssl_bench.cli.groups import CatalogueGroup, StrictCommand
+from ssl_bench.cli.groups import CatalogueGroup, StrictCommand, SuggestingGroup
 from ssl_bench.cli.options import (
     config_options,
+    data_part_option,
+    method_part_option,
+    protocol_part_option,
     refused,
     validated,
     workspace_option,
@@ -98,6 +101,31 @@ def figures(
             say(f"{name} is left out: {error}")
         else:
             click.echo(f"{name}: {', '.join(map(str, paths))}")
+
+
+@click.group(cls=SuggestingGroup)
+def plot() -> None:
+    """Draw curves of what was measured, from records only."""
+
+
+@plot.command(cls=StrictCommand)
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="Folder for course.png and course.pdf.")  # fmt: skip
+@workspace_option
+@data_part_option
+@protocol_part_option
+@method_part_option
+def course(out: Path, workspace: Path, methods: tuple[str, ...], **part: tuple[str, ...]) -> None:
+    """Draw accuracy over steps, by layer, of encoders kept on the way (`--keep-at`)."""
+    from ssl_bench.pictures.course import courses_of, draw_courses
+    from ssl_bench.records.workspace import read_records
+    from ssl_bench.tables.part import part_of
+    from ssl_bench.tables.table import Table
+
+    table = part_of(Table.of(read_records(workspace, "evaluation"), workspace), **part)
+    courses = courses_of(table, methods)
+    out.mkdir(parents=True, exist_ok=True)
+    click.echo(f"course: {', '.join(map(str, draw_courses(table, courses, out / 'course')))}")
 
 
 # ---- speed

@@ -15,6 +15,7 @@ from ssl_bench.cli.options import (
     devices_option,
     feature_memory_option,
     finished_option,
+    keep_at_option,
     out_option,
     runtime_of,
     validated,
@@ -41,7 +42,10 @@ def pretrain_command(method: str) -> click.Command:
     )
     @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
     @computing_options
-    def command(data: str, preview: bool, workspace: Path, **options: Any) -> None:
+    def command(
+        data: str, preview: bool, workspace: Path, keep_at: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
         from ssl_bench.pictures.preview import draw_preview
         from ssl_bench.runtime import is_main_process
         from ssl_bench.training.pretrain import pretrain as job
@@ -53,6 +57,7 @@ def pretrain_command(method: str) -> click.Command:
             workspace,
             runtime_of(**options),
             skip_bad_images=options["skip_bad_images"],
+            keep_at=keep_at or (),
         )
         _show_run(run, workspace)
         if preview and is_main_process():
@@ -61,7 +66,8 @@ def pretrain_command(method: str) -> click.Command:
     made = click.command(method, cls=StrictCommand, help=catalogue.summary("pretext", method))(
         command
     )
-    made.params = [*config_options(config), *made.params, devices_option("auto")]
+    keep = [keep_at_option()] if "steps" in config.model_fields else []
+    made.params = [*config_options(config), *made.params, *keep, devices_option("auto")]
     return made
 
 
@@ -106,9 +112,9 @@ def evaluation_command(name: str) -> click.Command:
     default = next(iter(variants))
 
     @click.option("--encoder", "encoders", multiple=True,
-                  help="METHOD, METHOD@KEY, a weights file, timm:NAME, torchvision:NAME or "
-                  "file:encoder.py:build; several times; default: the newest run of every "
-                  "method, of those pretrained alike.")  # fmt: skip
+                  help="METHOD, METHOD@KEY, METHOD@KEY:STEP, a weights file, timm:NAME, "
+                  "torchvision:NAME or file:encoder.py:build; several times; default: the newest "
+                  "run of every method, of those pretrained alike.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last, or the last "
                   "map where a protocol looks at places.")  # fmt: skip

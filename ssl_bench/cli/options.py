@@ -120,6 +120,14 @@ class _Numbers(click.ParamType):
             self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
+def keep_at_option() -> click.Option:
+    """The option of a pretraining by steps."""
+    return click.Option(
+        ["--keep-at"], type=_Numbers(int), multiple=True, callback=_joined,
+        help="Steps after which the encoder is kept, as METHOD@KEY:STEP: 500,1000,2000.",
+    )  # fmt: skip
+
+
 def _joined(_context: Any, _param: Any, given: tuple[tuple[float, ...], ...]) -> Any:
     """The numbers of an option that was given several times; None, the default, if it was not."""
     return tuple(number for numbers in given for number in numbers) or None

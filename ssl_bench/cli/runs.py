@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.errors import DataError
-from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.records.record import EvaluationRecord, Record
 from ssl_bench.records.workspace import in_order, read_record
 
 
@@ -20,9 +20,9 @@ def run_lines(workspace: Path) -> list[str]:
         except DataError as error:
             lines.append(f"damaged: {error}")
     marks = _marks([record for record in found if record.kind == "evaluation"])
-    for record in in_order(found):
+    for record in _by_training(in_order(found)):
         if record.kind == "pretrain":
-            name = f"{record.method}@{record.key[:12]} on {record.data}"
+            name = f"{record.reference} on {record.data}"
         else:
             name = f"{record.identity.protocol} {record.identity.layer} of {record.method}"
             name += marks.get(record.key, "")
@@ -35,6 +35,19 @@ def run_lines(workspace: Path) -> list[str]:
     return lines
 
 
+def _by_training(records: Sequence[Record]) -> list[Record]:
+    """With encoders that were kept on the way behind the run that they are of, if it is there."""
+    places = {record.key: place for place, record in enumerate(records)}
+
+    def place(record: Record) -> tuple[int, int]:
+        if record.kind != "pretrain":
+            return places[record.key], 0
+        training = record.identity.training
+        return places.get(training, places[record.key]), record.identity.kept or 0
+
+    return sorted(records, key=place)
+
+
 def _marks(records: Sequence[EvaluationRecord]) -> dict[str, str]:
     """What tells encoders of one name apart, by the records' keys: a run's key, or a digest."""
     known = defaultdict[str, set[str]](set)
@@ -42,7 +55,7 @@ def _marks(records: Sequence[EvaluationRecord]) -> dict[str, str]:
         if record.identity.encoder:
             known[record.method].add(record.identity.encoder.weights)
     return {
-        record.key: f"@{encoder.run[:6]}" if record.pretraining else f" {encoder.weights[:6]}"
+        record.key: f"@{record.run(6)}" if record.pretraining else f" {encoder.weights[:6]}"
         for record in records
         if (encoder := record.identity.encoder) and len(known[record.method]) > 1
     }

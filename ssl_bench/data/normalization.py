@@ -21,6 +21,8 @@ class Normalization(BaseModel):
 
     def apply(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32, zero-centred: a hole of zeros has the mean colour."""
+        import torch  # here: tables read an encoder's settings without it
+
         pixels = images.to(torch.float32, copy=True).div_(255)
         return pixels.sub_(self._like(self.mean, pixels)).div_(self._like(self.std, pixels))
 
@@ -40,7 +42,7 @@ class Normalization(BaseModel):
         There a row of W pixels is one run of memory with it, in place of W runs of three numbers:
         a third of the time.
         """
-        import torch  # here: tables read an encoder's settings without it
+        import torch
 
         column = torch.tensor(values, device=images.device)
         if not images.is_contiguous(memory_format=torch.channels_last):

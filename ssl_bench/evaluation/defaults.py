@@ -31,7 +31,7 @@ def default_encoders(workspace: Path, check: Check | None = None) -> list[str]:
 
     Runs whose encoder `check` refuses are left out, with a line for each method's newest one.
     """
-    runs = read_records(workspace, "pretrain")
+    runs = _finished(workspace)
     if not runs:
         raise UsageError(
             f"no pretrained encoder in {workspace}: `bench pretrain METHOD` makes one, "
@@ -45,24 +45,25 @@ def default_encoders(workspace: Path, check: Check | None = None) -> list[str]:
     for run in {run.method: run for run in runs if run.key in refusals}.values():
         older = next((t for t in taken if t.method == run.method), None)
         if older is None or runs.index(run) > runs.index(older):
-            _say(f"{run.method}@{run.key[:12]} is left out: {refusals[run.key]}")
-    return [reference(run) for run in taken]
+            _say(f"{run.reference} is left out: {refusals[run.key]}")
+    return [run.reference for run in taken]
+
+
+def _finished(workspace: Path) -> list[PretrainRecord]:
+    """All but the encoders that were kept on the way: those are taken by name only."""
+    return [run for run in read_records(workspace, "pretrain") if not run.identity.kept]
 
 
 def newest_that_inpaints(workspace: Path) -> str:
     """A reference to the newest finished run whose pretext fills holes, which is said."""
-    runs = [
-        r
-        for r in read_records(workspace, "pretrain")
-        if hasattr(catalogue.find("pretext", r.method), "fill")
-    ]
+    runs = [r for r in _finished(workspace) if hasattr(catalogue.find("pretext", r.method), "fill")]
     if not runs:
         raise UsageError(
             f"no run in {workspace} fills holes: `bench pretrain inpainting` makes one, or name "
             "one with --encoder"
         )
     _say(described(runs[-1]))
-    return reference(runs[-1])
+    return runs[-1].reference
 
 
 def opened(text: str, workspace: Path, **options: Any) -> Reference:
@@ -91,11 +92,6 @@ def measurable(
     for name, error in refusals.items():
         _say(f"{name} is left out: {error}")
     return taken
-
-
-def reference(run: PretrainRecord) -> str:
-    """What `--encoder` takes to have exactly this run."""
-    return f"{run.method}@{run.key[:12]}"
 
 
 def _say(text: str) -> None:
@@ -143,7 +139,7 @@ def _alike(runs: Sequence[PretrainRecord]) -> list[PretrainRecord]:
         found = next((run for run in own if not _unlike(run, leader)), own[0])
         differing = " and ".join(_unlike(found, leader))
         _say(
-            described(found) + (f"; unlike {reference(leader)} in {differing}" if differing else "")
+            described(found) + (f"; unlike {leader.reference} in {differing}" if differing else "")
         )
         taken.append(found)
     return taken

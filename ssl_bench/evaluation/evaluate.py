@@ -36,6 +36,7 @@ from ssl_bench.records.record import (
     EvaluationDetails,
     EvaluationIdentity,
     EvaluationRecord,
+    Kept,
 )
 from ssl_bench.records.workspace import Run, write_predictions
 from ssl_bench.runtime import (
@@ -353,6 +354,8 @@ class _EncoderOnData:
             more = {**more, "weights": encoder.taken}
         if images.notes:
             more = {**more, "data_notes": images.notes}
+        if run and run.details.kept:
+            more = {**more, "kept": Kept(run=run.identity.training, step=run.details.kept.step)}
         return EvaluationDetails(
             protocol=" ".join([harness.protocol, *harness.config.deviations()]),
             **printing(harness, outcome.predictions),

@@ -2,6 +2,7 @@
 
 context-encoder          the newest finished run of that method in the workspace
 context-encoder@3f9a     a run by the beginning of its key
+context-encoder@3f9a:200 its encoder after step 200, if it was kept; the run need not be finished
 runs/…/NAME.safetensors  a weights file that ssl-bench saved, or the folder of a run
 timm:NAME                a timm model with its pretrained weights; torchvision:NAME likewise
 file:encoder.py:build    what a function in a Python file builds
@@ -91,8 +92,11 @@ class Reference:
 
     @property
     def pretext(self) -> Callable[[], Pretext] | None:
-        """Opens the trained pretext of a run of the workspace, once; None for other encoders."""
-        return self._open_pretext if self.run else None
+        """Opens the trained pretext of a run of the workspace, once; None for other encoders.
+
+        Of what was kept on the way there is the encoder only.
+        """
+        return self._open_pretext if self.run and not self.run.identity.kept else None
 
     def _open_pretext(self) -> Pretext:
         assert self.run is not None

@@ -11,6 +11,7 @@ image_size = 96
 [[pretrain]]
 method = "context-encoder"
 steps = 400                         # and any other setting of the method
+keep-at = [50, 100, 200]            # and rows of the encoders on the way, of the same training
 
 [[pretrain]]
 method = "inpainting"               # another network: its own names of layers
@@ -44,7 +45,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_bench import catalogue
 from ssl_bench.errors import UsageError, unknown
@@ -78,6 +79,11 @@ class PretrainEntry(_Row):
     method: str
     data: str | None = None
     seeds: tuple[int, ...] = Field(default=(), description="of the suite's; none named: all")
+    keep_at: tuple[int, ...] = Field(
+        default=(),
+        validation_alias=AliasChoices("keep-at", "keep_at"),
+        description="steps after which the encoder is kept and measured, too",
+    )
 
 
 class ExternalEntry(_Row):
@@ -147,15 +153,20 @@ class Suite(BaseModel):
         Evaluations of fewer seeds are the costly ones, so they come after all others: a suite that
         is cut short has whole columns.
         """
-        rows: list[tuple[int, PretrainEntry | ExternalEntry]] = [
-            (s, e) for s in self.seeds for e in self.methods if s in (e.seeds or self.seeds)
+        rows: list[tuple[int, PretrainEntry | ExternalEntry, int | None]] = [
+            (s, e, step)
+            for s in self.seeds
+            for e in self.methods
+            if s in (e.seeds or self.seeds)
+            for step in (*steps_on_the_way(self, e, s), None)
         ]
-        rows += [(self.seeds[0], entry) for entry in self.external]
+        rows += [(self.seeds[0], entry, None) for entry in self.external]
         stages = [
-            Stage(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is end))
+            Stage(seed, row, tuple(r for r in self.requests(row, seed) if self._fewer(r[0]) is end),
+                  step)
             for end in (False, True)
-            for seed, row in rows
-        ]
+            for seed, row, step in rows
+        ]  # fmt: skip
         return [stage for stage in stages if stage.requests]
 
     def _fewer(self, entry: EvaluateEntry) -> bool:
@@ -189,18 +200,23 @@ def _layers(row: PretrainEntry | ExternalEntry, entry: EvaluateEntry) -> tuple[s
 
 @dataclass(frozen=True)
 class Stage:
-    """What is done in one go: some evaluations of one row with one seed, and at which layers."""
+    """What is done in one go: some evaluations of one row with one seed, and at which layers.
+
+    `kept` is the step of an encoder on the way; None: the one at the end.
+    """
 
     seed: int
     row: PretrainEntry | ExternalEntry
     requests: tuple[tuple[EvaluateEntry, tuple[str, ...]], ...]
+    kept: int | None = None
 
     @property
     def title(self) -> str:
         """For the person who waits."""
         row = self.row
         if isinstance(row, PretrainEntry):
-            name = f"{row.method}, seed {self.seed}"
+            step = f" at step {self.kept:,}" if self.kept else ""
+            name = f"{row.method}{step}, seed {self.seed}"
         else:
             name = f"{row.encoder} weights={row.weights}" if row.weights else row.encoder
         return f"{name}: {', '.join(entry.evaluation for entry, _ in self.requests)}"
@@ -239,7 +255,7 @@ def read_suite(reference: str) -> Suite:
         suite = Suite.model_validate(tomllib.loads(text))
         for seed in suite.seeds:
             for entry in suite.pretrain:
-                pretrain_config(suite, entry, seed)
+                steps_on_the_way(suite, entry, seed)
             for evaluation in suite.evaluate:
                 evaluation_config(evaluation, seed)
         _check_names(suite)
@@ -329,6 +345,13 @@ def pretrain_config(suite: Suite, entry: PretrainEntry, seed: int) -> Any:
     """The validated settings of one pretext and seed."""
     config = catalogue.pretext(entry.method).Config
     return config(**{**suite.encoder, **(entry.model_extra or {}), "seed": seed})
+
+
+def steps_on_the_way(suite: Suite, entry: PretrainEntry, seed: int) -> list[int]:
+    """In order, those at which the encoder is kept; UsageError for one that is not reached."""
+    from ssl_bench.training.keep import steps_to_keep  # imports torch, which tables do not need
+
+    return steps_to_keep(pretrain_config(suite, entry, seed), entry.keep_at)
 
 
 def evaluation_config(entry: EvaluateEntry, seed: int) -> Any:

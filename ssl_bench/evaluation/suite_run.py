@@ -1,7 +1,9 @@
 """A suite carried out: what is finished is read, what is missing is made, stage by stage."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,16 @@ from ssl_bench.evaluation.suite import (
     evaluation_config,
     floor_method,
     pretrain_config,
+    steps_on_the_way,
 )
-from ssl_bench.progress import say
-from ssl_bench.records.record import EvaluationRecord
+from ssl_bench.progress import say, say_once, waiting
+from ssl_bench.records.record import EvaluationRecord, PretrainRecord
+from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime
+from ssl_bench.training.keep import kept_run
 from ssl_bench.training.pretrain import Pretraining, pretrain
+
+LOOK_SECONDS = 15  # between two looks at a training in other hands, for what it has kept
 
 
 def suite_records(
@@ -75,7 +82,9 @@ class _SuiteRun:
         now = replace(self, runtime=replace(self.runtime, wait=wait))
         row = stage.row
         if isinstance(row, PretrainEntry):
-            encoder = now.pretrain(row, pretrain_config(self.suite, row, stage.seed))
+            config = pretrain_config(self.suite, row, stage.seed)
+            keep_at = steps_on_the_way(self.suite, row, stage.seed)
+            encoder = now.pretrain(row, config, keep_at, stage.kept)
             return now.measure(stage, encoder) if encoder else []
         encoder = Reference(
             row.encoder, self.workspace, weights=row.weights, image_size=row.image_size
@@ -85,14 +94,43 @@ class _SuiteRun:
             records += now.measure(stage, floor)
         return records
 
-    def pretrain(self, entry: PretrainEntry, config: Any) -> Reference | None:
-        """The encoder of one pretext and seed, trained if it is missing; None if it may not be."""
-        asked = entry.method, config, entry.data or self.suite.data, self.workspace, self.runtime
-        if self.finished:  # the key needs the digest of the images, so they are decoded if need be
-            run = Pretraining.of(*asked, skip_bad_images=self.skip_bad_images).run.record
-        else:
-            run = pretrain(*asked, skip_bad_images=self.skip_bad_images)
-        return Reference(f"{entry.method}@{run.key}", self.workspace) if run else None
+    def pretrain(
+        self,
+        entry: PretrainEntry,
+        config: Any,
+        keep_at: Sequence[int] = (),
+        kept: int | None = None,
+    ) -> Reference | None:
+        """The encoder of one pretext and seed, trained if it is missing; None if it may not be.
+
+        The one of the step `kept` is taken as soon as it is there, whoever trains.
+        """
+        asked = entry.method, config, entry.data or self.suite.data, self.workspace
+        skip = self.skip_bad_images
+        runtime = replace(self.runtime, wait=self.runtime.wait and not kept)
+        make = partial(pretrain, *asked, runtime, skip_bad_images=skip, keep_at=keep_at)
+        if not (kept or self.finished):
+            record = make()
+        else:  # the key needs the digest of the images, so they are decoded if need be
+            it = Pretraining.of(*asked, runtime, skip_bad_images=skip)
+            run = kept_run(self.workspace, it.identity, kept) if kept else it.run
+            if not self.finished:
+                self._have(run, make)
+            record = run.record
+        return Reference(f"{entry.method}@{record.key}", self.workspace) if record else None
+
+    def _have(self, run: Run[PretrainRecord], make: Callable[[], object]) -> None:
+        """Make a run, or look until another process has kept it; that one may go on training."""
+        while run.record is None:
+            try:
+                make()
+            except Busy:
+                if not self.runtime.wait:
+                    raise
+                title = f"waiting for another process, which is to keep {run.folder.name}"
+                say_once(title)
+                with waiting(title):
+                    time.sleep(LOOK_SECONDS)
 
     def untrained(self, reference: Reference) -> Reference | None:
         """The same network with random weights, at the same image size."""
@@ -118,8 +156,10 @@ class _SuiteRun:
             for record in evaluate(
                 requests, encoder, data, self.workspace, self.runtime,
                 skip_bad_images=self.skip_bad_images,
-                # A control costs as much as a number: the first seed has them.
-                controls=self.suite.controls and stage.seed == self.suite.seeds[0],
+                # A control costs as much as a number: the first seed has them, at its end.
+                controls=self.suite.controls
+                and stage.seed == self.suite.seeds[0]
+                and not stage.kept,
                 finished=self.finished,
             )
         ]  # fmt: skip

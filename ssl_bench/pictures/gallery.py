@@ -148,7 +148,10 @@ class Gallery:
     @cached_property
     def labels(self) -> list[str]:
         """Each encoder's name, and the settings that tell runs of one method apart."""
-        configs = [dict(r.run.identity.config) if r.run else {} for r in self.encoders]
+        configs = [
+            {**r.run.identity.config, "kept": r.run.identity.kept or "end"} if r.run else {}
+            for r in self.encoders
+        ]
         labels = []
         for reference, config in zip(self.encoders, configs, strict=True):
             same = [

@@ -6,12 +6,15 @@ from typing import Any
 from ssl_bench.records.record import PretrainRecord
 
 
-def budget(settings: Mapping[str, Any]) -> str:
-    """The length of a training by its pretext's settings; empty for one that has no steps."""
+def budget(settings: Mapping[str, Any], kept: int | None = None) -> str:
+    """The length of a training by its pretext's settings; empty for one that has no steps.
+
+    `kept` is the step of an encoder that was kept on the way.
+    """
     if "steps" not in settings:
         return ""
     batch = f" of {settings['batch_size']}" if "batch_size" in settings else ""
-    return f"{settings['steps']:,} steps{batch}"
+    return f"{f'{kept:,} of ' if kept else ''}{settings['steps']:,} steps{batch}"
 
 
 def is_trained(run: PretrainRecord) -> bool:
@@ -22,8 +25,9 @@ def is_trained(run: PretrainRecord) -> bool:
 def described(run: PretrainRecord) -> str:
     """`autoencoder@3f9a2c1b5d7e: 200 steps of 64 on scenes, alexnet 96 px`."""
     settings = run.identity.config
-    course = f"{budget(settings)} on {run.data}".lstrip() if is_trained(run) else "untrained"
+    length = budget(settings, run.identity.kept)
+    course = f"{length} on {run.data}".lstrip() if is_trained(run) else "untrained"
     width = settings.get("width", 1)
     network = f"{settings.get('arch', '')} {settings.get('image_size', '')} px"
     network += f", width {width:g}" if width != 1 else ""
-    return f"{run.method}@{run.key[:12]}: {course}, {network}"
+    return f"{run.reference}: {course}, {network}"

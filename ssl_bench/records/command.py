@@ -16,7 +16,7 @@ from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.records.places import Options, place_of_data, place_of_encoder
 from ssl_bench.records.protocols import harness_class, protocol, settings_of
-from ssl_bench.records.record import EvaluationRecord, Record
+from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import read_records
 
 PATH = "PATH"  # in a command: what only who runs it knows
@@ -54,7 +54,10 @@ def command_of(record: Record, workspace: Path | None = None) -> str:
     settings_of(config, record)
     place = place_of_data(workspace, record) if workspace else None
     words += ["--data", place or without_place(record.data)]
-    return shlex.join([*words, *_words(settings_to_state(config, record.identity.config))])
+    words += _words(settings_to_state(config, record.identity.config))
+    if isinstance(record, PretrainRecord) and record.identity.kept:
+        words += ["--keep-at", str(record.identity.kept)]
+    return shlex.join(words)
 
 
 def _words(options: Mapping[str, Any]) -> Iterator[str]:
@@ -104,7 +107,7 @@ def encoder_options(record: EvaluationRecord, workspace: Path | None = None) -> 
     if encoder is None:
         raise ValueError(f"run {record.key[:12]} has no encoder")
     if record.details.pretraining:
-        return {"encoder": f"{record.details.encoder or record.method}@{encoder.run[:12]}"}
+        return {"encoder": f"{record.details.encoder or record.method}@{record.run()}"}
     if workspace and (place := place_of_encoder(workspace, encoder)):
         return place
     named = re.fullmatch(r"(\S+?)( (\d+)px)?( weights=.*)?", encoder.run)

@@ -26,7 +26,7 @@ def frame_of(path: Path) -> pd.DataFrame:
 
 
 def _lines(record: EvaluationRecord, workspace: Path) -> list[dict[str, Any]]:
-    metrics, encoder = record.metrics, record.identity.encoder
+    metrics, encoder, kept = record.metrics, record.identity.encoder, record.details.kept
     shared = {
         "key": record.key,
         "method": record.method,
@@ -36,6 +36,7 @@ def _lines(record: EvaluationRecord, workspace: Path) -> list[dict[str, Any]]:
     }
     rest = {
         "pretraining_seed": record.pretraining.get("seed"),
+        "pretraining_step": kept.step if kept else record.pretraining.get("steps"),
         "seed": record.identity.config["seed"],
         "encoder": encoder.run if encoder else None,
         "weights": encoder.weights if encoder else None,

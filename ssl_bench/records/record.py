@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
+from ssl_bench.files import key_of
 from ssl_bench.records.provenance import Provenance
 
 Kind = Literal["pretrain", "evaluation"]
 Digits = Annotated[int, Field(ge=0, le=9)]
+StepNumber = Annotated[int, Field(ge=1)]
 
 
 class RecordPart(BaseModel):
@@ -33,6 +35,7 @@ class PretrainIdentity(RecordPart):
 
     `config` are the settings of the pretext `method`, which may not be installed here; `version` is
     the pretext's, `data` the digest of the images, `network` the encoder's, set where it is not 1.
+    `kept` is set of an encoder that was kept on the way: the step after which.
     """
 
     kind: Literal["pretrain"]
@@ -41,6 +44,26 @@ class PretrainIdentity(RecordPart):
     config: dict[str, Any]
     data: str
     network: int = 1
+    kept: StepNumber | None = None
+
+    @property
+    def training(self) -> str:
+        """Key of the run whose training made the weights: of a kept encoder, that of another."""
+        return key_of({name: value for name, value in self.plain().items() if name != "kept"})
+
+
+class Kept(RecordPart):
+    """Where an encoder was kept on the way: the key of the run that trains, and the step."""
+
+    run: str
+    step: StepNumber
+
+
+class KeptCourse(Kept):
+    """What that training had cost until then: images with repetitions, seconds of all processes."""
+
+    images_seen: int
+    seconds: float
 
 
 class SavedEncoder(RecordPart):
@@ -66,6 +89,7 @@ class PretrainDetails(RecordPart):
     images: int | None = None
     training: dict[str, Any] | None = None
     fit: dict[str, Any] | None = None
+    kept: KeptCourse | None = None  # of an encoder that was kept on the way
     encoder: SavedEncoder
 
 
@@ -135,6 +159,7 @@ class EvaluationDetails(RecordPart):
     pretext_version: int | None = None
     pretraining_data: str | None  # name and digest of the pretext's images
     pretraining_digest: str | None = None
+    kept: Kept | None = None  # of an encoder that was kept on the way
     train_images: int | None = None
     control: Control | None = None
 
@@ -174,6 +199,12 @@ class PretrainRecord(_Record, frozen=True):
     identity: PretrainIdentity
     details: PretrainDetails
 
+    @property
+    def reference(self) -> str:
+        """What `--encoder` takes to have exactly this run: METHOD@KEY, METHOD@KEY:STEP."""
+        step = f":{self.identity.kept}" if self.identity.kept else ""
+        return f"{self.method}@{self.identity.training[:12]}{step}"
+
 
 class EvaluationRecord(_Record, frozen=True):
     """A finished evaluation of one encoder at one layer."""
@@ -192,6 +223,13 @@ class EvaluationRecord(_Record, frozen=True):
         """The layer to ask for to have this number; empty for a point that takes none."""
         asked = self.details.asked_layer
         return self.identity.layer if asked is None else asked
+
+    def run(self, digits: int = 12) -> str:
+        """The encoder's pretraining as references say it, KEY or KEY:STEP; empty for none here."""
+        kept, encoder = self.details.kept, self.identity.encoder
+        if kept:
+            return f"{kept.run[:digits]}:{kept.step}"
+        return encoder.run[:digits] if encoder and self.pretraining else ""
 
     @property
     def shown(self) -> list[str]:
@@ -218,6 +256,8 @@ class EvaluationRecord(_Record, frozen=True):
             raise ValueError("no digest of the test images")
         if self.identity.control is not None and self.details.control is None:
             raise ValueError("a control that says nothing of chance")
+        if self.details.kept and not isinstance(self.pretraining.get("steps"), int):
+            raise ValueError("an encoder that was kept on the way of no training")
 
 
 Record = PretrainRecord | EvaluationRecord

@@ -219,22 +219,40 @@ def folder_of(workspace: Path, record: Record) -> Path:
 
 
 def find_run(workspace: Path, reference: str) -> PretrainRecord:
-    """The pretraining run that `method` (the newest) or `method@key` names."""
+    """The run that `method` (the newest finished), `method@key` or `method@key:step` names."""
     method, _, key = reference.partition("@")
+    key, colon, step = key.partition(":")
     runs = read_records(workspace, "pretrain")
-    fitting = [r for r in runs if r.method == method and r.key.startswith(key)]
-    if not fitting and key and any(r.method == method for r in runs):
+    own = [r for r in runs if r.method == method]
+    if colon:
+        return _kept(own, reference, key, step)
+    # An encoder that was kept on the way has a key, too, but is nobody's newest.
+    fitting = [r for r in own if r.key.startswith(key) and (key or not r.identity.kept)]
+    if not fitting and key and own:
         raise UsageError(
             f"no run of {method} in {workspace} has a key that begins with '{key}'; "
             "`bench runs` lists them"
         )
     if key and len(fitting) > 1:
-        choices = " or ".join(f"{r.method}@{r.key[:12]}" for r in fitting)
+        choices = " or ".join(r.reference for r in fitting)
         raise UsageError(f"{reference} is {len(fitting)} runs in {workspace}: name one, {choices}")
     if not fitting:
         error = unknown("encoder", reference, {r.method for r in runs})
         raise UsageError(f"{error}; `bench pretrain METHOD` makes one in {workspace}")
     return fitting[-1]
+
+
+def _kept(runs: list[PretrainRecord], reference: str, key: str, step: str) -> PretrainRecord:
+    """The encoder that one of a method's trainings had after a step, finished or not."""
+    course = [r for r in runs if r.identity.training.startswith(key)]
+    fitting = [r for r in course if str(r.identity.kept or r.identity.config.get("steps")) == step]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        choices = " or ".join(r.reference for r in fitting)
+        raise UsageError(f"{reference} is of {len(fitting)} runs: name one, {choices}")
+    known = ", ".join(r.reference for r in course if r.identity.kept) or "nothing"
+    raise UsageError(f"no encoder {reference}: kept on the way is {known}; `bench runs` lists all")
 
 
 LARGE = 256 << 20  # bytes of unpacked predictions above which the file has to justify them

@@ -28,7 +28,7 @@ def blocks(table: Table, wide: int = WIDE) -> list[Block]:
         return [Block("", table.columns, table.columns)]
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     for column in table.columns:
-        title, short = _title_and_rest(table, column)
+        title, short = title_and_rest(table, column)
         groups[title][column] = short
     return [
         Block(title, part, [short[column] for column in part])
@@ -37,7 +37,7 @@ def blocks(table: Table, wide: int = WIDE) -> list[Block]:
     ]
 
 
-def _title_and_rest(table: Table, column: str) -> tuple[str, str]:
+def title_and_rest(table: Table, column: str) -> tuple[str, str]:
     """Protocol and data of a column, and its layer and metric."""
     protocol = table.first_in(column).record.details.protocol
     layer, on, data = column.removeprefix(protocol).partition(" on ")

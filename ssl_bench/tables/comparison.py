@@ -7,6 +7,7 @@ import numpy as np
 
 from ssl_bench.errors import UsageError, unknown
 from ssl_bench.evaluation.intervals import Paired
+from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.measured import Measured, paired_difference
 from ssl_bench.tables.part import columns_of
 from ssl_bench.tables.pretraining import pretraining_of
@@ -78,14 +79,17 @@ def _difference(table: Table, a: Named, b: Named, column: str) -> Paired | None:
 def _named(table: Table, name: str, columns: Sequence[str]) -> Named:
     """What a name stands for, with its numbers in these columns."""
     row, run = _row_and_run(table, name)
-    numbers = {c: [one for one in table.at(row, c) if _is_of(one, run)] for c in columns}
+    numbers = {c: [one for one in table.at(row, c) if _is_of(one.record, run)] for c in columns}
     return Named(row, run, {column: found for column, found in numbers.items() if found})
 
 
 def _row_and_run(table: Table, name: str) -> tuple[str, str]:
     """The row of a name, and the beginning of the one run's key that it may end with."""
-    method, _, run = (name, "", "") if table.called(name) else name.partition("@")
-    runs = {row: _runs(table, row, run) for row in table.called(method)}
+    rows, run = table.called(name), ""
+    if not rows:  # a run of whichever row, kept on the way or not
+        method, _, run = name.partition("@")
+        rows = [row for row in table.rows if method in (row, table.method(row))]
+    runs = {row: _runs(table, row, run) for row in rows}
     runs = {row: keys for row, keys in runs.items() if keys or not run}
     if not runs:
         raise unknown("method", name, {*table.rows, *map(table.method, table.rows)})
@@ -101,9 +105,8 @@ def _row_and_run(table: Table, name: str) -> tuple[str, str]:
 def _runs(table: Table, row: str, beginning: str) -> list[str]:
     """A row's runs as METHOD@KEY: those of the workspace whose key begins so."""
     records = [one.record for column in table.columns for one in table.at(row, column)]
-    encoders = [r.identity.encoder for r in records if r.pretraining and r.identity.encoder]
-    keys = sorted({encoder.run for encoder in encoders if encoder.run.startswith(beginning)})
-    return [f"{table.method(row)}@{key[:12]}" for key in keys]
+    runs = sorted({r.run() for r in records if r.pretraining and _is_of(r, beginning)})
+    return [f"{table.method(row)}@{run}" for run in runs]
 
 
 def _choice(row: str, runs: Sequence[str]) -> str:
@@ -111,8 +114,12 @@ def _choice(row: str, runs: Sequence[str]) -> str:
     return f"{row} ({', '.join(runs)})" if runs else row
 
 
-def _is_of(one: Measured, run: str) -> bool:
-    encoder = one.record.identity.encoder
+def _is_of(record: EvaluationRecord, run: str) -> bool:
+    """Whether its encoder is of the run whose key begins so, KEY or KEY:STEP."""
+    key, _, step = run.partition(":")
+    kept, encoder = record.details.kept, record.identity.encoder
+    if step:
+        return kept is not None and kept.run.startswith(key) and str(kept.step) == step
     return not run or (encoder is not None and encoder.run.startswith(run))
 
 

@@ -34,7 +34,8 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
     """The name of the baseline that a row is to be compared with, of these with their records.
 
     It has the same network, size and kind of starting weights; if several have, it saw the same
-    images. None if that does not leave one.
+    images; one that trains was kept at the same step, or both were at their end. None if that does
+    not leave one.
     """
     settings = _pretraining(row)
     shared = EncoderConfig.model_fields.keys() - HIDDEN
@@ -43,6 +44,11 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
         for name, record in candidates.items()
         if all(settings.get(k) == v for k, v in _pretraining(record).items() if k in shared)
         or not settings
+    }
+    alike = {
+        name: record
+        for name, record in alike.items()
+        if "steps" not in _pretraining(record) or step_mark(record) == step_mark(row)
     }
     if len(alike) > 1:
         images = _source(row)
@@ -87,8 +93,14 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
         distinguishing |= {"arch"} if len(networks) > 1 else set()
         distinguishing = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
         marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in distinguishing)
-        names.append(" ".join([record.method, *marks]))
+        names.append(" ".join([record.method, *marks]) + step_mark(record))
     return names
+
+
+def step_mark(record: EvaluationRecord) -> str:
+    """`, step 2,000 of 100,000` of an encoder that was kept on the way."""
+    kept = record.details.kept
+    return f", step {kept.step:,} of {_pretraining(record).get('steps'):,}" if kept else ""
 
 
 def _rank_of_setting(name: str) -> tuple[bool, bool, str]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.errors import plain
@@ -39,21 +40,22 @@ def pretraining_of(table: Table, row: str) -> str:
     return _text(_trainings(table)[row])
 
 
-def _trainings(table: Table) -> dict[str, dict[str, str]]:
+def _trainings(table: Table) -> dict[str, dict[str, Any]]:
     """The settings of each row that say it, and the images, as `on`; empty for those of no row."""
     records = [table.record_of(row) for row in table.rows]
     named = zip(table.rows, records, pretraining_sets(records), strict=True)
     return {row: _training(record, images) for row, record, images in named}
 
 
-def _training(record: EvaluationRecord, images: str) -> dict[str, str]:
+def _training(record: EvaluationRecord, images: str) -> dict[str, Any]:
     settings = record.pretraining
     # A fitted pretext has no steps, and its images make its weights all the same.
     method = record.details.encoder or record.method
     if "steps" not in settings and not catalogue.said_of("pretext", method, "fit"):
         return {}
     found = {name: settings[name] for name in ("steps", "batch_size") if name in settings}
-    return {**found, "on": images}
+    kept = {"kept": record.details.kept.step} if record.details.kept else {}
+    return {**found, **kept, "on": images}
 
 
 def _says(row: str, settings: Mapping[str, str], differing: set[str]) -> bool:
@@ -64,5 +66,6 @@ def _says(row: str, settings: Mapping[str, str], differing: set[str]) -> bool:
     )
 
 
-def _text(settings: Mapping[str, str]) -> str:
-    return f"{budget(settings)} on {settings['on']}".strip() if settings else ""
+def _text(settings: Mapping[str, Any]) -> str:
+    length = budget(settings, settings.get("kept"))
+    return f"{length} on {settings['on']}".strip() if settings else ""

@@ -79,9 +79,12 @@ def published_beside(table: Table) -> Published:
 def published_for(one: Measured) -> tuple[float, Source] | None:
     """The published value of the same method, protocol, layer, metric and test images.
 
-    None for a method on another network than its paper's. Beside other images than the published
-    ones a difference would say nothing of the encoder: there chance stands alone.
+    None for a method on another network than its paper's, or kept on the way. Beside other images
+    than the published ones a difference would say nothing of the encoder: there chance stands
+    alone.
     """
+    if one.record.details.kept:
+        return None
     name = one.record.identity.protocol.partition("@")[0]
     layer = one.record.column
     for source in sources():

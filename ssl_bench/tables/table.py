@@ -195,8 +195,11 @@ class Table:
         return found
 
     def called(self, name: str) -> list[str]:
-        """The row of this name, or the rows of this method."""
-        return [name] if name in self.rows else [r for r in self.rows if self.method(r) == name]
+        """The row of this name, or the rows of this method; kept steps where there is no end."""
+        if name in self.rows:
+            return [name]
+        rows = [row for row in self.rows if self.method(row) == name]
+        return [row for row in rows if not self.record_of(row).details.kept] or rows
 
     def method(self, row: str) -> str:
         """The pretext of a row, or what stands in its place."""

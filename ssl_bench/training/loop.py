@@ -9,7 +9,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +58,10 @@ class Report:
     data_wait: float  # share of the time, 0 to 1
     resumed_at: int
     last: Mapping[str, float]
+    seconds: float = 0.0  # of all processes that a run was continued by, one after the other
+
+
+Keep = Mapping[int, Callable[[Report], None]]  # by step: what is called after it, to look only
 
 
 def train(
@@ -70,12 +74,15 @@ def train(
     *,
     subset: np.ndarray | None = None,
     title: str = "training",
+    keep: Keep | None = None,
 ) -> Report:
     """Train `task` (a Trainable nn.Module) on images of `store`, or on those in `subset`.
 
     `folder` receives `checkpoint.pt` and `log.jsonl`; a run that finds a checkpoint there goes on
-    from it. Raises UsageError for a batch that devices cannot share, DataError for a loss that is
-    not finite, Interrupted on Ctrl-C.
+    from it. Of `keep`, the first process calls what stands at a step when it is done, before a
+    checkpoint of it; the steps must be the same in all processes. Raises UsageError for a batch
+    that devices cannot share, and for a step to keep that was passed before; DataError for a loss
+    that is not finite, Interrupted on Ctrl-C.
     """
     fabric = runtime.fabric(resolve_precision(config.precision))
     if config.batch_size % fabric.world_size:
@@ -89,10 +96,11 @@ def train(
     saved = load_checkpoint(folder / "checkpoint.pt", task)
     place(task, fabric)
     task.train()
-    run = _Run(task, fabric, config, seed, runtime, folder, share * fabric.global_rank)
-    started_at = run.resume(saved)
+    first = share * fabric.global_rank
+    run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
+    run.resume(saved)
     run.loop(batches, positions.to(fabric.device), title)
-    report = run.report(started_at)
+    report = run.report()
     unwrap(task)
     return report
 
@@ -109,14 +117,16 @@ class _Run:
         runtime: Runtime,
         folder: Path,
         first: int,
+        keep: Keep,
     ) -> None:
         self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
         self.runtime, self.folder = runtime, folder
         self.first = first  # this process's first position in the global batch
+        self.keep = keep
         self.halved = resolve_precision(config.precision) != "32"
         self.optimizers: list[Optimizer] = task.optimizers()
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        self.step = 0
+        self.step = self.resumed_at = 0
         self.pending: list[tuple[int, Mapping[str, Tensor]]] = []
         self.last: dict[str, float] = {}
         self.seconds, self.waited, self.done = 0.0, 0.0, 0
@@ -146,8 +156,11 @@ class _Run:
                 self.done += 1
                 if logged:
                     self._log()
-                if self.step == self.config.steps:
+                if self.step == self.config.steps or self.step in self.keep:
                     self._check_weights()
+                # Before the checkpoint: a run that goes on from one has kept all that is behind it.
+                if self.step in self.keep and self.fabric.is_global_zero:
+                    self.keep[self.step](self.report())
                 if synced:
                     self._save_or_stop(bool(asked))
                 since = time.monotonic()
@@ -203,7 +216,8 @@ class _Run:
         """
         alone = self.fabric.world_size == 1 and self.fabric.device.type == "cpu"
         every = self.runtime.checkpoint_steps
-        return alone or self.step % SYNC_STEPS == 0 or bool(every and self.step % every == 0)
+        due = self.step in self.keep or bool(every and self.step % every == 0)
+        return alone or due or self.step % SYNC_STEPS == 0
 
     def _check(self) -> None:
         """Bring over the pending values, means over all devices; DataError if one is not finite.
@@ -280,9 +294,9 @@ class _Run:
     def _speed(self) -> float:
         return self.done * self.config.batch_size / max(self.seconds, 1e-9)
 
-    def report(self, started_at: int) -> Report:
+    def report(self) -> Report:
         wait = self.waited / max(self.seconds, 1e-9)
-        return Report(self._speed(), wait, started_at, dict(self.last))
+        return Report(self._speed(), wait, self.resumed_at, dict(self.last), self.seconds)
 
     # ---- checkpoints
 
@@ -314,8 +328,8 @@ class _Run:
         with written_at_once(self._checkpoint) as scratch, open(scratch, "wb") as file:
             torch.save(state, file)
 
-    def resume(self, saved: Mapping[str, Any] | None) -> int:
-        """Take up optimisers and step from a checkpoint; returns the step it stands at."""
+    def resume(self, saved: Mapping[str, Any] | None) -> None:
+        """Take up optimisers and step from a checkpoint."""
         if saved is not None:
             try:
                 for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -326,11 +340,16 @@ class _Run:
                     raise ValueError(f"step {self.step}")
             except Exception as error:  # whatever torch meets in a damaged file
                 raise damaged(self._checkpoint, error) from error
+            if passed := [str(step) for step in self.keep if step <= self.step]:
+                raise UsageError(
+                    f"the run goes on at step {self.step}, and of --keep-at {','.join(passed)} was "
+                    f"not kept: remove {self.folder} to begin anew, or leave it out of --keep-at"
+                )
             if self.fabric.is_global_zero:
                 say(f"continuing at step {self.step} of {self.config.steps}")
         if self.fabric.is_global_zero:
             trim_log(self.folder / "log.jsonl", self.step)
-        return self.step
+        self.resumed_at = self.step
 
 
 def _tensorboard(folder: Path) -> Any:

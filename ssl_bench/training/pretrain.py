@@ -1,31 +1,51 @@
 """The job from images to encoder: train a pretext, or take its starting weights, and record it."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_fabric import Fabric
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.store.squares import ImageStore, open_store
-from ssl_bench.encoders.build import TRUNKS, build_encoder, check_spec, version_of
+from ssl_bench.encoders.build import (
+    TRUNKS,
+    EncoderSpec,
+    build_encoder,
+    check_spec,
+    version_of,
+)
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.weights import save_encoder, weights_digest
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say, waiting
 from ssl_bench.records.places import remember
-from ssl_bench.records.record import PretrainDetails, PretrainIdentity, PretrainRecord, SavedEncoder
+from ssl_bench.records.record import (
+    KeptCourse,
+    PretrainDetails,
+    PretrainIdentity,
+    PretrainRecord,
+    SavedEncoder,
+)
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime, device_name, is_one_of_several, resolve_precision
 from ssl_bench.training.build import PLAIN, build_pretext, exported
+from ssl_bench.training.keep import check_kept, kept_run, not_kept, steps_to_keep
 from ssl_bench.training.pretext import (
     EncoderConfig,
     Fitted,
     TrainConfig,
     check_training,
 )
+
+if TYPE_CHECKING:
+    from ssl_bench.training.loop import Report
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,7 @@ class Pretraining:
     config: EncoderConfig
     dataset: Dataset
     store: ImageStore
+    identity: PretrainIdentity
     run: Run[PretrainRecord]
 
     @classmethod
@@ -66,7 +87,8 @@ class Pretraining:
             # Only from 2 on: keys of earlier records are of what was set.
             **({"network": network} if network > 1 else {}),
         )
-        return cls(method, config, dataset, store, Run(workspace, PretrainRecord, method, identity))
+        run = Run(workspace, PretrainRecord, method, identity)
+        return cls(method, config, dataset, store, identity, run)
 
     def remember(self, data: str, workspace: Path) -> None:
         """Where the images lie on this machine, if their name does not say it."""
@@ -82,11 +104,18 @@ def pretrain(
     runtime: Runtime,
     *,
     skip_bad_images: bool = False,
+    keep_at: Sequence[int] = (),
 ) -> PretrainRecord:
-    """The record of `method` with these settings: read if it exists, else made or continued."""
+    """The record of `method` with these settings: read if it exists, else made or continued.
+
+    After the steps `keep_at` the encoder is kept as a run of its own (keep.py). UsageError for a
+    step that the training does not reach, or passed before without keeping it.
+    """
+    steps = steps_to_keep(config, keep_at)  # before images are decoded
     it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
     config, run = it.config, it.run
     if run.record is not None and not is_one_of_several():
+        check_kept(workspace, it.identity, steps, run.folder)
         run.sweep()
         it.remember(data, workspace)
         return run.record
@@ -98,32 +127,32 @@ def pretrain(
         # Another launch may have made it while the first process waited for the lock. What that
         # one sees is what all do: a process that looked for itself could miss the others.
         if fabric.broadcast(run.record is None):
-            _make(run, run.folder, method, config, it.dataset.name, it.store, runtime)
+            _make(it, workspace, runtime, fabric, steps)
         fabric.barrier()
     record = run.record
     assert record is not None
+    check_kept(workspace, it.identity, steps, run.folder)
     if fabric.is_global_zero:
         it.remember(data, workspace)
     return record
 
 
 def _make(
-    run: Run[PretrainRecord],
-    folder: Path,
-    method: str,
-    config: EncoderConfig,
-    data_name: str,
-    store: ImageStore,
-    runtime: Runtime,
+    it: Pretraining, workspace: Path, runtime: Runtime, fabric: Fabric, steps: Sequence[int]
 ) -> None:
     started = time.monotonic()
-    pretext, spec = build_pretext(method, config, store.normalization, len(store))
+    config, store, folder = it.config, it.store, it.run.folder
+    pretext, spec = build_pretext(it.method, config, store.normalization, len(store))
     start = weights_digest(pretext.encoder.state_dict())
+    # Taken before the loop wraps it for its devices.
+    write = partial(_write, it, exported(pretext), spec, start)
     course: dict[str, Any] = {}  # how the weights came about: little to say of random ones
     metrics: dict[str, float] = {}
     if isinstance(config, TrainConfig):
         from ssl_bench.training.loop import train  # Fabric takes as long to import as torch
 
+        missing = not_kept(workspace, it.identity, steps) if steps else []
+        missing = fabric.broadcast(missing) if steps else []  # all stop at the same steps
         report = train(
             pretext,
             store,
@@ -131,42 +160,79 @@ def _make(
             config.seed,
             runtime,
             folder,
-            title=f"{method} seed {config.seed}",
+            title=f"{it.method} seed {config.seed}",
+            keep={step: partial(_keep, it, workspace, fabric, write, step) for step in missing},
         )
-        fabric = runtime.fabric(resolve_precision(config.precision))
-        if not fabric.is_global_zero:
-            return
-        metrics = dict(report.last)
-        course["training"] = {
-            "images_per_second": round(report.images_per_second, 1),
-            "data_wait": round(report.data_wait, 4),
-            "resumed_at": report.resumed_at,
-            "devices": fabric.world_size,
-        }
-    elif isinstance(pretext, Fitted):
-        fabric = runtime.fabric("32")
-        if not fabric.is_global_zero:
-            return
-        with waiting(f"fitting {method} seed {config.seed}"):
+        metrics, course = dict(report.last), {"training": _speed(report, fabric)}
+    if not fabric.is_global_zero:
+        return
+    if isinstance(pretext, Fitted) and not isinstance(config, TrainConfig):
+        with waiting(f"fitting {it.method} seed {config.seed}"):
             course["fit"] = dict(pretext.fit(store, fabric.device))
     pretext.cpu()
-    digest = save_encoder(exported(pretext), spec, folder / "encoder.safetensors")
-    if isinstance(config, TrainConfig) and digest == start:
-        say(f"warning: training {method} left the encoder at its starting weights")
     saved = f"{pretext.exported}."
     others = {k: v for k, v in pretext.state_dict().items() if not k.startswith(saved)}
     if others:
         _save_rest(others, folder)
-    if store.index.notes:
-        course["data_notes"] = {"train": store.index.notes}
+    record = write(it.run, metrics, course, started)
+    if isinstance(config, TrainConfig) and record.details.encoder.digest == start:
+        say(f"warning: training {it.method} left the encoder at its starting weights")
+
+
+def _keep(
+    it: Pretraining,
+    workspace: Path,
+    fabric: Fabric,
+    write: Callable[..., PretrainRecord],
+    step: int,
+    report: "Report",
+) -> None:
+    """Make the run of the encoder as it is after this step."""
+    kept = kept_run(workspace, it.identity, step)
+    assert isinstance(it.config, TrainConfig)
+    course = KeptCourse(
+        run=it.run.key,
+        step=step,
+        images_seen=step * it.config.batch_size,
+        seconds=round(report.seconds, 2),
+    )
+    with kept.working():
+        more = {"training": _speed(report, fabric), "kept": course}
+        record = write(kept, report.last, more, time.monotonic() - report.seconds)
+    say(f"kept {record.reference} of {it.config.steps}")
+
+
+def _speed(report: "Report", fabric: Fabric) -> dict[str, Any]:
+    return {
+        "images_per_second": round(report.images_per_second, 1),
+        "data_wait": round(report.data_wait, 4),
+        "resumed_at": report.resumed_at,
+        "devices": fabric.world_size,
+    }
+
+
+def _write(
+    it: Pretraining,
+    encoder: Encoder,
+    spec: EncoderSpec,
+    start: str,
+    run: Run[PretrainRecord],
+    metrics: Mapping[str, float],
+    course: dict[str, Any],
+    started: float,
+) -> PretrainRecord:
+    """Save the encoder as it is now in the run's folder, and the record, last."""
+    digest = save_encoder(encoder, spec, run.folder / "encoder.safetensors")
+    if it.store.index.notes:
+        course = {**course, "data_notes": {"train": it.store.index.notes}}
     details = PretrainDetails(
-        skipped_images=store.index.skipped,
-        images=len(store),
+        skipped_images=it.store.index.skipped,
+        images=len(it.store),
         **course,
         encoder=SavedEncoder(spec=spec.plain(), digest=digest, start=start),
     )
-    run.finish(
-        method=method, data=data_name, metrics=metrics, details=details,
+    return run.finish(
+        method=it.method, data=it.dataset.name, metrics=metrics, details=details,
         started=started, device=device_name(),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from ssl_bench.records.command import PATH, encoder_options, without_place
 from ssl_bench.records.places import Options, place_of_data
 from ssl_bench.records.protocols import harness_of, settings_of
 from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
-from ssl_bench.records.workspace import folder_of, predictions_of, read_records
+from ssl_bench.records.workspace import find_run, folder_of, predictions_of, read_records
 from ssl_bench.runtime import Runtime
 
 
@@ -46,7 +46,12 @@ def _pretrained(
     from ssl_bench.training.pretrain import pretrain
 
     config = settings_of(catalogue.pretext(record.method).Config, record)
-    return pretrain(record.method, config, data, apart, runtime, skip_bad_images=skip)
+    step = record.identity.kept
+    keep_at = (step,) if step else ()
+    made = pretrain(
+        record.method, config, data, apart, runtime, skip_bad_images=skip, keep_at=keep_at
+    )
+    return find_run(apart, f"{record.method}@{made.key}:{step}") if step else made
 
 
 def _evaluated(

@@ -15,7 +15,7 @@ from ssl_bench.evaluation.harness import printing, score_with_intervals
 from ssl_bench.files import file_digest
 from ssl_bench.progress import waiting
 from ssl_bench.records.protocols import harness_of, protocols
-from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
+from ssl_bench.records.record import EvaluationRecord, Kept, PretrainRecord, Record
 from ssl_bench.records.workspace import in_order, predictions_of, read_record, workspaces_below
 from ssl_bench.tables.forms import FORMS
 from ssl_bench.tables.table import Table
@@ -78,6 +78,8 @@ def _of_record(
         yield f"the record is of {record.kind} {record.key[:12]}, which belongs in another folder"
     yield from _of_files(folder, record)
     if record.kind == "pretrain":
+        if _course(record.details.kept) != _course_of(record):
+            yield "it was not kept where its details say"
         return
     if "predictions.npz" not in record.files:
         yield "predictions.npz is not among the files that it names"
@@ -111,9 +113,21 @@ def _of_encoder(
         "pretraining_digest": made.identity.data,
         "pretext_version": made.identity.version,
     }
+    if _course(details.kept) != _course_of(made):
+        yield f"it does not say at which step run {made.key[:12]} was kept"
     for name, value in said.items():
         if name in details.model_fields_set and getattr(details, name) != value:
             yield f"{name} is not that of run {made.key[:12]}"
+
+
+def _course(kept: Kept | None) -> tuple[str, int] | None:
+    return (kept.run, kept.step) if kept else None
+
+
+def _course_of(run: PretrainRecord) -> tuple[str, int] | None:
+    """The training and the step of an encoder that was kept on the way, by its identity."""
+    step = run.identity.kept
+    return (run.identity.training, step) if step else None
 
 
 def _of_files(folder: Path, record: Record) -> Iterator[str]:

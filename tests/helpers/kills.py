@@ -44,6 +44,7 @@ FREE = {
     "details.training.images_per_second",
     "details.training.data_wait",
     "details.training.resumed_at",
+    "details.kept.seconds",
     "details.selection.images_per_second",
     "details.selection.data_wait",
     "details.pass.seconds",
@@ -96,6 +97,7 @@ patches = 2000
 [[pretrain]]
 method = "autoencoder"
 steps = 400  # so many that only every other is logged
+keep-at = [100, 101, 300]
 batch_size = 8
 lr = 1e-3
 

@@ -358,8 +358,8 @@ def test_the_tables_command_renews_a_stale_number(bench, stale):
 # ---- records as a data frame
 COLUMNS = {
     "key", "method", "protocol", "layer", "data", "metric", "value", "low", "high",
-    "pretraining_seed", "seed", "encoder", "weights", "control", "test_images", "finished",
-    "workspace",
+    "pretraining_seed", "pretraining_step", "seed", "encoder", "weights", "control", "test_images",
+    "finished", "workspace",
 }  # fmt: skip
 
 

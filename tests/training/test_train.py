@@ -20,7 +20,7 @@ from ssl_bench import catalogue
 from ssl_bench.data.store.squares import open_store
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.records.workspace import read_records
+from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.checkpoint import load_optimizer
@@ -233,22 +233,28 @@ def test_runs_killed_at_any_moment_end_with_the_same_weights(tmp_path):
 
 
 def test_two_processes_see_what_one_sees(tmp_path):
-    """Data parallel on the CPU: equal up to the order in which gradients are summed."""
+    """Data parallel on the CPU: equal up to the order in which gradients are summed.
+
+    What is kept on the way, the first process keeps.
+    """
+    keep = ("--keep-at", 3)
     commands = {
-        "one": _command(tmp_path / "one", "--devices", 1),
-        "two": _command(tmp_path / "two", "--devices", 2),
+        "one": _command(tmp_path / "one", "--devices", 1, *keep),
+        "two": _command(tmp_path / "two", "--devices", 2, *keep),
         "torchrun": _torchrun(_command(tmp_path / "torchrun")),
     }
     weights, records = {}, {}
     for name, command in commands.items():
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, capture_output=True, env=environment)
-        (path,) = (tmp_path / name).glob("pretrain/*/encoder.safetensors")
-        weights[name] = load_file(path)
-        (records[name],) = read_records(tmp_path / name)
-    for name in ("two", "torchrun"):
-        for layer, tensor in weights["one"].items():
-            assert torch.allclose(tensor, weights[name][layer], atol=2e-4), (name, layer)
+        *kept, records[name] = read_records(tmp_path / name, "pretrain")
+        assert [run.identity.kept for run in kept] == [3] * (name != "torchrun")
+        for run in (*kept, records[name]):
+            path = folder_of(tmp_path / name, run) / "encoder.safetensors"
+            weights[name, run.identity.kept] = load_file(path)
+    for name, step in (("two", None), ("two", 3), ("torchrun", None)):
+        for layer, tensor in weights["one", step].items():
+            assert torch.allclose(tensor, weights[name, step][layer], atol=2e-4), (name, layer)
         assert records[name].key == records["one"].key
         assert records[name].details.training["devices"] == 2
 

@@ -1,0 +1,215 @@
+"""`bench plot course`: what an evaluation finds in encoders on the way of their trainings.
+
+From records only. A column of panels a method, a row a protocol; in a panel a line a layer over the
+steps, and across it, broken, what the same network has that no steps have made (random weights, a
+fit, a library's weights). Bands are 95 % intervals. A layer has a colour and a marker, a row
+without steps a kind of line, so that all of it can be read in grey.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.errors import UsageError, unknown
+from ssl_bench.pictures.plots import save_for_print
+from ssl_bench.tables.blocks import title_and_rest
+from ssl_bench.tables.names import step_mark
+from ssl_bench.tables.table import Cell, Table
+
+# Okabe and Ito's palette: told apart by all kinds of colour vision; yellow is too light for lines.
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#666666")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BROKEN = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+PANEL, LEGEND = (2.7, 2.2), 1.9  # inches
+SAME = ("arch", "image_size", "width")  # settings that a row across a panel shares with its method
+
+
+@dataclass(frozen=True)
+class Course:
+    """A method's rows by the step of their encoders, and the rows that no steps have made."""
+
+    name: str
+    rows: Mapping[int, str]
+    across: Sequence[str]
+
+
+def courses_of(table: Table, methods: Sequence[str] = ()) -> list[Course]:
+    """Those with an encoder that was kept on the way, or of these methods or names.
+
+    UsageError where there is none.
+    """
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    across = []
+    for row in table.rows:
+        record = table.record_of(row)
+        step, kept = record.pretraining.get("steps"), record.details.kept
+        if step is not None:
+            found[row.replace(step_mark(record), "")][kept.step if kept else step] = row
+        elif row not in table.free:
+            across.append(row)
+    courses = [
+        Course(name, dict(sorted(rows.items())), [a for a in across if _same(table, a, rows)])
+        for name, rows in found.items()
+        if any(table.record_of(row).details.kept for row in rows.values())
+    ]
+    if not courses:
+        raise UsageError("no encoder on the way was measured: `bench pretrain METHOD --keep-at`")
+    known = {name for c in courses for name in (c.name, table.method(next(iter(c.rows.values()))))}
+    for name in methods:
+        if name not in known:
+            raise unknown("method with a course", name, known)
+    asked = {*methods} or known
+    return [c for c in courses if {c.name, table.method(next(iter(c.rows.values())))} & asked]
+
+
+def _same(table: Table, row: str, rows: Mapping[int, str]) -> bool:
+    """Whether a row is of the network that a course trains, or from elsewhere."""
+    own = table.record_of(row).pretraining
+    theirs = table.record_of(next(iter(rows.values()))).pretraining
+    return all(own.get(name) == theirs.get(name) for name in SAME) or not own
+
+
+def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Path]:
+    """Write `path` with .png, at 300 dpi, and with .pdf; returns both."""
+    from matplotlib import pyplot as plt
+
+    panels = _panels(table, courses)
+    wide, high = PANEL
+    figure, axes = plt.subplots(
+        len(panels), len(courses), sharex="col", sharey="row", squeeze=False, layout="constrained",
+        figsize=(wide * len(courses) + LEGEND, high * len(panels) + 0.6),
+    )  # fmt: skip
+    layers = list(dict.fromkeys(layer for columns in panels.values() for layer in columns))
+    looks: dict[str, dict[str, Any]] = {
+        layer: {"color": COLOURS[i % 8], "marker": MARKERS[(i + i // 8) % 8]}  # 64 pairs
+        for i, layer in enumerate(layers)
+    }
+    lines = dict(zip(_all_across(courses), BROKEN * 8, strict=False))
+    for line, (title, columns) in zip(axes, panels.items(), strict=True):
+        for axis, course in zip(line, courses, strict=True):
+            for layer, column in columns.items():
+                _line(axis, table, course, column, looks[layer])
+                for row in course.across:
+                    _across(axis, table.cell(row, column), looks[layer], lines[row])
+            axis.tick_params(labelsize=7)
+            axis.grid(color="0.9", linewidth=0.5)
+        line[0].set_ylim(_limits(_cells(table, courses, columns)))
+        line[0].set_ylabel(f"{title}\n{_unit(table, columns)}", fontsize=7)
+    for axis, course in zip(axes[0], courses, strict=True):
+        axis.set_title(course.name, fontsize=8)
+    for axis, course in zip(axes[-1], courses, strict=True):
+        _scale(axis, list(course.rows))
+    figure.supxlabel("steps of training", fontsize=8)
+    figure.suptitle(_caption(table, courses, panels), fontsize=7)
+    _legend(figure, looks, lines)
+    return save_for_print(figure, path)
+
+
+def _panels(table: Table, courses: Sequence[Course]) -> dict[str, dict[str, str]]:
+    """Columns by protocol and layer; protocols that a course has numbers of."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for column in table.columns:
+        title, layer = title_and_rest(table, column)
+        found[title][layer] = column
+    measured = {
+        column for c in courses for row in c.rows.values() for column in table.columns
+        if table.cell(row, column)
+    }  # fmt: skip
+    return {
+        title: {layer: c for layer, c in columns.items() if _cells(table, courses, {layer: c})}
+        for title, columns in found.items()
+        if measured & {*columns.values()}
+    }
+
+
+def _all_across(courses: Sequence[Course]) -> list[str]:
+    return list(dict.fromkeys(row for course in courses for row in course.across))
+
+
+def _line(axis: Any, table: Table, course: Course, column: str, look: Mapping[str, Any]) -> None:
+    """A layer over the steps that were measured, with its band."""
+    cells = {step: cell for step, row in course.rows.items() if (cell := table.cell(row, column))}
+    steps = list(cells)
+    axis.plot(steps, [c.mean for c in cells.values()], linewidth=1.2, markersize=4, **look)
+    low = [c.mean - c.half for c in cells.values()]
+    high = [c.mean + c.half for c in cells.values()]
+    axis.fill_between(steps, low, high, color=look["color"], alpha=0.12, linewidth=0)
+
+
+def _across(axis: Any, cell: Cell | None, look: Mapping[str, Any], line: Any) -> None:
+    """A layer of a row without steps, from side to side, with its band and hollow markers."""
+    if cell is None:
+        return
+    colour = look["color"]
+    axis.axhspan(cell.mean - cell.half, cell.mean + cell.half, color=colour, alpha=0.06, lw=0)
+    axis.plot(
+        (0, 1), (cell.mean, cell.mean), transform=axis.get_yaxis_transform(), linestyle=line,
+        linewidth=0.9, markersize=4, markerfacecolor="white", clip_on=False, **look,
+    )  # fmt: skip
+
+
+def _scale(axis: Any, steps: Sequence[int]) -> None:
+    """Logarithmic, with labels that have room: 1, 2 and 5 of each decade, or the decades alone."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.set_xlim(min(steps) / 1.15, max(steps) * 1.15)
+    narrow = max(steps) < 40 * min(steps)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    axis.xaxis.set_major_formatter(
+        FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
+    )
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _cells(table: Table, courses: Sequence[Course], columns: Mapping[str, str]) -> list[Cell]:
+    """All that is drawn in these columns."""
+    rows = dict.fromkeys(row for c in courses for row in (*c.rows.values(), *c.across))
+    places = [(row, column) for row in rows for column in columns.values()]
+    return [cell for place in places if (cell := table.cell(*place))]
+
+
+def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
+    """Of the axis upwards: all means, and bands as far as they leave the means to be seen.
+
+    With two seeds an interval may be wider than the scale of the metric.
+    """
+    means = [cell.mean for cell in cells]
+    span = max(max(means) - min(means), 1)
+    halves = [min(span / 2, cell.half) if cell.half > 0 else 0 for cell in cells]  # or NaN
+    low = min(mean - half for mean, half in zip(means, halves, strict=True))
+    high = max(mean + half for mean, half in zip(means, halves, strict=True))
+    return low - span / 20, high + span / 20
+
+
+def _unit(table: Table, columns: Mapping[str, str]) -> str:
+    """The metric of a panel, and its unit."""
+    one = table.first_in(next(iter(columns.values())))
+    return f"{one.metric}, {one.units.get(one.metric, '%')}"
+
+
+def _caption(
+    table: Table, courses: Sequence[Course], panels: Mapping[str, Mapping[str, str]]
+) -> str:
+    """What lines and bands are."""
+    cells = [cell for columns in panels.values() for cell in _cells(table, courses, columns)]
+    seeds = " to ".join(map(str, sorted({min(c.n for c in cells), max(c.n for c in cells)})))
+    over = " or ".join(sorted({c.over for c in cells}))
+    of = "one seed" if seeds == "1" else f"mean of {seeds} seeds"
+    return f"{of[0].upper()}{of[1:]}. Bands: 95 % intervals over {over}, cut at the panel's edge."
+
+
+def _legend(figure: Any, looks: Mapping[str, Mapping[str, Any]], lines: Mapping[str, Any]) -> None:
+    """Layers by colour and marker; rows without steps by their line."""
+    from matplotlib.lines import Line2D
+
+    layers = [(name, Line2D([], [], markersize=4, **look)) for name, look in looks.items()]
+    rows = [
+        (name, Line2D([], [], color="0.4", linestyle=line, marker="o", markerfacecolor="white",
+                      markersize=4))
+        for name, line in lines.items()
+    ]  # fmt: skip
+    names, handles = zip(*layers, *rows, strict=True)
+    figure.legend(handles, names, loc="outside right center", fontsize=7, frameon=False)
