@@ -87,7 +87,7 @@ class _SuiteRun:
 
     def pretrain(self, entry: PretrainEntry, config: Any) -> Reference | None:
         """The encoder of one pretext and seed, trained if it is missing; None if it may not be."""
-        asked = entry.method, config, entry.data or self.suite.data, self.workspace, self.runtime
+        asked = entry.method, config, self.suite.images_of(entry), self.workspace, self.runtime
         if self.finished:  # the key needs the digest of the images, so they are decoded if need be
             run = Pretraining.of(*asked, skip_bad_images=self.skip_bad_images).run.record
         else:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.records.places import Options, place_of_data, place_of_encoder
+from ssl_bench.records.places import Options, place_of_encoder, places_of_data
 from ssl_bench.records.protocols import harness_class, protocol, settings_of
 from ssl_bench.records.record import EvaluationRecord, Record
 from ssl_bench.records.workspace import read_records
@@ -52,8 +52,9 @@ def command_of(record: Record, workspace: Path | None = None) -> str:
             words += _words(encoder_options(record, workspace))
         words += ["--layer", record.asked_layer] if record.asked_layer else []
     settings_of(config, record)
-    place = place_of_data(workspace, record) if workspace else None
-    words += ["--data", place or without_place(record.data)]
+    places = places_of_data(workspace, record) if workspace else [None] * len(record.sets)
+    for (name, _), place in zip(record.sets, places, strict=True):
+        words += ["--data", place or without_place(name)]
     return shlex.join([*words, *_words(settings_to_state(config, record.identity.config))])
 
 

@@ -1,6 +1,7 @@
 """The job from images to encoder: train a pretext, or take its starting weights, and record it."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,19 @@ import torch
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
-from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.data.store.concat import ConcatStore, Squares, open_joined
 from ssl_bench.encoders.build import TRUNKS, build_encoder, check_spec, version_of
 from ssl_bench.encoders.weights import save_encoder, weights_digest
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say, waiting
 from ssl_bench.records.places import remember
-from ssl_bench.records.record import PretrainDetails, PretrainIdentity, PretrainRecord, SavedEncoder
+from ssl_bench.records.record import (
+    PretrainDetails,
+    PretrainedSet,
+    PretrainIdentity,
+    PretrainRecord,
+    SavedEncoder,
+)
 from ssl_bench.records.workspace import Run
 from ssl_bench.runtime import Runtime, device_name, is_one_of_several, resolve_precision
 from ssl_bench.training.build import PLAIN, build_pretext, exported
@@ -35,28 +42,27 @@ class Pretraining:
 
     method: str
     config: EncoderConfig
-    dataset: Dataset
-    store: ImageStore
+    sets: tuple[Dataset, ...]
+    store: Squares
     run: Run[PretrainRecord]
 
     @classmethod
     def of(
-        cls, method: str, config: EncoderConfig, data: str, workspace: Path, runtime: Runtime,
-        *, skip_bad_images: bool = False,
+        cls, method: str, config: EncoderConfig, data: str | Sequence[str], workspace: Path,
+        runtime: Runtime, *, skip_bad_images: bool = False,
     ) -> "Pretraining":  # fmt: skip
         """Decodes the images if need be. Raises UsageError for settings that cannot be."""
         if isinstance(config, TrainConfig):
             config = config.model_copy(update={"precision": resolve_precision(config.precision)})
         check_training(catalogue.pretext(method))
-        dataset = catalogue.dataset(data)
+        sets = catalogue.datasets(data)
         spec = config.spec(PLAIN)
         check_spec(spec)  # before images are decoded
         if spec.arch not in TRUNKS:  # of a library's networks only building says it
             build_encoder(spec)
-        store = open_store(
-            dataset, "train", config.image_size,
-            skip_bad_images=skip_bad_images, workers=runtime.workers, labelled=False,
-        )  # fmt: skip
+        store = open_joined(
+            sets, config.image_size, skip_bad_images=skip_bad_images, workers=runtime.workers
+        )
         network = version_of(config.arch)
         identity = PretrainIdentity(
             kind="pretrain",
@@ -67,24 +73,45 @@ class Pretraining:
             # Only from 2 on: keys of earlier records are of what was set.
             **({"network": network} if network > 1 else {}),
         )
-        return cls(method, config, dataset, store, Run(workspace, PretrainRecord, method, identity))
+        return cls(method, config, sets, store, Run(workspace, PretrainRecord, method, identity))
 
-    def remember(self, data: str, workspace: Path) -> None:
-        """Where the images lie on this machine, if their name does not say it."""
-        if data != self.dataset.name:
-            remember(workspace, self.dataset.name, [self.store.index.digest], {"data": data})
+    @property
+    def data_name(self) -> str:
+        """`A`, or `A + B`."""
+        return " + ".join(one.name for one in self.sets)
+
+    @property
+    def parts(self) -> list[PretrainedSet]:
+        """The sets, where there are several."""
+        if not isinstance(self.store, ConcatStore):
+            return []
+        return [
+            PretrainedSet(name=one.name, digest=store.index.digest, images=len(store))
+            for one, store in zip(self.sets, self.store.parts, strict=True)
+        ]
+
+    def remember(self, data: str | Sequence[str], workspace: Path) -> None:
+        """Where the images lie on this machine, if their names do not say it."""
+        asked = [data] if isinstance(data, str) else data
+        digests = [part.digest for part in self.parts] or [self.store.index.digest]
+        for one, given, digest in zip(self.sets, asked, digests, strict=True):
+            if given != one.name:
+                remember(workspace, one.name, [digest], {"data": given})
 
 
 def pretrain(
     method: str,
     config: EncoderConfig,
-    data: str,
+    data: str | Sequence[str],
     workspace: Path,
     runtime: Runtime,
     *,
     skip_bad_images: bool = False,
 ) -> PretrainRecord:
-    """The record of `method` with these settings: read if it exists, else made or continued."""
+    """The record of `method` with these settings: read if it exists, else made or continued.
+
+    `data` names a set, or several whose training images are taken as one.
+    """
     it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
     config, run = it.config, it.run
     if run.record is not None and not is_one_of_several():
@@ -99,7 +126,7 @@ def pretrain(
         # Another launch may have made it while the first process waited for the lock. What that
         # one sees is what all do: a process that looked for itself could miss the others.
         if fabric.broadcast(run.record is None):
-            _make(run, run.folder, method, config, it.dataset.name, it.store, runtime)
+            _make(it, runtime)
         fabric.barrier()
     record = run.record
     assert record is not None
@@ -108,16 +135,9 @@ def pretrain(
     return record
 
 
-def _make(
-    run: Run[PretrainRecord],
-    folder: Path,
-    method: str,
-    config: EncoderConfig,
-    data_name: str,
-    store: ImageStore,
-    runtime: Runtime,
-) -> None:
+def _make(it: Pretraining, runtime: Runtime) -> None:
     started = time.monotonic()
+    method, config, store, folder = it.method, it.config, it.store, it.run.folder
     pretext, spec = build_pretext(method, config, store.normalization, len(store))
     start = weights_digest(pretext.encoder.state_dict())
     course: dict[str, Any] = {}  # how the weights came about: little to say of random ones
@@ -158,14 +178,16 @@ def _make(
         _save_rest(others, folder)
     if store.index.notes:
         course["data_notes"] = {"train": store.index.notes}
+    if it.parts:
+        course["sets"] = it.parts
     details = PretrainDetails(
         skipped_images=store.index.skipped,
         images=len(store),
         **course,
         encoder=SavedEncoder(spec=spec.plain(), digest=digest, start=start),
     )
-    run.finish(
-        method=method, data=data_name, metrics=metrics, details=details,
+    it.run.finish(
+        method=method, data=it.data_name, metrics=metrics, details=details,
         started=started, device=device_name(),
     )  # fmt: skip
 
