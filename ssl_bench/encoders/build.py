@@ -6,7 +6,7 @@ libraries.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
@@ -24,6 +24,7 @@ from ssl_bench.errors import UsageError, plain, unknown
 
 LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAME
 DEFAULT_ARCH = "alexnet"
+Norm = Literal["own", "batch"]
 
 
 def least_size(arch: str) -> int:
@@ -47,6 +48,7 @@ class EncoderSpec(BaseModel):
     """All that builds an encoder except its weights; it stands in the weights file's header.
 
     `bottleneck` is the number of channels of dcgan's last layer; None: 4000 times the width.
+    `norm` batch gives alexnet batch normalisation in place of its own LRN.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +56,8 @@ class EncoderSpec(BaseModel):
     image_size: ImageSize = Field(le=8192)
     width: float = Field(default=1.0, gt=0, le=4)
     bottleneck: int | None = Field(default=None, ge=1)
+    # Left out at its default: records and files of the time before it have the same bytes.
+    norm: Norm = Field(default="own", exclude_if=lambda norm: norm == "own")
     normalization: Normalization
 
     def plain(self) -> dict[str, Any]:
@@ -75,7 +79,9 @@ class Trunk:
 
 
 TRUNKS = {
-    "alexnet": Trunk(lambda spec: AlexNet(spec.width), AlexNet.least_size, 227),
+    "alexnet": Trunk(
+        lambda spec: AlexNet(spec.width, spec.norm == "batch"), AlexNet.least_size, 227
+    ),
     # Its decoder's pixels end in a tanh, in [−1, 1], so those that it sees lie there too.
     "dcgan": Trunk(lambda spec: DCGAN(spec.width, spec.bottleneck), DCGAN.least_size, 128, HALF),
 }
@@ -146,6 +152,8 @@ def check_spec(spec: EncoderSpec) -> None:
     library, _, name = spec.arch.partition(":")
     if spec.bottleneck and spec.arch != "dcgan":
         raise UsageError(f"--bottleneck is for dcgan, not for {spec.arch}")
+    if spec.norm != "own" and spec.arch != "alexnet":
+        raise UsageError(f"--norm is for alexnet, not for {spec.arch}")
     least = least_size(spec.arch)
     if spec.image_size < least:
         raise UsageError(f"{spec.arch} takes images of at least {least} px, not {spec.image_size}")

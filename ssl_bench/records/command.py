@@ -89,7 +89,8 @@ def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     for _ in known:
         # A record holds what `auto` came to, which is another precision on another machine.
         made = config(**stated).model_dump(mode="json")
-        wrong = [k for k, v in known.items() if made[k] != v and k not in stated]
+        # What is left out at its default is not in `made`.
+        wrong = [k for k, v in known.items() if made.get(k) != v and k not in stated]
         if not wrong:
             break
         stated |= {k: known[k] for k in wrong}
