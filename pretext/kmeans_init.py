@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness, derive, epoch_order, generator
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.data.store.concat import Squares
 from ssl_bench.encoders.chain import Affine, chain_obstacle
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.rescale import rescale, top_of
@@ -62,7 +62,7 @@ class KMeansInit(Pretext):
                 f"torchvision:alexnet, timm:vgg11 …), not {config.arch}: {obstacle}"
             )
 
-    def fit(self, store: ImageStore, device: torch.device) -> Mapping[str, float]:
+    def fit(self, store: Squares, device: torch.device) -> Mapping[str, float]:
         """Filters and scales from the store's images; returns `Rescaled.numbers`.
 
         All on the CPU, whatever `device` is: a GPU's convolutions do not give the same bits twice,
@@ -75,7 +75,7 @@ class KMeansInit(Pretext):
         )  # fmt: skip
         return done.numbers()
 
-    def _crops(self, store: ImageStore) -> Tensor:
+    def _crops(self, store: Squares) -> Tensor:
         """Random crops of images that the seed chooses, normalised float (images, 3, S, S)."""
         count, seed = self.config.images, self.config.seed
         if count > len(store):

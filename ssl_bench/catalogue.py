@@ -8,7 +8,7 @@ who asks for it by name; whoever goes through all of a kind is told once, and ha
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -122,6 +122,17 @@ def dataset(specification: str) -> "Dataset":
     if name not in _found("data") and (way := _way_to(Path(specification))):
         raise UsageError(f"'{plain(specification)}' is no dataset's name, but there is {way}")
     return load("data", name)(argument)
+
+
+def datasets(specifications: str | Sequence[str]) -> "tuple[Dataset, ...]":
+    """Those of one specification, or of several in their order. UsageError for one given twice."""
+    asked = [specifications] if isinstance(specifications, str) else list(specifications)
+    for each in asked:
+        if asked.count(each) > 1:
+            raise UsageError(
+                f"{plain(each)} is given {asked.count(each)} times: give each set once"
+            )
+    return tuple(map(dataset, asked))
 
 
 def _way_to(path: Path) -> str | None:

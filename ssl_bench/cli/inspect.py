@@ -12,13 +12,14 @@ from ssl_bench.data.normalization import HALF
 from ssl_bench.data.store.squares import stored_size
 from ssl_bench.encoders.build import TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.from_file import open_file
+from ssl_bench.encoders.spec import Norm
 from ssl_bench.errors import unknown
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import Step, Trainable
 
 
 def inspect_network(
-    name: str, *, image_size: int | None = None, width: float | None = None
+    name: str, *, image_size: int | None = None, width: float | None = None, norm: Norm = "own"
 ) -> dict[str, Any]:
     """`{"name", "input", "parts": {part: counts}, "learners": [...], "taps", "layers": [...]}`.
 
@@ -28,7 +29,8 @@ def inspect_network(
     `norms` (scales and shifts of normalisation). A learner is an optimiser with its kind, learning
     rate, parts and their weights.
     """
-    given = {k: v for k, v in {"image_size": image_size, "width": width}.items() if v is not None}
+    sizes = {"image_size": image_size, "width": width, "norm": norm}
+    given = {k: v for k, v in sizes.items() if v is not None}
     if name in catalogue.names("pretext"):
         config = catalogue.pretext(name).Config(**given)
         network, spec = build_pretext(name, config, HALF)
@@ -40,8 +42,9 @@ def inspect_network(
     elif name in TRUNKS or ":" in name:
         size = image_size or own_spec(name).image_size
         spec = EncoderSpec(
-            arch=name, image_size=size, width=1.0 if width is None else width, normalization=HALF
-        )
+            arch=name, image_size=size, width=1.0 if width is None else width, norm=norm,
+            normalization=HALF,
+        )  # fmt: skip
         network = nn.Module()
         network.encoder = encoder = build_encoder(spec)
     else:

@@ -152,15 +152,19 @@ def perf() -> None:
 @click.option(
     "--width", type=float, help="Factor on an own network's channel counts. [default: 1.0]"
 )
+@click.option("--norm", type=click.Choice(["own", "batch"]), default="own", show_default=True,
+              help="Normalisation in alexnet: its own, LRN, or batch.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(name: str, image_size: int | None, width: float | None, as_json: bool) -> None:
+def inspect(
+    name: str, image_size: int | None, width: float | None, norm: Any, as_json: bool
+) -> None:
     """Print layers, output shapes and parameters by part of a pretext or an encoder."""
     from pydantic import ValidationError
 
     from ssl_bench.cli.inspect import describe, inspect_network
 
     try:
-        found = inspect_network(name, image_size=image_size, width=width)
+        found = inspect_network(name, image_size=image_size, width=width, norm=norm)
     except ValidationError as error:
         raise refused(error) from error
     click.echo(json.dumps(found, indent=2) if as_json else describe(found))

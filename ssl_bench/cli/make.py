@@ -36,15 +36,17 @@ def pretrain_command(method: str) -> click.Command:
 
     @click.option(
         "--data",
-        default="scenes",
+        multiple=True,
+        default=["scenes"],
         show_default=True,
-        help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`).",
+        help="Images: scenes, folder:PATH, voc:PATH … (`bench data list`); several times: the "
+        "training images of all these sets.",
     )
     @click.option("--preview", is_flag=True, help="Draw what the pretext does, at the end.")
     @computing_options
     def command(
-        data: str, preview: bool, workspace: Path, keep_at: Sequence[int] | None = None,
-        **options: Any,
+        data: tuple[str, ...], preview: bool, workspace: Path,
+        keep_at: Sequence[int] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         from ssl_bench.pictures.preview import draw_preview
         from ssl_bench.runtime import is_main_process

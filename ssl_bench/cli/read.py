@@ -131,9 +131,11 @@ def show(key: str, workspace: Path) -> None:
 
 @click.command(cls=StrictCommand)
 @click.argument("key")
-@click.option("--data", help="Where the images are, if the workspace does not remember it.")
+@click.option("--data", multiple=True,
+              help="Where the images are, if the workspace does not remember it; once for each set."
+              )  # fmt: skip
 @computing_options
-def rerun(key: str, data: str | None, workspace: Path, **options: Any) -> int:
+def rerun(key: str, data: tuple[str, ...], workspace: Path, **options: Any) -> int:
     """Make a run again, apart, and compare: bit for bit on a CPU."""
     from ssl_bench.records.command import record_of
     from ssl_bench.trust.rerun import data_of

@@ -1,7 +1,8 @@
 """Suites: a TOML file that says which runs make a table; what is missing is done.
 
 name = "quickstart"
-data = "scenes"                     # evaluated on, and pretrained on unless a run says
+data = "scenes"                     # evaluated on, and pretrained on unless the next line
+pretrain_data = ["folder:A", "voc07"]  # or a run says otherwise: a set, or several as one
 seeds = [0, 1, 2]                   # every run is made once per seed
 controls = true                     # the default: shuffled labels (first seed), the random floor
 
@@ -43,7 +44,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -72,12 +73,15 @@ class _Row(BaseModel):
         return {*self.evaluations, *(self.layers if isinstance(self.layers, dict) else ())}
 
 
+Sets = str | Annotated[tuple[str, ...], Field(min_length=1)]  # one, or several as one
+
+
 class PretrainEntry(_Row):
     """One pretext; settings that are not named here are the method's own."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     method: str
-    data: str | None = None
+    data: Sets | None = None
     seeds: tuple[int, ...] = Field(default=(), description="of the suite's; none named: all")
     keep_at: tuple[int, ...] = Field(
         default=(),
@@ -123,6 +127,7 @@ class Suite(BaseModel):
     name: str
     description: str = ""
     data: str = "scenes"
+    pretrain_data: Sets | None = Field(default=None, description="if other than `data`")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     encoder: dict[str, Any] = Field(default_factory=dict)
     controls: bool = True
@@ -136,6 +141,10 @@ class Suite(BaseModel):
         if not self.pretrain and not self.external:
             raise ValueError("a suite needs [[pretrain]] or [[external]]")
         return self
+
+    def images_of(self, entry: PretrainEntry) -> Sets:
+        """What an entry is pretrained on, as `--data` takes it."""
+        return entry.data or self.pretrain_data or self.data
 
     @property
     def methods(self) -> tuple[PretrainEntry, ...]:
@@ -277,8 +286,10 @@ def _text(path: Path) -> str:
 
 def _check_names(suite: Suite) -> None:
     """UsageError for an unknown layer, dataset or seed: at once, not after the first training."""
-    for data in {suite.data, *(e.data or suite.data for e in (*suite.pretrain, *suite.evaluate))}:
+    for data in {suite.data, *(e.data or suite.data for e in suite.evaluate)}:
         catalogue.dataset(data)
+    for sets in {suite.images_of(entry) for entry in suite.methods}:
+        catalogue.datasets(sets)
     for entry in (*suite.pretrain, *suite.evaluate):
         for seed in entry.seeds:
             if seed not in suite.seeds:
@@ -327,7 +338,8 @@ def _mistake(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg']}"
+        several = "; several sets to pretrain on are named by pretrain_data" * (where == "data")
+        return f"{where}: {first['msg']}{several}"
     closed = {"external": ExternalEntry, "contrast": ContrastEntry}.get(str(first["loc"][0]))
     if closed:
         return str(unknown("key", str(first["loc"][-1]), closed.model_fields))

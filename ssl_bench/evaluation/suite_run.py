@@ -105,7 +105,7 @@ class _SuiteRun:
 
         The one of the step `kept` is taken as soon as it is there, whoever trains.
         """
-        asked = entry.method, config, entry.data or self.suite.data, self.workspace
+        asked = entry.method, config, self.suite.images_of(entry), self.workspace
         skip = self.skip_bad_images
         runtime = replace(self.runtime, wait=self.runtime.wait and not kept)
         make = partial(pretrain, *asked, runtime, skip_bad_images=skip, keep_at=keep_at)

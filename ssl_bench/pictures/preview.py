@@ -1,12 +1,13 @@
 """What a finished pretext does to a few of its training images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
-from ssl_bench.data.store.squares import open_store
+from ssl_bench.data.store.concat import open_joined
 from ssl_bench.pictures.plots import picture_grid
 from ssl_bench.progress import say
 from ssl_bench.records.record import PretrainRecord
@@ -18,8 +19,9 @@ SHOWN = 8  # images in a preview
 
 
 def draw_preview(
-    record: PretrainRecord, workspace: Path, data: str, *, skip_bad_images: bool = False
-) -> None:
+    record: PretrainRecord, workspace: Path, data: str | Sequence[str],
+    *, skip_bad_images: bool = False,
+) -> None:  # fmt: skip
     """Draw `preview.png` in the run's folder, from its weights and images of `data`."""
     folder = folder_of(workspace, record)
     pretext = open_pretext(record, folder)
@@ -27,9 +29,7 @@ def draw_preview(
         say(f"{record.method} has nothing to preview")
         return
     size = pretext.config.image_size
-    store = open_store(
-        catalogue.dataset(data), "train", size, skip_bad_images=skip_bad_images, labelled=False
-    )
+    store = open_joined(catalogue.datasets(data), size, skip_bad_images=skip_bad_images)
     chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
     images = store.images(chosen.numpy())
     # The run's seed at step 0: what is drawn here is what the first step drew.

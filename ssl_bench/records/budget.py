@@ -30,4 +30,5 @@ def described(run: PretrainRecord) -> str:
     width = settings.get("width", 1)
     network = f"{settings.get('arch', '')} {settings.get('image_size', '')} px"
     network += f", width {width:g}" if width != 1 else ""
+    network += ", BN" if settings.get("norm") == "batch" else ""
     return f"{run.reference}: {course}, {network}"

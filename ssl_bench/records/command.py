@@ -14,7 +14,7 @@ from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.records.places import Options, place_of_data, place_of_encoder
+from ssl_bench.records.places import Options, place_of_encoder, places_of_data
 from ssl_bench.records.protocols import harness_class, protocol, settings_of
 from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import read_records
@@ -52,8 +52,9 @@ def command_of(record: Record, workspace: Path | None = None) -> str:
             words += _words(encoder_options(record, workspace))
         words += ["--layer", record.asked_layer] if record.asked_layer else []
     settings_of(config, record)
-    place = place_of_data(workspace, record) if workspace else None
-    words += ["--data", place or without_place(record.data)]
+    places = places_of_data(workspace, record) if workspace else [None] * len(record.sets)
+    for (name, _), place in zip(record.sets, places, strict=True):
+        words += ["--data", place or without_place(name)]
     words += _words(settings_to_state(config, record.identity.config))
     if isinstance(record, PretrainRecord) and record.identity.kept:
         words += ["--keep-at", str(record.identity.kept)]
@@ -91,7 +92,8 @@ def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     for _ in known:
         # A record holds what `auto` came to, which is another precision on another machine.
         made = config(**stated).model_dump(mode="json")
-        wrong = [k for k, v in known.items() if made[k] != v and k not in stated]
+        # What is left out at its default is not in `made`.
+        wrong = [k for k, v in known.items() if made.get(k) != v and k not in stated]
         if not wrong:
             break
         stated |= {k: known[k] for k in wrong}

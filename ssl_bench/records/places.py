@@ -29,12 +29,14 @@ def remember(workspace: Path, name: str, digests: Iterable[str], options: Option
             write_atomically(workspace / FILE, json.dumps(known, indent=2) + "\n")
 
 
-def place_of_data(workspace: Path, record: Record) -> str | None:
-    """What `--data` took for a record's images; None where it is not known."""
-    data = record.identity.data
-    digests = [data] if isinstance(data, str) else data.values()
+def places_of_data(workspace: Path, record: Record) -> list[str | None]:
+    """What `--data` took for each of a record's sets; None where it is not known."""
     known = _read(workspace)
-    places = {str(known.get(_entry(record.data, digest), {}).get("data")) for digest in digests}
+    return [_place(known, name, digests) for name, digests in record.sets]
+
+
+def _place(known: Mapping[str, Any], name: str, digests: Iterable[str]) -> str | None:
+    places = {str(known.get(_entry(name, digest), {}).get("data")) for digest in digests}
     return None if len(places) != 1 or "None" in places else places.pop()
 
 

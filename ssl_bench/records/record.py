@@ -77,8 +77,18 @@ class SavedEncoder(RecordPart):
     start: str
 
 
+class PretrainedSet(RecordPart):
+    """One of several sets that were pretrained on as one: its name, digest, number of images."""
+
+    name: str
+    digest: str
+    images: int
+
+
 class PretrainDetails(RecordPart):
     """What explains a pretraining.
+
+    `sets` are those that made the images together, in order: `identity.data` is of their digests.
 
     `training` (speed, waiting, devices) is of a pretext that the loop trained, `fit` whatever one
     that is fitted says of it.
@@ -87,6 +97,7 @@ class PretrainDetails(RecordPart):
     skipped_images: list[str]
     data_notes: dict[str, list[str]] = {}  # by split: how a folder was read, what was enlarged
     images: int | None = None
+    sets: list[PretrainedSet] = []  # where there are several
     training: dict[str, Any] | None = None
     fit: dict[str, Any] | None = None
     kept: KeptCourse | None = None  # of an encoder that was kept on the way
@@ -205,6 +216,12 @@ class PretrainRecord(_Record, frozen=True):
         step = f":{self.identity.kept}" if self.identity.kept else ""
         return f"{self.method}@{self.identity.training[:12]}{step}"
 
+    @property
+    def sets(self) -> list[tuple[str, list[str]]]:
+        """The name of each set that it is made from, and the digest of its images."""
+        several = [(part.name, [part.digest]) for part in self.details.sets]
+        return several or [(self.data, [self.identity.data])]
+
 
 class EvaluationRecord(_Record, frozen=True):
     """A finished evaluation of one encoder at one layer."""
@@ -212,6 +229,11 @@ class EvaluationRecord(_Record, frozen=True):
     kind: Literal["evaluation"]
     identity: EvaluationIdentity
     details: EvaluationDetails
+
+    @property
+    def sets(self) -> list[tuple[str, list[str]]]:
+        """The name of the set that it is made from, and the digests of its splits."""
+        return [(self.data, [*self.identity.data.values()])]
 
     @property
     def column(self) -> str:

@@ -37,12 +37,12 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
     images; one that trains was kept at the same step, or both were at their end. None if that does
     not leave one.
     """
-    settings = _pretraining(row)
+    settings = _completed(row)
     shared = EncoderConfig.model_fields.keys() - HIDDEN
     alike = {
         name: record
         for name, record in candidates.items()
-        if all(settings.get(k) == v for k, v in _pretraining(record).items() if k in shared)
+        if all(settings.get(k) == v for k, v in _completed(record).items() if k in shared)
         or not settings
     }
     alike = {
@@ -64,6 +64,20 @@ def _pretraining(record: EvaluationRecord) -> Mapping[str, Any]:
     return record.details.pretraining or {}
 
 
+def _completed(record: EvaluationRecord) -> Mapping[str, Any]:
+    """The settings of the encoder's pretext, also those that a record leaves out at their default.
+
+    Empty for an encoder from elsewhere.
+    """
+    from ssl_bench.training.pretext import PretextConfig
+
+    settings = _pretraining(record)
+    pretext = catalogue.find("pretext", record.details.encoder or record.method)
+    fields = (pretext.Config if pretext else PretextConfig).model_fields
+    left_out = {name: field.default for name, field in fields.items() if field.exclude_if}
+    return settings and {**left_out, **settings}
+
+
 def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
     """Settings with more than one value among these configurations."""
     seen: dict[str, set[str]] = defaultdict(set)
@@ -77,10 +91,11 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
 def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """The method, with what differs among its runs: the network; of one network, all settings.
 
-    A method's own settings come before those of the training, the images last.
+    A method's own settings come before those of the training, the images last. A setting that a
+    record leaves out, as it has its default, is not named.
     """
     described = [
-        {**_pretraining(record), "on": source}
+        {**_completed(record), "on": source}
         for record, source in zip(records, pretraining_sets(records), strict=True)
     ]
     runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
@@ -91,8 +106,9 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
         networks = runs[record.method]
         distinguishing = varying(networks[settings.get("arch")])
         distinguishing |= {"arch"} if len(networks) > 1 else set()
-        distinguishing = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
-        marks = (f"on {settings[n]}" if n == "on" else f"{n}={settings[n]}" for n in distinguishing)
+        said = {**_pretraining(record), "on": settings["on"]}
+        shown = sorted(distinguishing & said.keys(), key=_rank_of_setting)
+        marks = (_mark(name, said[name]) for name in shown)
         names.append(" ".join([record.method, *marks]) + step_mark(record))
     return names
 
@@ -101,6 +117,13 @@ def step_mark(record: EvaluationRecord) -> str:
     """`, step 2,000 of 100,000` of an encoder that was kept on the way."""
     kept = record.details.kept
     return f", step {kept.step:,} of {_pretraining(record).get('steps'):,}" if kept else ""
+
+
+def _mark(name: str, value: Any) -> str:
+    """A setting as rows say it; batch normalisation by the field's letters."""
+    if (name, value) == ("norm", "batch"):
+        return "BN"
+    return f"on {value}" if name == "on" else f"{name}={value}"
 
 
 def _rank_of_setting(name: str) -> tuple[bool, bool, str]:

@@ -12,6 +12,7 @@ from ssl_bench.encoders.spec import (
     EncoderSpec,
     ImageSize,
     Init,
+    Norm,
     default_init,
     training_normalization,
 )
@@ -44,6 +45,11 @@ class EncoderConfig(Config):
         le=4,
         description=f"factor on the channel counts of {' and '.join(TRUNKS)}",
     )
+    # Left out at its default: records of the time before it was there have the same key.
+    norm: Norm = Field(
+        default="own", exclude_if=lambda norm: norm == "own",
+        description="normalisation in alexnet: its own, LRN, or batch behind each convolution",
+    )  # fmt: skip
     init: Init = Field(
         default_factory=lambda given: default_init(given["arch"]),  # of what stands above
         description="starting weights: N(0, 0.01²), scaled by fan-in, as for dcgan N(0, 0.02²), or "
@@ -59,6 +65,7 @@ class EncoderConfig(Config):
             arch=self.arch,
             image_size=self.image_size,
             width=self.width,
+            norm=self.norm,
             normalization=training_normalization(self.arch, normalization),
         )
 

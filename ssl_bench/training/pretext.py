@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
-from ssl_bench.data.store.squares import ImageStore
+from ssl_bench.data.store.concat import Squares
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.errors import UsageError
 from ssl_bench.training.batches import Images
@@ -135,7 +135,7 @@ def check_training(kind: type[Pretext]) -> None:
 class Fitted(Protocol):
     """A pretext without training that still looks at the images: its fit takes the loop's place."""
 
-    def fit(self, store: ImageStore, device: torch.device) -> Mapping[str, float]:
+    def fit(self, store: Squares, device: torch.device) -> Mapping[str, float]:
         """Set the weights, once, in one process; returns numbers for the record's details.
 
         The module is on the CPU and may use `device`. What is drawn follows from the

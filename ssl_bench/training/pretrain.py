@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
-from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.data.store.concat import ConcatStore, Squares, open_joined
 from ssl_bench.encoders.build import (
     TRUNKS,
     EncoderSpec,
@@ -29,6 +29,7 @@ from ssl_bench.records.places import remember
 from ssl_bench.records.record import (
     KeptCourse,
     PretrainDetails,
+    PretrainedSet,
     PretrainIdentity,
     PretrainRecord,
     SavedEncoder,
@@ -54,29 +55,28 @@ class Pretraining:
 
     method: str
     config: EncoderConfig
-    dataset: Dataset
-    store: ImageStore
+    sets: tuple[Dataset, ...]
+    store: Squares
     identity: PretrainIdentity
     run: Run[PretrainRecord]
 
     @classmethod
     def of(
-        cls, method: str, config: EncoderConfig, data: str, workspace: Path, runtime: Runtime,
-        *, skip_bad_images: bool = False,
+        cls, method: str, config: EncoderConfig, data: str | Sequence[str], workspace: Path,
+        runtime: Runtime, *, skip_bad_images: bool = False,
     ) -> "Pretraining":  # fmt: skip
         """Decodes the images if need be. Raises UsageError for settings that cannot be."""
         if isinstance(config, TrainConfig):
             config = config.model_copy(update={"precision": resolve_precision(config.precision)})
         check_training(catalogue.pretext(method))
-        dataset = catalogue.dataset(data)
+        sets = catalogue.datasets(data)
         spec = config.spec(PLAIN)
         check_spec(spec)  # before images are decoded
         if spec.arch not in TRUNKS:  # of a library's networks only building says it
             build_encoder(spec)
-        store = open_store(
-            dataset, "train", config.image_size,
-            skip_bad_images=skip_bad_images, workers=runtime.workers, labelled=False,
-        )  # fmt: skip
+        store = open_joined(
+            sets, config.image_size, skip_bad_images=skip_bad_images, workers=runtime.workers
+        )
         network = version_of(config.arch)
         identity = PretrainIdentity(
             kind="pretrain",
@@ -88,18 +88,36 @@ class Pretraining:
             **({"network": network} if network > 1 else {}),
         )
         run = Run(workspace, PretrainRecord, method, identity)
-        return cls(method, config, dataset, store, identity, run)
+        return cls(method, config, sets, store, identity, run)
 
-    def remember(self, data: str, workspace: Path) -> None:
-        """Where the images lie on this machine, if their name does not say it."""
-        if data != self.dataset.name:
-            remember(workspace, self.dataset.name, [self.store.index.digest], {"data": data})
+    @property
+    def data_name(self) -> str:
+        """`A`, or `A + B`."""
+        return " + ".join(one.name for one in self.sets)
+
+    @property
+    def parts(self) -> list[PretrainedSet]:
+        """The sets, where there are several."""
+        if not isinstance(self.store, ConcatStore):
+            return []
+        return [
+            PretrainedSet(name=one.name, digest=store.index.digest, images=len(store))
+            for one, store in zip(self.sets, self.store.parts, strict=True)
+        ]
+
+    def remember(self, data: str | Sequence[str], workspace: Path) -> None:
+        """Where the images lie on this machine, if their names do not say it."""
+        asked = [data] if isinstance(data, str) else data
+        digests = [part.digest for part in self.parts] or [self.store.index.digest]
+        for one, given, digest in zip(self.sets, asked, digests, strict=True):
+            if given != one.name:
+                remember(workspace, one.name, [digest], {"data": given})
 
 
 def pretrain(
     method: str,
     config: EncoderConfig,
-    data: str,
+    data: str | Sequence[str],
     workspace: Path,
     runtime: Runtime,
     *,
@@ -108,8 +126,9 @@ def pretrain(
 ) -> PretrainRecord:
     """The record of `method` with these settings: read if it exists, else made or continued.
 
-    After the steps `keep_at` the encoder is kept as a run of its own (keep.py). UsageError for a
-    step that the training does not reach, or passed before without keeping it.
+    `data` names a set, or several whose training images are taken as one. After the steps
+    `keep_at` the encoder is kept as a run of its own (keep.py). UsageError for a step that the
+    training does not reach, or passed before without keeping it.
     """
     steps = steps_to_keep(config, keep_at)  # before images are decoded
     it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
@@ -225,6 +244,8 @@ def _write(
     digest = save_encoder(encoder, spec, run.folder / "encoder.safetensors")
     if it.store.index.notes:
         course = {**course, "data_notes": {"train": it.store.index.notes}}
+    if it.parts:
+        course = {**course, "sets": it.parts}
     details = PretrainDetails(
         skipped_images=it.store.index.skipped,
         images=len(it.store),
@@ -232,7 +253,7 @@ def _write(
         encoder=SavedEncoder(spec=spec.plain(), digest=digest, start=start),
     )
     return run.finish(
-        method=it.method, data=it.dataset.name, metrics=metrics, details=details,
+        method=it.method, data=it.data_name, metrics=metrics, details=details,
         started=started, device=device_name(),
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """A finished run made again, apart from it, and compared with it bit for bit."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from ssl_bench import catalogue
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.records.command import PATH, encoder_options, without_place
-from ssl_bench.records.places import Options, place_of_data
+from ssl_bench.records.places import Options, places_of_data
 from ssl_bench.records.protocols import harness_of, settings_of
 from ssl_bench.records.record import EvaluationRecord, PretrainRecord, Record
 from ssl_bench.records.workspace import find_run, folder_of, predictions_of, read_records
@@ -19,20 +19,25 @@ from ssl_bench.runtime import Runtime
 
 
 def rerun(
-    record: Record, workspace: Path, data: str, runtime: Runtime, *, skip_bad_images: bool = False
-) -> list[str]:
+    record: Record, workspace: Path, data: Sequence[str], runtime: Runtime,
+    *, skip_bad_images: bool = False,
+) -> list[str]:  # fmt: skip
     """Make a finished run again, apart from it, and say how the two differ; empty: in nothing.
 
-    Weights and predictions are compared bit for bit. Raises UsageError for a baseline where the
-    workspace has no encoder of its size.
+    `data` are its sets, as `--data` takes them. Weights and predictions are compared bit for bit.
+    Raises UsageError for another number of sets, and for a baseline where the workspace has no
+    encoder of its size.
     """
+    if len(data) != len(record.sets):
+        needed = f"{len(record.sets)} sets, {record.data}" if len(record.sets) > 1 else "one set"
+        raise UsageError(f"run {record.key[:12]} is of {needed}: --data names {len(data)}")
     # Hidden, so that what a kill leaves is no run of the workspace; on its disk, which has room.
     with tempfile.TemporaryDirectory(prefix=".rerun-", dir=workspace) as folder:
         apart = Path(folder)
         if record.kind == "pretrain":
             found = _pretrained(record, apart, data, runtime, skip_bad_images)
         else:
-            found = _evaluated(record, workspace, apart, data, runtime, skip_bad_images)
+            found = _evaluated(record, workspace, apart, data[0], runtime, skip_bad_images)
         if found.key != record.key:
             before, now = record.identity.plain(), found.identity.plain()
             parts = [name for name, value in before.items() if now.get(name) != value]
@@ -41,7 +46,7 @@ def rerun(
 
 
 def _pretrained(
-    record: PretrainRecord, apart: Path, data: str, runtime: Runtime, skip: bool
+    record: PretrainRecord, apart: Path, data: Sequence[str], runtime: Runtime, skip: bool
 ) -> PretrainRecord:
     from ssl_bench.training.pretrain import pretrain
 
@@ -95,21 +100,25 @@ def _some_encoder(record: EvaluationRecord, workspace: Path) -> Options:
     )
 
 
-def data_of(record: Record, workspace: Path) -> str:
-    """What `--data` takes for a record's images: as it was typed, or their name if it is a place.
+def data_of(record: Record, workspace: Path) -> list[str]:
+    """What `--data` takes for a record's sets: as it was typed, or their names if these are places.
 
     Raises UsageError where neither is known.
     """
-    if place := place_of_data(workspace, record):
-        return place
-    asked = without_place(record.data)
+    places = places_of_data(workspace, record)
+    return [place or _as_named(name) for (name, _), place in zip(record.sets, places, strict=True)]
+
+
+def _as_named(name: str) -> str:
+    """A set's name if it can be opened by it."""
+    asked = without_place(name)
     try:
-        return catalogue.dataset(record.data) and record.data
+        return catalogue.dataset(name) and name
     except BenchError as error:
-        if asked == record.data:
+        if asked == name:
             raise
         raise UsageError(
-            f"{record.data} is only a name: say where the images are with --data {asked}"
+            f"{name} is only a name: say where the images are with --data {asked}"
         ) from error
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ssl_bench.data.store.concat import joined_digest
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.evaluation.harness import printing, score_with_intervals
 from ssl_bench.files import file_digest
@@ -80,11 +81,21 @@ def _of_record(
     if record.kind == "pretrain":
         if _course(record.details.kept) != _course_of(record):
             yield "it was not kept where its details say"
+        yield from _of_sets(record)
         return
     if "predictions.npz" not in record.files:
         yield "predictions.npz is not among the files that it names"
     yield from _of_encoder(record, pretrained)
     yield from _of_metrics(folder, record)
+
+
+def _of_sets(record: PretrainRecord) -> Iterator[str]:
+    """What it says of the several sets that made its images, beside digest and number of these."""
+    sets, details = record.details.sets, record.details
+    if sets and joined_digest(part.digest for part in sets) != record.identity.data:
+        yield "the sets that it names are not the images that it is made from"
+    if sets and sum(part.images for part in sets) != details.images:
+        yield f"the sets that it names do not have {details.images} images together"
 
 
 def _of_encoder(
