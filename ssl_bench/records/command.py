@@ -23,8 +23,16 @@ PATH = "PATH"  # in a command: what only who runs it knows
 
 
 def record_of(workspace: Path, key: str) -> Record:
-    """The one run whose key begins with `key`. UsageError for none or several."""
-    fitting = [r for r in read_records(workspace) if r.key.startswith(key)]
+    """The one run whose key begins with `key`, or KEY:STEP. UsageError for none or several."""
+    if ":" in key:
+        training, _, step = key.partition(":")
+        fitting = [
+            r
+            for r in read_records(workspace, "pretrain")
+            if r.identity.training.startswith(training) and str(r.identity.kept) == step
+        ]
+    else:
+        fitting = [r for r in read_records(workspace) if r.key.startswith(key)]
     if len(fitting) != 1:
         count = "no run" if not fitting else f"{len(fitting)} runs"
         raise UsageError(

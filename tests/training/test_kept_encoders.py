@@ -182,6 +182,14 @@ def test_runs_are_listed_by_training(course, bench):
     assert names == [f"context-encoder@{key}{end}" for end in ("", ":3", ":6")] + [names[-1]]
 
 
+def test_a_kept_run_is_shown_and_made_again(course, bench):
+    asked = f"{parent_of(course).key[:6]}:3"
+    assert "--keep-at 3" in bench.ok("show", asked, "--workspace", course).out
+    again = bench.ok("rerun", asked, "--workers", 0, "--workspace", course)
+    assert "the same, bit for bit" in again.out
+    fails(bench("show", asked + "0", "--workspace", course), 2, "no run in")
+
+
 def test_rows_say_their_step(course, bench):
     table = Table.of(read_records(course, "evaluation"), course)
     row = "context-encoder, step 3 of 9"
