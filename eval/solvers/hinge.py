@@ -13,9 +13,7 @@ class SquaredHinge:
     whose size how much it counts. 0 leaves the row out. `gram` float32 (N, N) is X Xᵀ, if known.
     """
 
-    def __init__(
-        self, rows: Rows, pull: Tensor, costs: Tensor, gram: Tensor | None = None
-    ) -> None:
+    def __init__(self, rows: Rows, pull: Tensor, costs: Tensor, gram: Tensor | None = None) -> None:
         self.rows, self.pull, self.costs, self.gram = rows, pull, costs, gram
 
     def at(self, costs: Tensor) -> "SquaredHinge":
