@@ -1,4 +1,4 @@
-"""Probes of frozen features: the pass against a bare forward, their solvers, and the memory.
+"""Probes of frozen features: the pass against a bare forward, their solvers, memory, and growth.
 
 Everything is a ratio of times taken in turn within one run on the same machine, so that a busy or
 slow machine does not make the figure. Images are the embedded scenes; the encoder is AlexNet with
@@ -6,6 +6,7 @@ random weights, whose speed is that of trained ones.
 
     bench perf probes
     bench perf probes --images 2000 --image-size 96 --width 0.5     # a quick look
+    bench perf probes --growth-images 1000,10000,100000             # what grows, further
 """
 
 import os
@@ -34,6 +35,7 @@ TEST = 1000  # images that the probes predict
 PARTS = 4  # the bare forward and the pass take turns
 MEMORY_MB = 32  # of features, in the measurement of memory
 SMALL = {"image_size": 64, "width": 0.25, "dimensions": 1000}  # what memory is measured with
+LAYERS = (1, 3, 6)  # that the growth of the pass is measured with
 
 
 class PerfProbesConfig(Config):
@@ -49,10 +51,13 @@ class PerfProbesConfig(Config):
     memory_images: int = Field(
         default=2000, ge=1000, description="images when memory is measured, then ten times that"
     )
+    growth_images: tuple[int, ...] = Field(
+        default=(1000, 10_000), min_length=1, description="images that the pass's growth is seen on"
+    )
 
 
 class PerfProbes:
-    """Three measurements: the pass, the solver, the memory."""
+    """Four measurements: the pass, the solvers, the memory, the growth of the pass."""
 
     Config = PerfProbesConfig
 
@@ -68,6 +73,8 @@ class PerfProbes:
         yield from self._pass(encoder, spec, train, test)
         yield ""
         yield from self._memory()
+        yield ""
+        yield from self._growth()
 
     def _pass(
         self, encoder: Encoder, spec: EncoderSpec, train: ImageStore, test: ImageStore
@@ -109,6 +116,18 @@ class PerfProbes:
         for count, peak in zip((few, 10 * few), peaks, strict=True):
             yield f"peak memory, {count} images, {MEMORY_MB} MiB for features: {peak:.0f} MiB"
         yield f"growth {peaks[1] / peaks[0] - 1:+.1%}; aim: < 10 %"
+
+    def _growth(self) -> Iterator[str]:
+        """Of 1, 3 and 6 layers, each at rising numbers of images: time an image, and memory."""
+        for layers in LAYERS:
+            first = 0.0
+            for images in self.config.growth_images:
+                each, peak = _grown(images, layers)
+                first = first or each
+                yield (
+                    f"pass, {layers} layer(s), {images:6} images: {each:6.2f} ms of processor an "
+                    f"image ({each / first - 1:+.1%}; aim: within 10 %), peak {peak:.0f} MiB"
+                )
 
 
 def alexnet(size: int, width: float) -> tuple[Encoder, EncoderSpec]:
@@ -166,17 +185,28 @@ def _probes(dimensions: int) -> Sequence[Probe]:
 
 def _peak_of(images: int) -> float:
     """MiB, from a process of its own."""
+    return _child("work", images)[0]
+
+
+def _grown(images: int, layers: int) -> tuple[float, float]:
+    """Milliseconds an image and MiB, from a process of its own."""
+    each, peak = _child("pass", images, layers)
+    return each, peak
+
+
+def _child(work: str, *numbers: int) -> list[float]:
+    """What a process of its own prints at last."""
     done = subprocess.run(
-        [sys.executable, "-m", "eval.perf_probes", str(images)],
+        [sys.executable, "-m", "eval.perf_probes", work, *map(str, numbers)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return float(done.stdout.split()[-1])
+    return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
-def _work(images: int) -> float:
-    """The pass and every probe on this many images; returns the peak in MiB."""
+def _work(images: int) -> list[float]:
+    """The pass and every probe on this many images; the peak in MiB."""
     encoder, spec = alexnet(SMALL["image_size"], SMALL["width"])
     train, test = scenes(images, SMALL["image_size"])
     dimensions = SMALL["dimensions"]
@@ -192,7 +222,22 @@ def _work(images: int) -> float:
                 for name, rows, store in (("train", seen, train), ("test", unseen, test))
             }
             probe.probe(layer, splits)
-    return _peak()
+    return [_peak()]
+
+
+def _pass_alone(images: int, layers: int) -> list[float]:
+    """Milliseconds of processor an image for the pass over some layers, and the peak in MiB.
+
+    Not of the wall's clock: other processes take turns with this one.
+    """
+    encoder, spec = alexnet(SMALL["image_size"], SMALL["width"])
+    train, _ = scenes(images, SMALL["image_size"])
+    wanted = {layer: [SMALL["dimensions"]] for layer in encoder.layers[:layers]}
+    on_disk = feature_bytes(encoder, spec, images, wanted) > MEMORY_MB << 20
+    extract(encoder, spec, first_images(train, BATCH), wanted)  # the first batch costs more
+    begun = time.process_time()
+    extract(encoder, spec, train, wanted, on_disk=on_disk)
+    return [1000 * (time.process_time() - begun) / images, _peak()]
 
 
 def _peak() -> float:
@@ -203,4 +248,5 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    print(_work(int(sys.argv[1])))
+    measure: dict[str, Callable[..., list[float]]] = {"work": _work, "pass": _pass_alone}
+    print(*measure[sys.argv[1]](*map(int, sys.argv[2:])))

@@ -27,7 +27,7 @@ SHARE = 0.1  # of the residual that conjugate gradients leave
 PRODUCTS = 500  # of conjugate gradients in a step; 5 to 200 are needed
 SHORTER = 30  # halvings of a step that is too long
 ENOUGH = 0.25  # of what a step's slope promises: a longer one may end where all scores are extreme
-ROUNDING = 1e-6  # of J, in single precision
+ROUNDING = 1e-12  # of J
 AT_ONCE = 1 << 17  # scores: half a MiB, which stays near the processor from one use to the next
 
 
@@ -102,12 +102,12 @@ def fit(
             turned = turn(centred)
     x, back = turned or (centred, lambda w: w)
     problem = Multinomial(x, labels, classes)
-    w = mean.new_zeros(x.shape[1] + 1, classes)
-    weights, values = w.new_zeros(len(strengths), *w.shape), w.new_zeros(len(strengths))
+    w = mean.new_zeros(x.shape[1] + 1, classes, dtype=torch.float64)
+    weights, values = mean.new_zeros(len(strengths), *w.shape), mean.new_zeros(len(strengths))
     iterations = 0
     for k in strengths.argsort(descending=True).tolist():
         if start is not None:
-            w = torch.cat([start[0][k], (start[1][k] + mean @ start[0][k])[None]])
+            w = torch.cat([start[0][k], (start[1][k] + mean @ start[0][k])[None]]).double()
         strength = float(strengths[k])
         with waiting(f"strength {strength:g} of {len(strengths)} on {len(rows):,} images"):
             w, values[k], steps = newton(problem, w, strength, tolerance, max_iterations)
@@ -123,7 +123,7 @@ def newton(
     here = problem.at(w, strength)
     for step in range(limit):
         reached(step, LIMIT, "steps of Newton", limit=True)
-        p = solve(here, -here.gradient[None], SHARE, PRODUCTS)[0]
+        p = solve(here, -here.gradient.float()[None], SHARE, PRODUCTS)[0].double()
         promised = -float((here.gradient * p).sum())
         if promised <= 2 * tolerance * here.value:
             return w + p, here.value - promised / 2, step
@@ -155,22 +155,27 @@ class Multinomial:
                 yield slice(span.start + start, span.start + start + len(piece)), piece
 
     def at(self, w: Tensor, strength: float) -> "Hessian":
-        """J with its derivatives at weights (P + 1, C); what was given before is void."""
-        loss, gradient, diagonal = 0.0, torch.zeros_like(w), torch.zeros_like(w)
+        """J with its derivatives at weights float64 (P + 1, C); what was given before is void.
+
+        Where classes are told apart, J is a small difference of large scores, so value and gradient
+        are in double precision.
+        """
+        loss, gradient, diagonal = 0.0, torch.zeros_like(w), torch.zeros_like(w).float()
         for span, x in self.pieces():
-            z, own = torch.addmm(w[-1], x, w[:-1]), self.labels[span, None]
+            wide, own = x.double(), self.labels[span, None]
+            z = torch.addmm(w[-1], wide, w[:-1])
             level = z.logsumexp(1, keepdim=True)
-            loss += float((level - z.gather(1, own)).sum(dtype=torch.float64))
-            p = torch.exp(z.sub_(level), out=self.p[span])
-            one = torch.ones_like(level)
-            _gather(gradient, x, p.scatter_add(1, own, -one))
+            loss += float((level - z.gather(1, own)).sum())
+            error = z.sub_(level).exp_()
+            p = self.p[span].copy_(error)
+            _gather(gradient, wide, error.scatter_add_(1, own, -torch.ones_like(level)))
             _gather(diagonal, x.square(), p - p.square())
-        n, w = len(self.rows), w.clone()
-        w[-1] = 0  # the intercept is free
-        value = loss / n + strength / 2 * float(w.square().sum())
+        n, inner = len(self.rows), w.clone()
+        inner[-1] = 0  # the intercept is free
+        value = loss / n + strength / 2 * float(inner.square().sum())
         curvature = diagonal / n
         curvature[:-1] += strength
-        return Hessian(self, strength, value, gradient / n + strength * w, 1 / curvature)
+        return Hessian(self, strength, value, gradient / n + strength * inner, 1 / curvature)
 
 
 def _gather(total: Tensor, x: Tensor, each: Tensor) -> None:

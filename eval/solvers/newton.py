@@ -25,7 +25,7 @@ from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import reached
 
 NEAR = 1e-5  # ‖∇J‖ of ‖w‖: how far from the optimum the weights are at most
-COARSE, ROUGH = 1e-3, 6  # the same where single precision is left, and the most steps in it
+COARSE, ROUGH = 1e-2, 6  # the same where single precision is left, and the most steps in it
 STEPS = 50  # three to ten are needed
 SOLVED = 0.003  # share of the residual that conjugate gradients leave
 PRODUCTS = 500  # of conjugate gradients in a step; 2 to 300 are needed

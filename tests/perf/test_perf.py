@@ -12,6 +12,7 @@ from helpers.refusals import fails
 def test_it_prints_the_ratios(bench, monkeypatch):
     peaks = {1000: 500.0, 10_000: 515.0}
     monkeypatch.setattr(perf_probes, "_peak_of", peaks.__getitem__)
+    monkeypatch.setattr(perf_probes, "_grown", lambda images, layers: (images / 1000, 9.0))
     sizes = ("--images", 1000, "--solver-images", 1000)
     small = ("--image-size", 64, "--width", 0.1, "--dimensions", 40, "--memory-images", 1000)
     made = bench.ok("perf", "probes", *sizes, *small)
@@ -19,6 +20,9 @@ def test_it_prints_the_ratios(bench, monkeypatch):
     for protocol in ("linear/logreg@1", "svm/goyal19-voc07@1", "knn/dinov2@1", "low-shot"):
         assert re.search(rf"{protocol}.* solver, 1000 images +\d", made.out)
     assert "growth +3.0%" in made.out
+    for layers in (1, 3, 6):
+        assert f"pass, {layers} layer(s),  10000 images:  10.00 ms" in made.out
+    assert made.out.count("(+900.0%; aim: within 10 %), peak 9 MiB") == 3
 
 
 def test_the_solver_is_compared_with_scikit_learns():
@@ -28,6 +32,23 @@ def test_the_solver_is_compared_with_scikit_learns():
     gap = re.search(r"our objective above theirs: at most (\S+),", made)
     assert gap
     assert float(gap[1]) < 1e-4
+
+
+def test_solvers_are_timed_and_reach_scikit_learns_objective():
+    numbers = ["400", "20", "6", "200", "5", "2"]
+    command = [sys.executable, ROOT / "tests/perf/solvers.py", *numbers]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"logistic regression, 400 × 64, 20 classes, 13 strengths: \d", made)
+    assert re.search(r"SVMs, 180 × 9600, 6 classes, 11 costs × 3 folds, last fit: \d", made)
+    gaps = re.findall(r"scikit-learn .* × faster; our objective above theirs: at most (\S+)", made)
+    assert len(gaps) == 2
+    assert all(float(gap) < 1e-5 for gap in gaps)
+
+
+def test_the_growth_of_the_pass_is_that_of_a_process_of_its_own():
+    each, peak = perf_probes._grown(70, 2)
+    assert 0 < each < 1000
+    assert peak > 50
 
 
 def test_views_are_compared_with_torchvisions():
