@@ -136,3 +136,50 @@ def test_a_protocol_that_is_ours_stays_ours(install, capsys):
     install("stranger", [("eval", "aaa", "stranger:Same")], code)
     assert protocols()["knn/dinov2"].command == "bench knn"
     assert "knn/dinov2" in capsys.readouterr().err
+
+
+# ---- what a class says, without importing it
+
+SAID = ("version", "baseline", "fit", "fill")
+CLASSES = """
+class Pretext:
+    baseline = None
+
+class Older(Pretext):
+    version = int("3")
+
+class Stated(Pretext):
+    version, baseline = 1, 2
+    version = 4
+    baseline: int = 5
+
+    def fit(self): ...
+
+class Thing(Older):
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", catalogue.names("pretext"))
+def test_the_file_says_what_the_class_says(name):
+    body = catalogue._class_body(catalogue._found("pretext")[name])
+    kind = catalogue.pretext(name)
+    assert body
+    for attribute in SAID:
+        said = getattr(kind, attribute, None)
+        assert body.get(attribute) == (True if callable(said) else said)
+
+
+def test_what_is_stated_is_read_and_all_else_is_asked(install):
+    entries = [
+        ("pretext", name.lower(), f"stranger:{name}") for name in ("Stated", "Thing", "Older")
+    ]
+    install("stranger", entries, CLASSES)
+    found = [catalogue.said_of("pretext", "stated", attribute) for attribute in SAID]
+    assert found == [4, 5, True, None]
+    assert "stranger" not in sys.modules
+    assert catalogue.said_of("pretext", "older", "baseline") is None
+    assert "stranger" not in sys.modules
+    assert catalogue.said_of("pretext", "older", "version") == 3  # no literal
+    assert catalogue.said_of("pretext", "thing", "version") == 3  # of its parent
+    assert catalogue.said_of("pretext", "nobody's", "version") is None

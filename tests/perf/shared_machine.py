@@ -22,6 +22,7 @@ from statistics import median
 from ssl_bench.threads import COUNT, SPINS, set_threads
 
 AIMS = (97, 50, 30)  # percent of the speed alone, by the number of busy processes
+KINDS = ("own", "ours")  # OpenMP's first: what it does alone is 100 %
 BUSY = "while True: pass"
 
 
@@ -44,9 +45,6 @@ def lines(repetitions: int = 5, steps: int = 30, size: int = 96) -> Iterator[str
     for busy, aim in enumerate(AIMS):
         own, ours = (median(found[busy, kind]) for kind in KINDS)
         yield f"beside {busy} busy: OpenMP's own {own:.0f} %, ours {ours:.0f} %; aim: ≥ {aim} %"
-
-
-KINDS = ("own", "ours")  # OpenMP's, first: the others are compared with it alone
 
 
 def load() -> str:
@@ -91,7 +89,7 @@ def train_when_asked(steps: int, size: int) -> None:
     """In a process of its own, whose OpenMP is as its variables say when torch is imported."""
     import torch
 
-    from ssl_bench import catalogue
+    from pretext.context_encoder import ContextEncoderConfig
     from ssl_bench.data.normalization import HALF
     from ssl_bench.data.store.squares import stored_size
     from ssl_bench.runtime import Runtime
@@ -107,7 +105,7 @@ def train_when_asked(steps: int, size: int) -> None:
         def batch(self, which: object, /) -> dict[str, torch.Tensor]:
             return {"images": torch.full((64, 3, side, side), 128, dtype=torch.uint8)}
 
-    config = catalogue.pretext("context-encoder").Config(
+    config = ContextEncoderConfig(
         image_size=size, width=0.5, batch_size=64, steps=steps, precision="32"
     )
     runtime = Runtime(workers=0, devices="1", checkpoint_steps=10 * steps)
