@@ -108,7 +108,7 @@ class Stored:
                 os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_WILLNEED)
 
     def __getstate__(self) -> dict[str, object]:
-        # Without cached maps: pickled, they would be all pixels. A worker maps the files itself.
+        # Without cached maps: pickled, they would be all pixels. Each process maps the files.
         return {"folder": self.folder, "index": self.index}
 
 

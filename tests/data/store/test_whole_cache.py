@@ -1,6 +1,7 @@
 """The store of whole images: what is kept, what its digest follows, what training takes."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import torch
 from helpers.photos import draw_photo
 from helpers.voc_folders import LISTS, annotate, draw_mask, refused, thing, write_list, write_mask
 from helpers.whole import opened, spoil
+from ssl_bench import catalogue
 from ssl_bench.data.faults import Faults, lines_of
+from ssl_bench.data.store.squares import open_store
 from ssl_bench.errors import DataError
 from ssl_bench.training.loop import Batches
 
@@ -138,6 +141,21 @@ def test_training_loops_batches(year: Path) -> None:
         for image, i in zip(images, indices.tolist(), strict=True):
             alone = store.images(slice(i, i + 1))[0]
             np.testing.assert_array_equal(image[:, : alone.shape[1], : alone.shape[2]], alone)
+
+
+def test_the_parts_of_a_batch_are_asked_for_before_they_are_read(
+    year: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[int, int]]()
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *part: asked.append(part[:2]))
+    squares = open_store(catalogue.dataset(f"voc:{year}"), "train", 32, workers=0)
+    for store in (opened(year), squares):
+        asked.clear()
+        store.images(np.array([2, 0], np.int32))
+        content = (store.folder / "images.bin").read_bytes()
+        for (start, size), i in zip(asked, (2, 0), strict=True):
+            image = store.images(slice(i, i + 1))[0].permute(1, 2, 0)
+            assert content[start : start + size] == image.numpy().tobytes()
 
 
 def test_normalization_is_that_of_all_stored_pixels(year: Path) -> None:
