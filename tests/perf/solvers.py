@@ -17,13 +17,13 @@ from functools import partial
 
 import numpy as np
 import torch
+from scikit_learn import scikit_learn
 from sklearn.svm import LinearSVC
 
 from eval.perf_probes import timed
 from eval.solvers import logistic, squared_hinge
 from eval.solvers.squared_hinge import Basis
 from eval.svm import SVM, SVMConfig, normalized
-from scikit_learn import scikit_learn
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.rows import Rows
 
@@ -90,7 +90,7 @@ def svm_probe(classes: int) -> float:
 
 
 def svm_path(classes: int) -> tuple[float, float, float]:
-    """Seconds of all costs on all rows, theirs, and how far above theirs an objective of ours is."""
+    """Seconds of all costs on all rows, theirs, and our objective above theirs, relative."""
     raw, labels = features(PER_CLASS * classes, PIXELS, classes)
     rows, costs = normalized(raw), SVMConfig().costs
     targets = (labels[:, None] == torch.arange(classes)).to(torch.int8).numpy()
@@ -103,7 +103,8 @@ def svm_path(classes: int) -> tuple[float, float, float]:
     seconds, x, theirs, worst = timed(ours), rows.whole().double().numpy(), 0.0, -np.inf
     for cost, value in zip(costs, values, strict=True):
         for target, reached in zip(targets.T, value, strict=True):
-            svm = LinearSVC(C=cost, class_weight={1: 2, 0: 1}, dual=True, max_iter=10**6)
+            svm = LinearSVC(C=cost, class_weight={1: 2, 0: 1}, max_iter=10**6)
+            svm.set_params(dual=True)
             theirs += timed(partial(svm.fit, x, target))
             worst = max(worst, reached / objective(svm, x, target, cost) - 1)
     return seconds, theirs, float(worst)
