@@ -40,7 +40,9 @@ def test_views_are_compared_with_torchvisions():
 def test_what_trains_is_compared_with_its_bare_network():
     command = [sys.executable, ROOT / "tests/perf/trained.py", "scenes:train=4,test=2", "1", "0.05"]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"^(\S+), (step|test images) .* images/s, bare .*: +[\d.]+ × its", made, re.M)
+    found = re.findall(
+        r"^(\S+), (step|test images) .* images/s, bare .*: +[\d.]+ × its", made, re.M
+    )
     assert [what for _, what in found] == ["step"] + 4 * ["step", "test images"]
     names = "inpainting", "finetune/k", "finetune/linear", "detection", "segmentation"
     assert all(any(one.startswith(name) for one, _ in found) for name in names)
