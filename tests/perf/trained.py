@@ -138,7 +138,9 @@ def evaluated(kind: type[FineTuned], data: str, width: float) -> Iterator[Pair]:
     spec = EncoderSpec(arch="alexnet", image_size=227, width=width, normalization=HALF)
     encoder = build_encoder(spec)
     initialize(encoder, "fan-in", 0, "encoder")
-    dataset = catalogue.dataset(SCENES if kind is LinearHead else data)  # one label an image
+    if kind is LinearHead and not data.startswith("scenes"):
+        data = SCENES  # one label an image
+    dataset = catalogue.dataset(data)
     opened = [harness.open(dataset, split, spec) for split in ("train", "test")]
     train, test = harness.prepared(Subject(encoder, spec, [layer]), *opened)
     network = channels_last(harness.network(encoder, layer, spec, train))

@@ -276,7 +276,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(store, tmp_path):
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_checkpoint_of_an_optimiser_that_fuses_goes_on_without_and_the_other_way(kind, fused):
     """As those of earlier versions: 2 steps and 2 more are 4."""
-    settings = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    settings: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
 
     def after(weight, optimizer, steps):
         for step in steps:
