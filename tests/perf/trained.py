@@ -67,7 +67,8 @@ class Pair:
     bare: Work
 
     def line(self, repetitions: int) -> str:
-        self.whole(), self.bare()
+        self.whole()
+        self.bare()
         pairs = [(timed(self.whole), timed(self.bare)) for _ in range(repetitions)]
         speeds = (self.images / median(times) for times in zip(*pairs, strict=True))
         ratio = median(whole / bare for whole, bare in pairs)
@@ -169,7 +170,8 @@ def evaluated(kind: type[FineTuned], data: str, width: float) -> Iterator[Pair]:
     layer, count, parts = EVALUATIONS[kind]
     known = kind.Config.model_fields
     settings = {"head": round(4096 * width)} if "head" in known else {}
-    harness: Any = kind(kind.Config(batch_size=count, **settings))
+    chosen: Any = {"batch_size": count, **settings}
+    harness: Any = kind(kind.Config(**chosen))
     spec = EncoderSpec(arch="alexnet", image_size=227, width=width, normalization=HALF)
     encoder = build_encoder(spec)
     initialize(encoder, "fan-in", 0, "encoder")
@@ -177,7 +179,7 @@ def evaluated(kind: type[FineTuned], data: str, width: float) -> Iterator[Pair]:
         data = SCENES  # one label an image
     dataset = catalogue.dataset(data)
     opened = [harness.open(dataset, split, spec) for split in ("train", "test")]
-    train, test = harness.prepared(Subject(encoder, spec, [layer]), *opened)
+    train, test = harness.prepared(Subject(encoder, spec, (layer,)), *opened)
     network = channels_last(harness.network(encoder, layer, spec, train))
     weighty = [network.encoder, *map(network.get_submodule, parts)]
     yield of_step(harness, harness.learner(network, train, spec), train, count, weighty)
