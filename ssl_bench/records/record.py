@@ -33,6 +33,7 @@ class PretrainIdentity(RecordPart):
 
     `config` are the settings of the pretext `method`, which may not be installed here; `version` is
     the pretext's, `data` the digest of the images, `network` the encoder's, set where it is not 1.
+    `start` is the digest of the encoder that it starts from, set where that is of another run.
     """
 
     kind: Literal["pretrain"]
@@ -41,6 +42,7 @@ class PretrainIdentity(RecordPart):
     config: dict[str, Any]
     data: str
     network: int = 1
+    start: str | None = None
 
 
 class SavedEncoder(RecordPart):
@@ -65,8 +67,8 @@ class PretrainedSet(RecordPart):
 class PretrainDetails(RecordPart):
     """What explains a pretraining.
 
-    `sets` are those that made the images together, in order: `identity.data` is of their digests.
-
+    `parent` is the run, METHOD@KEY, whose encoder it starts from. `sets` are those that made the
+    images together, in order: `identity.data` is of their digests.
     `training` (speed, waiting, devices) is of a pretext that the loop trained, `fit` whatever one
     that is fitted says of it.
     """
@@ -75,6 +77,7 @@ class PretrainDetails(RecordPart):
     data_notes: dict[str, list[str]] = {}  # by split: how a folder was read, what was enlarged
     images: int | None = None
     sets: list[PretrainedSet] = []  # where there are several
+    parent: str | None = None
     training: dict[str, Any] | None = None
     fit: dict[str, Any] | None = None
     encoder: SavedEncoder

@@ -14,6 +14,7 @@ from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.store.concat import ConcatStore, Squares, open_joined
 from ssl_bench.encoders.build import TRUNKS, build_encoder, check_spec, version_of
 from ssl_bench.encoders.weights import save_encoder, weights_digest
+from ssl_bench.errors import UsageError
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say, waiting
 from ssl_bench.records.places import remember
@@ -34,6 +35,7 @@ from ssl_bench.training.pretext import (
     TrainConfig,
     check_training,
 )
+from ssl_bench.training.start import Start, find_start
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ class Pretraining:
     sets: tuple[Dataset, ...]
     store: Squares
     run: Run[PretrainRecord]
+    start: Start | None = None
 
     @classmethod
     def of(
         cls, method: str, config: EncoderConfig, data: str | Sequence[str], workspace: Path,
-        runtime: Runtime, *, skip_bad_images: bool = False,
+        runtime: Runtime, *, skip_bad_images: bool = False, starts: Path | None = None,
     ) -> "Pretraining":  # fmt: skip
-        """Decodes the images if need be. Raises UsageError for settings that cannot be."""
+        """Decodes the images if need be. Raises UsageError for settings that cannot be.
+
+        `starts` is the workspace that holds the run of `--start`, if it is another one.
+        """
         if isinstance(config, TrainConfig):
             config = config.model_copy(update={"precision": resolve_precision(config.precision)})
         check_training(catalogue.pretext(method))
@@ -63,17 +69,28 @@ class Pretraining:
         store = open_joined(
             sets, config.image_size, skip_bad_images=skip_bad_images, workers=runtime.workers
         )
+        start = None
+        if config.start is not None:
+            if hasattr(catalogue.pretext(method), "fit"):
+                raise UsageError(f"--start: {method} makes all of its weights itself")
+            own = config.spec(store.normalization)
+            start = find_start(starts or workspace, config.start, own, config.seed)
+            # The method alone, which rows of all seeds share; the digest says which run it was.
+            config = config.model_copy(update={"start": start.run.method})
         network = version_of(config.arch)
+        # Only from 2 on: keys of earlier records are of what was set.
+        optional: dict[str, Any] = {"network": network} if network > 1 else {}
+        optional |= {"start": start.digest} if start else {}
         identity = PretrainIdentity(
             kind="pretrain",
             method=method,
             version=catalogue.pretext(method).version,
             config=config.model_dump(mode="json"),
             data=store.index.digest,
-            # Only from 2 on: keys of earlier records are of what was set.
-            **({"network": network} if network > 1 else {}),
+            **optional,
         )
-        return cls(method, config, sets, store, Run(workspace, PretrainRecord, method, identity))
+        run = Run(workspace, PretrainRecord, method, identity)
+        return cls(method, config, sets, store, run, start)
 
     @property
     def data_name(self) -> str:
@@ -107,12 +124,16 @@ def pretrain(
     runtime: Runtime,
     *,
     skip_bad_images: bool = False,
+    starts: Path | None = None,
 ) -> PretrainRecord:
     """The record of `method` with these settings: read if it exists, else made or continued.
 
-    `data` names a set, or several whose training images are taken as one.
+    `data` names a set, or several whose training images are taken as one. `starts`: see
+    Pretraining.of.
     """
-    it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
+    it = Pretraining.of(
+        method, config, data, workspace, runtime, skip_bad_images=skip_bad_images, starts=starts
+    )
     config, run = it.config, it.run
     if run.record is not None and not is_one_of_several():
         run.sweep()
@@ -138,7 +159,8 @@ def pretrain(
 def _make(it: Pretraining, runtime: Runtime) -> None:
     started = time.monotonic()
     method, config, store, folder = it.method, it.config, it.store, it.run.folder
-    pretext, spec = build_pretext(method, config, store.normalization, len(store))
+    weights = it.start.weights if it.start else None
+    pretext, spec = build_pretext(method, config, store.normalization, len(store), weights)
     start = weights_digest(pretext.encoder.state_dict())
     course: dict[str, Any] = {}  # how the weights came about: little to say of random ones
     metrics: dict[str, float] = {}
@@ -180,6 +202,8 @@ def _make(it: Pretraining, runtime: Runtime) -> None:
         course["data_notes"] = {"train": store.index.notes}
     if it.parts:
         course["sets"] = it.parts
+    if it.start:
+        course["parent"] = it.start.reference
     details = PretrainDetails(
         skipped_images=store.index.skipped,
         images=len(store),

@@ -80,6 +80,7 @@ def _of_record(
     yield from _of_files(folder, record)
     if record.kind == "pretrain":
         yield from _of_sets(record)
+        yield from _of_parent(record, pretrained)
         return
     if "predictions.npz" not in record.files:
         yield "predictions.npz is not among the files that it names"
@@ -94,6 +95,16 @@ def _of_sets(record: PretrainRecord) -> Iterator[str]:
         yield "the sets that it names are not the images that it is made from"
     if sets and sum(part.images for part in sets) != details.images:
         yield f"the sets that it names do not have {details.images} images together"
+
+
+def _of_parent(record: PretrainRecord, pretrained: Mapping[str, PretrainRecord]) -> Iterator[str]:
+    """What it says of the run that it starts from, beside that run's own record, if it is here."""
+    made = pretrained.get((record.details.parent or "").partition("@")[2])
+    start = record.identity.start
+    if made and made.details.encoder.digest != start:
+        yield f"it does not start from the weights of run {made.key[:12]}"
+    if start and record.details.encoder.start != start:
+        yield "its starting weights are not those of its key"
 
 
 def _of_encoder(
