@@ -181,7 +181,7 @@ class ContextEncoder(Pretext):
         x = self.normalization.apply(random_crop_flip(images, self.config.image_size, step.random))
         mask = draw_masks(self.config.mask, x.shape[-1], step.random)  # (B, 1, S, S)
         output = reconstruct(self, x * (1 - mask), step.random, self.config.dropout)
-        loss = masked_l2(x, output, mask, centred=self.config.loss == "l2-centred")
+        loss = masked_l2(x, output, mask, self.config.loss == "l2-centred")
         step.update(self.adam, loss)
         return {"loss": loss.detach()}
 
@@ -216,7 +216,7 @@ class ContextEncoder(Pretext):
         return {title: self.normalization.invert(row) for title, row in rows.items()}
 
 
-def masked_l2(truth: Tensor, output: Tensor, mask: Tensor, *, centred: bool = False) -> Tensor:
+def masked_l2(truth: Tensor, output: Tensor, mask: Tensor, centred: bool = False) -> Tensor:
     """Squared error per dropped value: (B, 3, S, S) twice and a mask (B, 1, S, S) -> scalar.
 
     Normalised by each image's own number of dropped pixels, then averaged over the images, so
