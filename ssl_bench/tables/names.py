@@ -106,6 +106,7 @@ def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
         networks = runs[record.method]
         distinguishing = varying(networks[settings.get("arch")])
         distinguishing |= {"arch"} if len(networks) > 1 else set()
+        distinguishing |= {"start"}  # weights that another run trained are always said
         said = {**_pretraining(record), "on": settings["on"]}
         shown = sorted(distinguishing & said.keys(), key=_rank_of_setting)
         marks = (_mark(name, said[name]) for name in shown)
