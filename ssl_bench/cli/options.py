@@ -120,12 +120,17 @@ class _Numbers(click.ParamType):
             self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
-def keep_at_option() -> click.Option:
-    """The option of a pretraining by steps."""
-    return click.Option(
+def keeping_options() -> list[click.Option]:
+    """The options of a pretraining by steps: which encoders are kept, and how far it goes."""
+    keep_at = click.Option(
         ["--keep-at"], type=_Numbers(int), multiple=True, callback=_joined,
         help="Steps after which the encoder is kept, as METHOD@KEY:STEP: 500,1000,2000.",
     )  # fmt: skip
+    until = click.Option(
+        ["--until"], type=click.IntRange(1),
+        help="Rest after this step, which is kept; without it the same command goes on.",
+    )  # fmt: skip
+    return [keep_at, until]
 
 
 def _joined(_context: Any, _param: Any, given: tuple[tuple[float, ...], ...]) -> Any:

@@ -139,24 +139,29 @@ def pretrain(
     *,
     skip_bad_images: bool = False,
     keep_at: Sequence[int] = (),
+    until: int | None = None,
     starts: Path | None = None,
 ) -> PretrainRecord:
     """The record of `method` with these settings: read if it exists, else made or continued.
 
     `data` names a set, or several whose training images are taken as one. After the steps
-    `keep_at` the encoder is kept as a run of its own (keep.py). `starts`: see Pretraining.of.
+    `keep_at` the encoder is kept as a run of its own (keep.py); behind the step `until` the
+    training rests, and the record is that of the encoder kept there. `starts`: see Pretraining.of.
     UsageError for a step that the training does not reach, or passed before without keeping it.
     """
-    steps = steps_to_keep(config, keep_at)  # before images are decoded
+    steps = steps_to_keep(config, keep_at, until)  # before images are decoded
     it = Pretraining.of(
         method, config, data, workspace, runtime, skip_bad_images=skip_bad_images, starts=starts
     )
     config, run = it.config, it.run
-    if run.record is not None and not is_one_of_several():
-        check_kept(workspace, it.identity, steps, run.folder)
-        run.sweep()
-        it.remember(data, workspace)
-        return run.record
+    wanted = kept_run(workspace, it.identity, until) if until in steps else run
+    if wanted.record is not None and not is_one_of_several():
+        if run.record is not None:
+            check_kept(workspace, it.identity, steps, run.folder)
+            run.sweep()
+        if not not_kept(workspace, it.identity, steps):
+            it.remember(data, workspace)
+            return wanted.record
     precision = config.precision if isinstance(config, TrainConfig) else "32"
     fabric = runtime.fabric(resolve_precision(precision))
     with ExitStack() as lock:
@@ -165,19 +170,20 @@ def pretrain(
         # Another launch may have made it while the first process waited for the lock. What that
         # one sees is what all do: a process that looked for itself could miss the others.
         if fabric.broadcast(run.record is None):
-            _make(it, workspace, runtime, fabric, steps)
+            _make(it, workspace, runtime, fabric, steps, until if until in steps else None)
         fabric.barrier()
-    record = run.record
-    assert record is not None
     check_kept(workspace, it.identity, steps, run.folder)
+    record = wanted.record
+    assert record is not None
     if fabric.is_global_zero:
         it.remember(data, workspace)
     return record
 
 
 def _make(
-    it: Pretraining, workspace: Path, runtime: Runtime, fabric: Fabric, steps: Sequence[int]
-) -> None:
+    it: Pretraining, workspace: Path, runtime: Runtime, fabric: Fabric, steps: Sequence[int],
+    until: int | None,
+) -> None:  # fmt: skip
     started = time.monotonic()
     config, store, folder = it.config, it.store, it.run.folder
     weights = it.start.weights if it.start else None
@@ -201,9 +207,10 @@ def _make(
             folder,
             title=f"{it.method} seed {config.seed}",
             keep={step: partial(_keep, it, workspace, fabric, write, step) for step in missing},
+            until=until,
         )
         metrics, course = dict(report.last), {"training": _speed(report, fabric)}
-    if not fabric.is_global_zero:
+    if until or not fabric.is_global_zero:
         return
     if isinstance(pretext, Fitted) and not isinstance(config, TrainConfig):
         with waiting(f"fitting {it.method} seed {config.seed}"):
