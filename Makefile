@@ -10,8 +10,10 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # Set-up runs again only when the dependencies or the entry points changed.
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV), once: pinned packages, 6 GB on disk, most of it PyTorch with CUDA."
+	@echo "A minute or two with a fast connection; pip says below what it is at."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
