@@ -1,9 +1,10 @@
 """What a training says of its course, told to the trackers that a team uses: `--log wandb,mlflow`.
 
 `log.jsonl` in the run's folder is the log; a tracker hears the same events as they are written:
-the run's name and settings, a line of values at a step, its last values. Nothing of it is part of a
-key, and no number depends on it. A run that was killed goes on as the same run of the tracker, and
-what a tracker has heard of a step it is not told again.
+the run's name and settings, a line of values at a step, and that it is done or was stopped. Nothing
+of it is part of a key, and no number depends on it. A run that was killed goes on as the same run
+of the tracker, and what a tracker has heard of a step it is not told again. What a tracker had not
+written yet when the process was killed is missing there; log.jsonl has it.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ssl_bench.errors import extra, unknown
 
@@ -27,8 +28,8 @@ class Tracker(Protocol):
         """The values of a step."""
         ...
 
-    def finish(self, values: Values) -> None:
-        """The last values; the training is done."""
+    def finish(self, done: bool) -> None:
+        """The training is done, or it was stopped and may go on."""
         ...
 
 
@@ -49,7 +50,7 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)
         self.writer.flush()  # a killed process leaves what was logged
 
-    def finish(self, values: Values) -> None:
+    def finish(self, done: bool) -> None:
         self.writer.close()
 
 
@@ -60,16 +61,20 @@ class WandB:
         with extra("log"):
             import wandb
         self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT), id=run_id(folder), name=run_name(folder),
-            config=dict(settings), dir=str(folder), resume="allow",
-        )  # fmt: skip
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            id=run_id(folder),
+            name=run_name(folder),
+            config=dict(settings),
+            dir=str(folder),
+            resume="allow",
+            reinit="create_new",  # beside a run that the program has of its own
+        )
 
     def line(self, step: int, values: Values) -> None:
         self.run.log(dict(values), step=step)
 
-    def finish(self, values: Values) -> None:
-        self.run.summary.update({f"final/{name}": value for name, value in values.items()})
-        self.run.finish()
+    def finish(self, done: bool) -> None:
+        self.run.finish(exit_code=0 if done else 1)
 
 
 class MLflow:
@@ -98,8 +103,8 @@ class MLflow:
         for name, value in values.items():
             self.client.log_metric(self.run, name, value, step=step)
 
-    def finish(self, values: Values) -> None:
-        self.client.set_terminated(self.run)
+    def finish(self, done: bool) -> None:
+        self.client.set_terminated(self.run, "FINISHED" if done else "KILLED")
 
 
 class Trackio:
@@ -115,7 +120,7 @@ class Trackio:
     def line(self, step: int, values: Values) -> None:
         self.run.log(dict(values), step=step)
 
-    def finish(self, values: Values) -> None:
+    def finish(self, done: bool) -> None:
         self.run.finish()
 
 
@@ -125,7 +130,10 @@ TRACKERS: dict[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
 
 
 class Log:
-    """The trackers of one run, and the last step that each has heard of."""
+    """The trackers of one run, and the last step that they have heard of.
+
+    A context manager around the training: they hear how it ended.
+    """
 
     def __init__(self, names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> None:
         self.told = folder / "log.told"
@@ -140,9 +148,12 @@ class Log:
             tracker.line(step, values)
         self.told.write_text(str(step))
 
-    def finish(self, values: Values) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for tracker in self.trackers:
-            tracker.finish(values)
+            tracker.finish(done=kind is None)
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -156,7 +167,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def run_name(folder: Path) -> str:
-    """`pretrain/context-encoder-3f9a…`: a run's folder carries its key, so a continued one's too."""
+    """`pretrain/context-encoder-3f9a…`: a folder carries its run's key, so it stays the same."""
     return f"{folder.parent.name}/{folder.name}"
 
 

@@ -100,9 +100,9 @@ def train(
     first = share * fabric.global_rank
     run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
     run.resume(saved)
-    run.loop(batches, positions.to(fabric.device), title)
+    with run.trackers:
+        run.loop(batches, positions.to(fabric.device), title)
     report = run.report()
-    run.trackers.finish(report.last)
     unwrap(task)
     return report
 
