@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # A process for each core, one thread each; files stay whole, for they share what they made.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: install quickstart test check format clean
+.PHONY: install quickstart test check docs format clean
 
 # Set-up runs again only when the dependencies or the entry points changed.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -30,12 +30,17 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -W -q -b html docs build/docs
 	$(BIN)/bench verify results
 	$(TEST)
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build -W -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build/docs

@@ -34,7 +34,7 @@ STANDS_FOR = {
 
 
 class BenchHelp(Directive):
-    """`--help` of every command as it is printed, a section each; the argument is a group's name."""
+    """`--help` of every command of `bench`, or of the group that is named, a section each."""
 
     optional_arguments = 1
 
