@@ -105,9 +105,8 @@ def runtime_of(
     if devices.lstrip("0") == "1":
         devices = "1"
         stay_alone()
-    every = {
-        "checkpoint_seconds" if checkpoint_every.endswith("s") else "checkpoint_steps": int(number)
-    }
+    unit = "checkpoint_seconds" if checkpoint_every.endswith("s") else "checkpoint_steps"
+    every: dict[str, Any] = {unit: int(number)}
     return Runtime(workers, devices, feature_memory_mb=feature_memory, log=trackers, **every)
 
 

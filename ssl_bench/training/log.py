@@ -59,7 +59,7 @@ class WandB:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         with extra("log"):
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run_id(folder),
@@ -82,7 +82,7 @@ class MLflow:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         with extra("log"):
-            from mlflow import MlflowClient
+            from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
         self.client = MlflowClient()
         project = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self.client.get_experiment_by_name(project)
@@ -112,7 +112,7 @@ class Trackio:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         with extra("log"):
-            import trackio
+            import trackio  # pyright: ignore[reportMissingImports]
         self.run = trackio.init(
             project=PROJECT, name=run_name(folder), config=dict(settings), resume="allow"
         )

@@ -27,9 +27,8 @@ def killed_and_continued(tracker: str, folder: Path) -> None:
     folder.mkdir(parents=True)
     store = open_store(catalogue.dataset("scenes:train=24,test=4"), "train", 64, workers=0)
     how = Runtime(workers=0, checkpoint_steps=3, log=(tracker,))
-    config = catalogue.pretext("context-encoder").Config(
-        image_size=64, width=0.1, init="fan-in", steps=STEPS, batch_size=4, lr=1e-3
-    )
+    Config: Any = catalogue.pretext("context-encoder").Config
+    config = Config(image_size=64, width=0.1, init="fan-in", steps=STEPS, batch_size=4, lr=1e-3)
     for dies in (True, False):
         pretext: Any = build_pretext("context-encoder", config, store.normalization)[0]
         plain = pretext.train_step
@@ -58,7 +57,7 @@ def of_tensorboard(folder: Path) -> Heard:
 
 
 def of_mlflow(folder: Path) -> Heard:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
     client = MlflowClient()
     (experiment,) = client.search_experiments(filter_string="name = 'ssl-bench'")
@@ -71,8 +70,8 @@ def of_mlflow(folder: Path) -> Heard:
 
 
 def of_wandb(folder: Path) -> Heard:
-    import wandb
-    from wandb.proto import wandb_internal_pb2
+    import wandb  # pyright: ignore[reportMissingImports]
+    from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports]
 
     wandb.teardown()  # its process may still be writing the file
     found: dict[str, dict[int, float]] = {}
@@ -105,7 +104,7 @@ def _leveldb_records(data: bytes) -> Iterator[bytes]:
 
 
 def of_trackio(folder: Path) -> Heard:
-    from trackio.sqlite_storage import SQLiteStorage
+    from trackio.sqlite_storage import SQLiteStorage  # pyright: ignore[reportMissingImports]
 
     names = SQLiteStorage.get_runs("ssl-bench")
     assert names == [run_name(folder)]
