@@ -81,7 +81,7 @@ def _looks(table: Table, rows: Sequence[str], panels: Sequence[Panel]) -> dict[s
     found = looks(row for row in rows if row not in floors)
     for row, look in looks(floor for floor in rows if floor in floors).items():
         found[row] = {**look, **UNTRAINED, "markerfacecolor": "white"}
-    return found
+    return {row: found[row] for row in rows}
 
 
 def _draw(axis: Any, table: Table, panel: Panel, look: Mapping[str, Mapping[str, Any]]) -> None:

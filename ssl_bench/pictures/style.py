@@ -23,7 +23,7 @@ BROKEN = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1))
 UNTRAINED: dict[str, Any] = {"color": INK, "linestyle": BROKEN[0]}
 CHANCE: dict[str, Any] = {"color": INK, "linestyle": BROKEN[1], "linewidth": 1.0}
 
-LOOK = {
+LOOK: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -54,12 +54,12 @@ CURVES = (".png", ".svg", ".pdf")
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A colour, a marker and a kind of line for each name: 7 × 8 × 5 before one comes again."""
+    """A colour, a marker and a kind of line for each name: marker and line alone tell 40 apart."""
     return {
         name: {
             "color": COLOURS[i % 7],
             "marker": MARKERS[i % 8],
-            "linestyle": ("-", *BROKEN)[i // 7 % 5],
+            "linestyle": ("-", *BROKEN)[i // 8 % 5],
         }
         for i, name in enumerate(names)
     }

@@ -124,6 +124,7 @@ def _block(table: Table, block: Block, published: Published) -> dict[str, Any]:
     columns = block.columns
     return {
         "title": block.title,
+        "name": f"{block.title}, {block.short[0]} … {block.short[-1]}",
         "short": block.short,
         "protocol": table.first_in(columns[0]).record.identity.protocol,
         "rows": _rows(table, columns),
@@ -241,5 +242,5 @@ def _webp(path: Path) -> str:
     small = own_picture(path)
     small.thumbnail((WIDEST, 10 * WIDEST))
     content = io.BytesIO()
-    small.convert("RGB").save(content, "WEBP", quality=40, method=6)
+    small.convert("RGB").save(content, "WEBP", quality=30, method=6)
     return base64.b64encode(content.getvalue()).decode()

@@ -44,6 +44,7 @@ def suite(folder, text=SUITE):
 def records(workspace, *settings, method="context-encoder"):
     """A record for each of these settings of a pretext."""
     made = stored(workspace, method, answers(6, 4))
+    assert made.identity.encoder
     identities = [made.identity.encoder.model_copy(update={"weights": str(i)}) for i in range(9)]
     return [
         changed(
