@@ -126,7 +126,9 @@ def stub_device() -> Iterator[None]:
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     autocast = mock.patch.object(torch, "autocast", _autocast)
-    fused = mock.patch.object(optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
+    fused = mock.patch.object(
+        optimizer, "_get_fused_kernels_supported_devices", return_value=["meta"]
+    )
     try:
         with autocast, fused, _Factories(), _Literals():
             yield
