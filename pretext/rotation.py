@@ -8,8 +8,8 @@ of gidariss/FeatureLearningRotNet.
 
 3×227×227 -> (alexnet) 256×6×6 -> 4096 -> 4096 -> 4 classes: 0°, 90°, 180°, 270°. Every image is
 seen in all four turns in one step, so a batch of 192 trains on 768. Published, fine-tuned for VOC07
-detection: 54.4 % mAP, where k-means filters have 45.6 and the context encoder 44.5. Images that have
-no upright side teach nothing. docs/rotation.md says what is ours.
+detection: 54.4 % mAP, where k-means filters have 45.6 and the context encoder 44.5. Images without
+an upright side teach nothing. docs/rotation.md says what is ours.
 """
 
 from collections.abc import Mapping
