@@ -11,6 +11,7 @@ image_size = 96
 
 [[pretrain]]
 method = "context-encoder"
+label = "context encoder, regions"  # what tables call the row; else the method and what differs
 steps = 400                         # and any other setting of the method
 keep-at = [50, 100, 200]            # and rows of the encoders on the way, of the same training
 
@@ -52,6 +53,7 @@ from ssl_bench import catalogue
 from ssl_bench.errors import UsageError, unknown
 
 LARGEST = 64 << 10  # bytes of a suite
+LABEL = r"^[^\x00-\x1f\x7f-\x9f]{1,80}$"  # of a row: nothing that steers a terminal
 
 
 class _Row(BaseModel):
@@ -61,6 +63,7 @@ class _Row(BaseModel):
         default=(), description="in place of the evaluations' own: for all, or by evaluation"
     )
     evaluations: tuple[str, ...] = Field(default=(), description="those to run; none named: all")
+    label: str | None = Field(default=None, pattern=LABEL, description="what tables call the row")
 
     def layers_of(self, evaluation: str) -> tuple[str, ...]:
         """At which layers the row wants to be measured; none: at the evaluation's."""
@@ -143,6 +146,10 @@ class Suite(BaseModel):
     def _something_to_measure(self) -> "Suite":
         if not self.pretrain and not self.external:
             raise ValueError("a suite needs [[pretrain]] or [[external]]")
+        labels = [row.label for row in (*self.pretrain, *self.external) if row.label]
+        for label in labels:
+            if labels.count(label) > 1 or label in {row.method for row in self.methods}:
+                raise ValueError(f"label '{label}' is not the row's alone")
         return self
 
     def images_of(self, entry: PretrainEntry) -> Sets:
