@@ -1,4 +1,4 @@
-"""The end of a suite for who sees the bench first: what it showed, pictures, and what to do next."""
+"""The end of a suite for who sees the bench first: what it showed, pictures, what to do next."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 NEXT = """\
 Next, with your own images, as PATH/train/CLASS/photo.jpg and PATH/val/CLASS/photo.jpg:
   bench data check folder:PATH
-  bench pretrain rotation --data folder:PATH --image-size 128 --norm batch --init fan-in --steps 3000
+  bench pretrain rotation --data folder:PATH --image-size 128 --norm batch --steps 3000
   bench linear-probe --data folder:PATH"""
 
 
