@@ -70,6 +70,11 @@ finished_option = click.option(
 )
 
 
+seeds_option = click.option(
+    "--seeds", type=click.IntRange(1), help="Seeds 0 … N−1 in place of the suite's own."
+)
+
+
 def devices_option(default: str) -> click.Option:
     """The option of every command that trains."""
     return click.Option(

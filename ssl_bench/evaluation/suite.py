@@ -5,6 +5,7 @@ data = "scenes"                     # evaluated on, and pretrained on unless the
 pretrain_data = ["folder:A", "voc07"]  # or a run says otherwise: a set, or several as one
 seeds = [0, 1, 2]                   # every run is made once per seed
 controls = true                     # the default: shuffled labels (first seed), the random floor
+welcome = true                      # what it showed, a page, a picture and the next commands
 
 [encoder]                           # settings that every pretext shares
 image_size = 96
@@ -137,6 +138,7 @@ class Suite(BaseModel):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     encoder: dict[str, Any] = Field(default_factory=dict)
     controls: bool = True
+    welcome: bool = Field(default=False, description="ends with findings, pictures, what is next")
     pretrain: tuple[PretrainEntry, ...] = ()
     external: tuple[ExternalEntry, ...] = ()
     evaluate: tuple[EvaluateEntry, ...] = Field(min_length=1)
@@ -255,8 +257,11 @@ def shipped() -> list[str]:
     )
 
 
-def read_suite(reference: str) -> Suite:
-    """A shipped suite by name, or a TOML file; all names and settings in it are checked."""
+def read_suite(reference: str, seeds: int | None = None) -> Suite:
+    """A shipped suite by name, or a TOML file; all names and settings in it are checked.
+
+    With `seeds` it is done with 0 … seeds − 1 in place of its own.
+    """
     if reference.endswith(".toml"):
         try:
             text = _text(Path(reference))
@@ -272,6 +277,8 @@ def read_suite(reference: str) -> Suite:
         raise unknown("suite", reference, shipped())
     try:
         suite = Suite.model_validate(tomllib.loads(text))
+        if seeds:
+            suite = suite.model_copy(update={"seeds": tuple(range(seeds))})
         for seed in suite.seeds:
             for entry in suite.pretrain:
                 steps_on_the_way(suite, entry, seed)

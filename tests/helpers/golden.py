@@ -46,6 +46,7 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "autoencoder": ENCODER | STEPS,
     "context-encoder": ENCODER | STEPS,
     "kmeans-init": ENCODER | {"images": 20, "patches": 400},
+    "rotation": ENCODER | STEPS | {"lr": 0.01},
     "inpainting": STEPS | {"width": 0.05, "bottleneck": 8, "lr": 2e-5},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"
