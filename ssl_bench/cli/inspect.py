@@ -12,14 +12,19 @@ from ssl_bench.data.normalization import HALF
 from ssl_bench.data.store.squares import stored_size
 from ssl_bench.encoders.build import TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.from_file import open_file
-from ssl_bench.encoders.spec import Norm
+from ssl_bench.encoders.spec import Norm, Stem
 from ssl_bench.errors import unknown
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import Step, Trainable
 
 
 def inspect_network(
-    name: str, *, image_size: int | None = None, width: float | None = None, norm: Norm = "own"
+    name: str,
+    *,
+    image_size: int | None = None,
+    width: float | None = None,
+    norm: Norm = "own",
+    stem: Stem = "own",
 ) -> dict[str, Any]:
     """`{"name", "input", "parts": {part: counts}, "learners": [...], "taps", "layers": [...]}`.
 
@@ -29,7 +34,7 @@ def inspect_network(
     `norms` (scales and shifts of normalisation). A learner is an optimiser with its kind, learning
     rate, parts and their weights.
     """
-    sizes = {"image_size": image_size, "width": width, "norm": norm}
+    sizes = {"image_size": image_size, "width": width, "norm": norm, "stem": stem}
     given = {k: v for k, v in sizes.items() if v is not None}
     if name in catalogue.names("pretext"):
         config = catalogue.pretext(name).Config(**given)
@@ -43,7 +48,7 @@ def inspect_network(
         size = image_size or own_spec(name).image_size
         spec = EncoderSpec(
             arch=name, image_size=size, width=1.0 if width is None else width, norm=norm,
-            normalization=HALF,
+            stem=stem, normalization=HALF,
         )  # fmt: skip
         network = nn.Module()
         network.encoder = encoder = build_encoder(spec)

@@ -239,9 +239,11 @@ def perf() -> None:
 )
 @click.option("--norm", type=click.Choice(["own", "batch"]), default="own", show_default=True,
               help="Normalisation in alexnet: its own, LRN, or batch.")  # fmt: skip
+@click.option("--stem", type=click.Choice(["own", "small"]), default="own", show_default=True,
+              help="A ResNet's beginning: its own, or small.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(
-    name: str, image_size: int | None, width: float | None, norm: Any, as_json: bool
+    name: str, image_size: int | None, width: float | None, norm: Any, stem: Any, as_json: bool
 ) -> None:
     """Print layers, output shapes and parameters by part of a pretext or an encoder."""
     from pydantic import ValidationError
@@ -249,7 +251,7 @@ def inspect(
     from ssl_bench.cli.inspect import describe, inspect_network
 
     try:
-        found = inspect_network(name, image_size=image_size, width=width, norm=norm)
+        found = inspect_network(name, image_size=image_size, width=width, norm=norm, stem=stem)
     except ValidationError as error:
         raise refused(error) from error
     click.echo(json.dumps(found, indent=2) if as_json else describe(found))

@@ -85,6 +85,8 @@ def check_spec(spec: EncoderSpec) -> None:
         raise UsageError(f"--bottleneck is for dcgan, not for {spec.arch}")
     if spec.norm != "own" and spec.arch != "alexnet":
         raise UsageError(f"--norm is for alexnet, not for {spec.arch}")
+    if spec.stem != "own" and spec.arch in TRUNKS:
+        raise UsageError(f"--stem is for ResNets of timm and torchvision, not for {spec.arch}")
     least = least_size(spec.arch)
     if spec.image_size < least:
         raise UsageError(f"{spec.arch} takes images of at least {least} px, not {spec.image_size}")
@@ -104,5 +106,5 @@ def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:
         return BUILDERS[spec.arch](spec)
     library, _, name = spec.arch.partition(":")
     if library == "timm":
-        return TimmEncoder(name, spec.image_size, pretrained)
-    return TorchvisionEncoder(name, spec.image_size, pretrained)
+        return TimmEncoder(name, spec.image_size, pretrained, spec.stem)
+    return TorchvisionEncoder(name, spec.image_size, pretrained, spec.stem)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
 from ssl_bench.encoders.libraries import refusal
+from ssl_bench.encoders.spec import Stem
+from ssl_bench.encoders.stem import set_stem
 from ssl_bench.errors import UsageError, plain, unknown
 
 
@@ -43,7 +45,7 @@ class TimmEncoder(Encoder):
     the class token or what the model has in their place, behind the final norm.
     """
 
-    def __init__(self, name: str, image_size: int, pretrained: bool) -> None:
+    def __init__(self, name: str, image_size: int, pretrained: bool, stem: Stem = "own") -> None:
         import timm
 
         super().__init__()
@@ -54,6 +56,7 @@ class TimmEncoder(Encoder):
         sized: dict[str, Any] = {"img_size": image_size} if self.fixed else {}
         with refusal(f"timm:{name}", image_size, own, pretrained):
             self.model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
+            set_stem(self.model, stem, f"timm:{name}")
             # CrossViT's two branches share their names: the second, of larger patches, has them.
             self._place = {info["module"]: i for i, info in enumerate(self.model.feature_info)}
         self.takes_keep = _make_room(self.model)

@@ -17,6 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
 from ssl_bench.encoders.libraries import refusal, run_up_to
+from ssl_bench.encoders.spec import Stem
+from ssl_bench.encoders.stem import set_stem
 from ssl_bench.errors import UsageError, unknown
 
 
@@ -46,7 +48,7 @@ class TorchvisionEncoder(Encoder):
 
     version = 2  # 1 pooled Swin's maps across channels, and let later ReLUs overwrite others'
 
-    def __init__(self, name: str, image_size: int, pretrained: bool) -> None:
+    def __init__(self, name: str, image_size: int, pretrained: bool, stem: Stem = "own") -> None:
         from torchvision import models
 
         super().__init__()
@@ -59,6 +61,7 @@ class TorchvisionEncoder(Encoder):
         weights = published if pretrained else None
         with refusal(arch, image_size, own, pretrained):
             self.model = _anywhere(lambda: models.get_model(name, weights=weights, **sized))
+        set_stem(self.model, stem, arch)
         for module in self.model.modules():
             if getattr(module, "inplace", False):  # it would overwrite the layer before it
                 setattr(module, "inplace", False)  # noqa: B010

@@ -13,6 +13,8 @@ LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAM
 DEFAULT_ARCH = "alexnet"
 Init = Literal["gaussian", "fan-in", "dcgan", "own"]
 Norm = Literal["own", "batch"]
+Stem = Literal["own", "small"]
+RESNET50 = "torchvision:resnet50"  # what methods are published with since 2018
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class EncoderSpec(BaseModel):
     """All that builds an encoder except its weights; it stands in the weights file's header.
 
     `bottleneck` is the number of channels of dcgan's last layer; None: 4000 times the width.
-    `norm` batch gives alexnet batch normalisation in place of its own LRN.
+    `norm` batch gives alexnet batch normalisation in place of its own LRN; `stem` small lets a
+    ResNet begin at full resolution (stem.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +68,7 @@ class EncoderSpec(BaseModel):
     bottleneck: int | None = Field(default=None, ge=1)
     # Left out at its default: records and files of the time before it have the same bytes.
     norm: Norm = Field(default="own", exclude_if=lambda norm: norm == "own")
+    stem: Stem = Field(default="own", exclude_if=lambda stem: stem == "own")
     normalization: Normalization
 
     def plain(self) -> dict[str, Any]:

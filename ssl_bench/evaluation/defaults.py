@@ -154,7 +154,7 @@ def _unlike(run: PretrainRecord, leader: PretrainRecord) -> list[str]:
 def _pretraining(run: PretrainRecord) -> dict[str, Any]:
     settings = run.identity.config
     found: dict[str, Any] = {
-        "network": (settings.get("arch"), settings.get("width"), settings.get("norm")),
+        "network": tuple(settings.get(name) for name in ("arch", "width", "norm", "stem")),
         "starting weights": settings.get("start"),
         "image size": settings.get("image_size"),
         "normalisation": run.details.encoder.spec.get("normalization"),

@@ -99,6 +99,8 @@ def settings_to_state(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {k: v for k, v in values.items() if k in config.model_fields}
     stated: dict[str, Any] = {}
+    if recipe := known.get("recipe"):  # of another version than today's, it stands for nothing
+        stated = {"recipe": recipe} if config.named(recipe) else dict(known)
     # Each round states one setting at least, so these are enough.
     for _ in known:
         # A record holds what `auto` came to, which is another precision on another machine.

@@ -3,6 +3,7 @@
 A name says what tells its row or column apart from the others of the table, and no more.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,11 +97,23 @@ def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] 
         networks = runs[first]
         distinguishing = varying(networks[settings.get("arch")])
         distinguishing |= {"arch"} if len(networks) > 1 else set()
-        distinguishing |= {"start"}  # weights that another run trained are always said
+        distinguishing |= {"start", "stem", "recipe"}  # what the field would ask for is always said
+        distinguishing |= _against_recipe(record)
         shown = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
         marks = (_mark(name, settings[name]) for name in shown)
         names.append(" ".join([first, *marks]) + step_mark(record))
     return names
+
+
+def _against_recipe(record: EvaluationRecord) -> set[str]:
+    """The settings in which a run is unlike the recipe that it names, if that is known here."""
+    settings = _pretraining(record)
+    pretext = catalogue.find("pretext", record.details.encoder or record.method)
+    if "recipe" not in settings or pretext is None:
+        return set()
+    recipe = pretext.Config.named(settings["recipe"])
+    said = json.loads(json.dumps(recipe.settings)) if recipe else {}  # as records say it
+    return {name for name, value in said.items() if settings.get(name) != value}
 
 
 def shared_settings(records: Iterable[EvaluationRecord]) -> dict[str, Any]:
@@ -122,13 +135,17 @@ def step_mark(record: EvaluationRecord) -> str:
 
 def _mark(name: str, value: Any) -> str:
     """A setting as rows say it; batch normalisation by the field's letters."""
-    if (name, value) == ("norm", "batch"):
-        return "BN"
+    if name == "recipe":
+        return value
+    words = {("norm", "batch"): "BN", ("stem", "small"): "small stem"}
+    if (name, str(value)) in words:
+        return words[name, str(value)]
     return f"on {value}" if name == "on" else f"{name}={value}"
 
 
 def _rank_of_setting(name: str) -> tuple[bool, bool, str]:
-    return name == "on", name in TrainConfig.model_fields, name
+    place = name == "on", name in TrainConfig.model_fields
+    return place[0], place[1], "" if name == "recipe" else name
 
 
 def pretraining_sets(records: Sequence[EvaluationRecord]) -> list[str]:

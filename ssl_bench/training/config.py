@@ -1,8 +1,17 @@
 """Settings that determine a number, of pretexts and of what trains; no torch is needed for them."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ssl_bench.data.normalization import Normalization
@@ -13,6 +22,7 @@ from ssl_bench.encoders.spec import (
     ImageSize,
     Init,
     Norm,
+    Stem,
     default_init,
     training_normalization,
 )
@@ -50,6 +60,10 @@ class EncoderConfig(Config):
         default="own", exclude_if=lambda norm: norm == "own",
         description="normalisation in alexnet: its own, LRN, or batch behind each convolution",
     )  # fmt: skip
+    stem: Stem = Field(
+        default="own", exclude_if=lambda stem: stem == "own",
+        description="a ResNet's beginning: its own, or small: 3×3, stride 1, no max-pooling",
+    )  # fmt: skip
     init: Init = Field(
         default_factory=lambda given: default_init(given["arch"]),  # of what stands above
         description="starting weights: N(0, 0.01²), scaled by fan-in, as for dcgan N(0, 0.02²), or "
@@ -70,6 +84,7 @@ class EncoderConfig(Config):
             image_size=self.image_size,
             width=self.width,
             norm=self.norm,
+            stem=self.stem,
             normalization=training_normalization(self.arch, normalization),
         )
 
@@ -101,12 +116,67 @@ class TrainConfig(Config):
         return self
 
 
-class PretextConfig(EncoderConfig, TrainConfig):
-    """The settings of a trained pretext; a method adds its own by a subclass."""
+class Recipe(NamedTuple):
+    """Settings that a name stands for; raise the version when one of them changes."""
 
+    version: int
+    settings: Mapping[str, Any]
+
+
+class PretextConfig(EncoderConfig, TrainConfig):
+    """The settings of a trained pretext; a method adds its own by a subclass.
+
+    `recipe` NAME takes those of `recipes` in place of the defaults, and is kept as NAME@VERSION
+    beside all that it came to: records of another version are still read.
+    """
+
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
+    recipe: str | None = Field(
+        default=None, exclude_if=lambda name: name is None,
+        description="named settings in place of the defaults, such as small: see the method's page",
+    )  # fmt: skip
     steps: int = Field(default=100_000, ge=1, description="updates")
     batch_size: int = Field(default=128, ge=1, description="images per update over all devices")
     lr: float = Field(default=1e-4, gt=0, le=1e30, description="learning rate at the start")
     precision: Precision = Field(
         default="auto", description="arithmetic; auto: bf16 on CUDA, else 32 bit"
     )
+
+    @classmethod
+    def named(cls, recipe: str) -> Recipe | None:
+        """What NAME, or NAME@VERSION if that is its version now, stands for."""
+        name, _, version = recipe.partition("@")
+        found = cls.recipes.get(name)
+        return found if found and version in ("", str(found.version)) else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        """What is given stands against the recipe, and the recipe against the defaults."""
+        if not isinstance(given, dict) or not isinstance(given.get("recipe"), str):
+            return given
+        asked = given["recipe"]
+        if found := cls.named(asked):
+            mark = f"{asked.partition('@')[0]}@{found.version}"
+            return {**found.settings, **given, "recipe": mark}
+        needed = {name for name, field in cls.model_fields.items() if not field.exclude_if}
+        # A record holds all settings, so one of another version is read as it is.
+        return (
+            given if "@" in asked and needed <= given.keys() else {**given, "recipe": f"?{asked}"}
+        )
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, recipe: str | None) -> str | None:
+        if recipe and recipe.startswith("?"):
+            names = ", ".join(f"{name}@{found.version}" for name, found in cls.recipes.items())
+            raise PydanticCustomError("recipe", "takes {names}", {"names": names or "no name here"})
+        return recipe
+
+    @model_serializer(mode="wrap")
+    def _complete(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a recipe names is never left out: a default may have been asked for against it."""
+        found, recipe = dump(self), self.named(self.recipe or "")
+        for name in recipe.settings if recipe else ():
+            found.setdefault(name, getattr(self, name))
+        return found

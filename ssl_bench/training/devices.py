@@ -112,7 +112,7 @@ class _SharedStatistics(TorchFunctionMode):
         eps: float = 1e-5,
     ) -> Tensor:
         """As torch.nn.functional.batch_norm on the global batch, of which all have equal shares."""
-        x = input.float()
+        x = input if input.dtype == torch.float64 else input.float()
         over, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
         mean = self._mean(x.mean(over))
         centred = x - mean.view(shape)

@@ -29,6 +29,7 @@ from ssl_bench.progress import progress, say, waiting
 from ssl_bench.runtime import Runtime, resolve_precision
 from ssl_bench.training.batches import Batches, Images
 from ssl_bench.training.checkpoint import damaged, load_checkpoint, load_optimizer, trim_log
+from ssl_bench.training.collapse import collapse_warning
 from ssl_bench.training.devices import (
     copy_buffers,
     gather,
@@ -133,6 +134,7 @@ class _Run:
         self.step = self.resumed_at = 0
         self.pending: list[tuple[int, Mapping[str, Tensor]]] = []
         self.last: dict[str, float] = {}
+        self.warned = False
         self.seconds, self.waited, self.done = 0.0, 0.0, 0
         self.saved_at = time.monotonic()
         names = runtime.log if fabric.is_global_zero else ()
@@ -244,6 +246,10 @@ class _Run:
                 if not math.isfinite(value):
                     raise DataError(self._diverged(name, value, step))
         self.pending.clear()
+        warning = collapse_warning(self.last, self.step / self.config.steps)
+        if warning and not self.warned and self.fabric.is_global_zero:
+            say(warning)
+            self.warned = True
 
     def _check_weights(self) -> None:
         """DataError unless all weights are finite: the last update shows in no loss yet."""

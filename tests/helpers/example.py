@@ -1,4 +1,4 @@
-"""The pretexts of docs/example at their smallest, for processes of their own.
+"""The pretexts of docs/example and ours of two views, at their smallest, in their own processes.
 
 python example.py kill OUT                    each is killed by SIGKILL in step 4, in workspace OUT
 python example.py train OUT …                 each is trained to its end, in each workspace
@@ -16,6 +16,7 @@ import torch
 
 from helpers.places import ROOT
 from ssl_bench import catalogue
+from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.squares import open_store
 from ssl_bench.records.protocols import _installed
 from ssl_bench.runtime import Runtime
@@ -28,10 +29,18 @@ DATA = "scenes:train=24,test=4"
 # Batch normalisation and SiLU: where a ReLU's input is zero but for rounding, gradients jump.
 NORMED = "timm:test_efficientnet"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "simclr": {"arch": NORMED, "image_size": 64, "lr": 0.01},
+    "contrast": {"arch": NORMED, "image_size": 64, "lr": 0.01},
     "momentum": {"arch": NORMED, "image_size": 64, "lr": 0.01, "queue": 20},
     "clusters": {"image_size": 64, "width": 0.1, "init": "fan-in", "clusters": 4},
     "masked": {"arch": "timm:test_vit", "image_size": 64, "warmup": 2, "lr": 1e-3},
+}
+SMALL = {"recipe": "small", "arch": NORMED, "projector": (32, 16)}
+# Ours that look at the images of all devices.
+GATHERING: dict[str, dict[str, Any]] = {
+    "simclr": SMALL,
+    "moco-v2": SMALL | {"queue": 20},
+    "barlow-twins": SMALL,
+    "vicreg": SMALL,
 }
 KILLED_IN = 3  # where an epoch begins: 8 of 24 images are seen in a step
 
@@ -45,7 +54,7 @@ def forget() -> None:
 def config_of(name: str, steps: int = 6) -> Any:
     """The method's settings, on eight images a step."""
     kind: Any = catalogue.pretext(name)
-    return kind.Config(steps=steps, batch_size=8, **SETTINGS[name])
+    return kind.Config(**{"steps": steps, "batch_size": 8, **(SETTINGS | GATHERING)[name]})
 
 
 def trained(name: str, workspace: Path) -> Any:
@@ -76,16 +85,29 @@ def die_in(kind: Any, index: int) -> None:
     kind.train_step = train_step
 
 
+class In64Bit(Normalization):
+    """What a network in 64 bit takes."""
+
+    def standardize(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().standardize(pixels).double()
+
+
 def gradients(name: str, folder: Path, runtime: Runtime) -> dict[str, torch.Tensor]:
-    """The losses of two steps, which the log has, and the gradients of the second."""
+    """The losses of two steps, which the log has, and the gradients of the second.
+
+    Of ours in 64 bit: their normalised outputs of eight images amplify what 32 bit round.
+    """
     config, folder = config_of(name, steps=2), folder / name
     folder.mkdir(parents=True, exist_ok=True)
     store = open_store(catalogue.dataset(DATA), "train", config.image_size, workers=0)
     pretext, _ = build_pretext(name, config, store.normalization, len(store))
+    if name in GATHERING:
+        pretext.double().normalization = In64Bit(**store.normalization.model_dump())
     train(pretext, store, config, 0, runtime, folder)
     found = {n: p.grad for n, p in pretext.named_parameters() if p.grad is not None}
     lines = (folder / "log.jsonl").read_text().splitlines()
-    return found | {"loss": torch.tensor([json.loads(line)["loss"] for line in lines])}
+    losses = [json.loads(line)["loss"] for line in lines]
+    return found | {"loss": torch.tensor(losses, dtype=next(iter(found.values())).dtype)}
 
 
 if __name__ == "__main__":

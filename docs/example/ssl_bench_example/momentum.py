@@ -1,5 +1,7 @@
 """A momentum teacher with a queue, as in MoCo v2 (He et al., CVPR 2020; Chen et al., 2003.04297).
 
+Short, to be read: the built-in `moco-v2` has the paper's settings and views.
+
 bench pretrain momentum --data folder:photos --arch torchvision:resnet18 --image-size 64
 """
 

@@ -1,6 +1,8 @@
 """SimCLR: two views of an image find each other in the batch (Chen et al., ICML 2020).
 
-bench pretrain simclr --data folder:photos --arch torchvision:resnet18 --image-size 64
+Short, to be read: the built-in `simclr` has the paper's head, LARS and recipes.
+
+bench pretrain contrast --data folder:photos --arch torchvision:resnet18 --image-size 64
 """
 
 from collections.abc import Mapping
