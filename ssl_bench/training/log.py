@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from ssl_bench.errors import extra, unknown
+from ssl_bench.files import write_atomically
 
 PROJECT = "ssl-bench"
 Values = Mapping[str, float]
@@ -146,7 +147,7 @@ class Log:
             return
         for tracker in self.trackers:
             tracker.line(step, values)
-        self.told.write_text(str(step))
+        write_atomically(self.told, str(step))
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,8 @@ import sys
 import tomllib
 from collections.abc import Iterator
 
+import yaml
+
 from helpers.bench import TOY
 from helpers.places import ROOT
 
@@ -115,3 +117,16 @@ def test_every_extra_is_pinned():
 def _pins() -> list[str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_citation_and_the_workflow_say_what_the_project_says():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited.keys() >= {"cff-version", "message", "title", "authors", "type"}
+    assert (cited["cff-version"], cited["version"]) == ("1.2.0", PROJECT["version"])
+    assert cited["license"] == PROJECT["license"] == "MIT"
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["check"]
+    assert job["steps"][-1] == {"run": "make check"}
+    pythons = {
+        f"Programming Language :: Python :: {v}" for v in job["strategy"]["matrix"]["python"]
+    }
+    assert pythons <= {*PROJECT["classifiers"]}
