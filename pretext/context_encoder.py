@@ -14,7 +14,7 @@ from random weights, and most of it is in the middle layers.
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +38,19 @@ class ContextEncoderConfig(PretextConfig):
         default="random-region",
         description="what is dropped: central, random-block or random-region",
     )
+    # Settings to find causes with. Left out at their defaults: earlier records have the same key.
+    loss: Literal["l2", "l2-centred"] = Field(
+        default="l2", exclude_if=lambda loss: loss == "l2",
+        description="squared error of what is dropped; centred: less each image's mean error",
+    )  # fmt: skip
+    dropout: float = Field(
+        default=0.5, ge=0, lt=1, exclude_if=lambda share: share == 0.5,
+        description="share of the channel-wise layer's outputs that is dropped",
+    )  # fmt: skip
+    decoder_depth: int = Field(
+        default=5, ge=1, le=5, exclude_if=lambda depth: depth == 5,
+        description="up-convolutions of the decoder",
+    )  # fmt: skip
     lr: float = Field(
         default=1e-4,
         gt=0,
@@ -71,14 +84,17 @@ class ChannelwiseFullyConnected(nn.Module):
         return mixed.view_as(maps)
 
 
-def up_convolutions(channels: int, side: int, width: float) -> nn.Sequential:
+def up_convolutions(channels: int, side: int, width: float, depth: int = 5) -> nn.Sequential:
     """Five up-convolutions 5×5, stride 2, ReLU between; the RGB output is linear.
+
+    Of fewer (`depth`) the last ones but for the output's are left out, so that it stays smaller.
 
     From 6×6 a step leads to 2n − 1, as in the paper: 6 → 11 → 21 → 41 → 81 → 161. Smaller inputs
     leave a smaller pool5; from there a step leads to 2n (one row of output padding), else 1×1
     would stay 1×1. The numbers of parameters are the same.
     """
-    sizes = [channels, *(max(1, round(c * width)) for c in (128, 64, 64, 32)), 3]
+    hidden = (128, 64, 64, 32)[: depth - 1]
+    sizes = [channels, *(max(1, round(c * width)) for c in hidden), 3]
     padding = 0 if side >= 6 else 1
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
@@ -96,7 +112,7 @@ class Reconstruction(Protocol):
 
 
 def reconstruction_layers(
-    config: PretextConfig, encoder: Encoder
+    config: PretextConfig, encoder: Encoder, depth: int = 5
 ) -> tuple[ChannelwiseFullyConnected, nn.Conv2d, nn.Sequential]:
     """What stands on the encoder's last map: channelwise, convolution, decoder.
 
@@ -109,7 +125,7 @@ def reconstruction_layers(
     draw = generator(config.seed, "channelwise")
     nn.init.normal_(channelwise.weight, std=std, generator=draw)
     convolution = nn.Conv2d(channels, channels, 1)  # carries information across the maps
-    decoder = up_convolutions(channels, side, config.width)
+    decoder = up_convolutions(channels, side, config.width, depth)
     initialize(convolution, config.init, config.seed, "convolution")
     initialize(decoder, config.init, config.seed, "decoder")
     if config.init in (
@@ -121,17 +137,19 @@ def reconstruction_layers(
     return channelwise, convolution, decoder
 
 
-def reconstruct(network: Reconstruction, images: Tensor, random: Randomness | None) -> Tensor:
+def reconstruct(
+    network: Reconstruction, images: Tensor, random: Randomness | None, dropout: float = 0.5
+) -> Tensor:
     """Normalised (B, 3, S, S), zero in the holes -> the whole image (B, 3, S, S).
 
-    `random` draws the dropout of 0.5 behind the channel-wise layer; None: no dropout. The paper
+    `random` draws the dropout behind the channel-wise layer; None: no dropout. The paper
     states no activation around that layer; ReLU is our choice, as everywhere else in the network.
     """
     top = network.encoder.maps[-1]
     maps = network.encoder(images, [top])[top]  # (B, m, n, n)
     maps = F.relu(network.channelwise(maps))
     if random is not None:
-        maps = random.dropout(maps, 0.5)
+        maps = random.dropout(maps, dropout)
     maps = F.relu(network.convolution(maps))
     output = network.decoder(maps)  # (B, 3, 161, 161) at 227 px
     return enlarged(output, images.shape[-1])
@@ -158,7 +176,7 @@ class ContextEncoder(Pretext):
         self, config: ContextEncoderConfig, encoder: Encoder, normalization: Normalization
     ) -> None:
         super().__init__(config, encoder, normalization)
-        layers = reconstruction_layers(config, encoder)
+        layers = reconstruction_layers(config, encoder, config.decoder_depth)
         self.channelwise, self.convolution, self.decoder = layers
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -167,12 +185,15 @@ class ContextEncoder(Pretext):
         return [self.adam]
 
     def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """Masked L2 (paper, eq. 1): ‖M ⊙ (x − F((1 − M) ⊙ x))‖² over the dropped pixels."""
+        """Masked L2 (paper, eq. 1): ‖M ⊙ (x − F((1 − M) ⊙ x))‖² over the dropped pixels.
+
+        Or what it has above the best constant colour that each hole could be shifted by.
+        """
         crops = random_crop_flip(images, self.config.image_size, step.random).contiguous()
         x = self.normalization.apply(crops)  # each channel a plane, as masks and the output are
         mask = draw_masks(self.config.mask, x.shape[-1], step.random)  # (B, 1, S, S)
-        output = reconstruct(self, x * (1 - mask), step.random)
-        loss = masked_l2(x, output, mask)
+        output = reconstruct(self, x * (1 - mask), step.random, self.config.dropout)
+        loss = masked_l2(x, output, mask, self.config.loss == "l2-centred")
         step.update(self.adam, loss)
         return {"loss": loss.detach()}
 
@@ -207,12 +228,20 @@ class ContextEncoder(Pretext):
         return {title: self.normalization.invert(row) for title, row in rows.items()}
 
 
-def masked_l2(truth: Tensor, output: Tensor, mask: Tensor) -> Tensor:
+def masked_l2(truth: Tensor, output: Tensor, mask: Tensor, centred: bool = False) -> Tensor:
     """Squared error per dropped value: (B, 3, S, S) twice and a mask (B, 1, S, S) -> scalar.
 
     Normalised by each image's own number of dropped pixels, then averaged over the images, so
     that the loss does not depend on how a batch is spread over devices.
+
+    `centred` leaves out each image's mean colour: with e = truth − output and ē its mean over the
+    dropped pixels of one image and channel, Σ M (e − ē)² / Σ M = Σ M e² / Σ M − ē². It is Eigen et
+    al.'s error with λ = 1 ("Depth Map Prediction from a Single Image", 2014, eq. 4), on colours.
     """
     gaps = (output - truth) * mask
+    dropped = mask.sum((1, 2, 3))  # (B,)
+    if centred:
+        means = gaps.sum((2, 3), keepdim=True) / dropped[:, None, None, None]
+        gaps = gaps - mask * means
     errors = torch.linalg.vector_norm(gaps, dim=(1, 2, 3)).square()  # (B,): one pass each way
-    return (errors / (truth.shape[1] * mask.sum((1, 2, 3)))).mean()
+    return (errors / (truth.shape[1] * dropped)).mean()

@@ -27,7 +27,7 @@ from ssl_bench.progress import reached
 NEAR = 1e-5  # ‖∇J‖ of ‖w‖: how far from the optimum the weights are at most
 COARSE, ROUGH = 1e-2, 6  # the same where single precision is left, and the most steps in it
 STEPS = 50  # three to ten are needed
-SOLVED = 0.003  # share of the residual that conjugate gradients leave
+SOLVED = 0.03  # share of the residual that conjugate gradients leave
 PRODUCTS = 500  # of conjugate gradients in a step; 2 to 300 are needed
 WORTH = 4  # products with the rows that a decomposition may take the place of
 COSTLY = 1e4  # above, what single precision leaves of K would be seen

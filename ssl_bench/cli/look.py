@@ -174,6 +174,45 @@ def _written(name: str, figure: Any, out: Path) -> None:
     click.echo(f"{name}: {', '.join(map(str, save_for_print(figure, out / name)))}")
 
 
+# ---- networks
+@click.command(cls=StrictCommand)
+@click.option("--encoder", "encoders", multiple=True,
+              help="As evaluations take it; several times; default: the newest run of every "
+              "method, pretrained alike.")  # fmt: skip
+@click.option("--data", default="scenes", show_default=True, help="Images: their test split.")
+@click.option("--images", type=click.IntRange(2), default=1000, show_default=True,
+              help="Number of them, the first ones; all where there are fewer.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
+              help="Processes that decode images.")  # fmt: skip
+@workspace_option
+def diagnose(
+    encoders: tuple[str, ...], data: str, images: int, workers: int, workspace: Path
+) -> None:
+    """Print each layer's effective rank, dead units, and how far its weights moved."""
+    from ssl_bench.data.store.squares import open_store
+    from ssl_bench.errors import DataError
+    from ssl_bench.evaluation.defaults import default_encoders, opened
+    from ssl_bench.evaluation.diagnostics import diagnose as job
+    from ssl_bench.evaluation.diagnostics import lines_of, starting_encoder
+    from ssl_bench.progress import say
+
+    for text in encoders or default_encoders(workspace):
+        reference = opened(text, workspace, run_file=True)
+        reference.check_weights()
+        spec, start = reference.spec, None
+        try:
+            start = starting_encoder(reference.run, spec, workspace) if reference.run else None
+        except (DataError, UsageError) as error:
+            say(f"warning: {error}")
+        store = open_store(
+            catalogue.dataset(data), "test", spec.image_size, workers=workers, labelled=False
+        )
+        found = job(reference.encoder, spec, store, images, start)
+        click.echo(plain(f"{text}, {min(images, len(store)):,} images of {data}"))
+        for line in lines_of(found):
+            click.echo(line)
+
+
 # ---- speed
 def perf_command(name: str) -> click.Command:
     measurement = catalogue.load("perf", name)

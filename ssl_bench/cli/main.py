@@ -7,7 +7,7 @@ import click
 from ssl_bench import catalogue
 from ssl_bench.cli.data import data
 from ssl_bench.cli.groups import SuggestingGroup
-from ssl_bench.cli.look import figures, inpaint, inspect, perf, plot
+from ssl_bench.cli.look import diagnose, figures, inpaint, inspect, perf, plot
 from ssl_bench.cli.make import (
     evaluation_command,
     evaluation_commands,
@@ -23,7 +23,7 @@ from ssl_bench.threads import set_threads
 
 COMMANDS = (
     pretrain, run, export, import_, runs, table, report, site, compare, show, rerun, verify,
-    protocols, inpaint, figures, plot, data, perf, inspect,
+    protocols, inpaint, figures, plot, data, perf, inspect, diagnose,
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ssl_bench.cli.options import (
     devices_option,
     feature_memory_option,
     finished_option,
-    keep_at_option,
+    keeping_options,
     out_option,
     runtime_of,
     validated,
@@ -46,7 +46,7 @@ def pretrain_command(method: str) -> click.Command:
     @computing_options
     def command(
         data: tuple[str, ...], preview: bool, workspace: Path,
-        keep_at: Sequence[int] | None = None, **options: Any,
+        keep_at: Sequence[int] | None = None, until: int | None = None, **options: Any,
     ) -> None:  # fmt: skip
         from ssl_bench.pictures.preview import draw_preview
         from ssl_bench.runtime import is_main_process
@@ -60,6 +60,7 @@ def pretrain_command(method: str) -> click.Command:
             runtime_of(**options),
             skip_bad_images=options["skip_bad_images"],
             keep_at=keep_at or (),
+            until=until,
         )
         _show_run(run, workspace)
         if preview and is_main_process():
@@ -68,7 +69,7 @@ def pretrain_command(method: str) -> click.Command:
     made = click.command(method, cls=StrictCommand, help=catalogue.summary("pretext", method))(
         command
     )
-    keep = [keep_at_option()] if "steps" in config.model_fields else []
+    keep = keeping_options() if "steps" in config.model_fields else []
     made.params = [*config_options(config), *made.params, *keep, devices_option("auto")]
     return made
 
@@ -91,7 +92,7 @@ def _show_run(record: "PretrainRecord", workspace: Path) -> None:
     skipped = record.details.skipped_images
     plural = "s" if len(skipped) != 1 else ""
     left = f", {len(skipped)} bad image{plural} skipped" if skipped else ""
-    click.echo(f"{record.method}@{record.key[:12]} on {record.data}{loss}{speed}{wait}{left}")
+    click.echo(f"{record.reference} on {record.data}{loss}{speed}{wait}{left}")
     click.echo(f"  {folder_of(workspace, record)}")
 
 

@@ -57,6 +57,8 @@ def computing_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Steps between checkpoints, or seconds as in 60s."),
         click.option("--skip-bad-images", is_flag=True,
                      help="Leave out and count images that cannot be used, instead of stopping."),
+        click.option("--log", metavar="TRACKER,…",
+                     help="Tell trainings' courses to tensorboard, wandb, mlflow or trackio, too."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -83,10 +85,15 @@ def runtime_of(
     checkpoint_every: str,
     devices: str = "1",
     feature_memory: int = 1024,
+    log: str | None = None,
     **_: Any,
 ) -> "Runtime":
     """Suites and probes run in one process; trainings spread over devices."""
     from ssl_bench.runtime import Runtime, stay_alone
+    from ssl_bench.training.log import check_trackers
+
+    trackers = tuple(dict.fromkeys(log.split(","))) if log else ()
+    check_trackers(trackers)
 
     if devices != "auto" and not re.fullmatch("0*[1-9][0-9]{0,3}", devices):
         raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
@@ -98,11 +105,9 @@ def runtime_of(
     if devices.lstrip("0") == "1":
         devices = "1"
         stay_alone()
-    if checkpoint_every.endswith("s"):
-        return Runtime(
-            workers, devices, checkpoint_seconds=int(number), feature_memory_mb=feature_memory
-        )
-    return Runtime(workers, devices, checkpoint_steps=int(number), feature_memory_mb=feature_memory)
+    unit = "checkpoint_seconds" if checkpoint_every.endswith("s") else "checkpoint_steps"
+    every: dict[str, Any] = {unit: int(number)}
+    return Runtime(workers, devices, feature_memory_mb=feature_memory, log=trackers, **every)
 
 
 class _Numbers(click.ParamType):
@@ -120,12 +125,17 @@ class _Numbers(click.ParamType):
             self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
-def keep_at_option() -> click.Option:
-    """The option of a pretraining by steps."""
-    return click.Option(
+def keeping_options() -> list[click.Option]:
+    """The options of a pretraining by steps: which encoders are kept, and how far it goes."""
+    keep_at = click.Option(
         ["--keep-at"], type=_Numbers(int), multiple=True, callback=_joined,
         help="Steps after which the encoder is kept, as METHOD@KEY:STEP: 500,1000,2000.",
     )  # fmt: skip
+    until = click.Option(
+        ["--until"], type=click.IntRange(1),
+        help="Rest after this step, which is kept; without it the same command goes on.",
+    )  # fmt: skip
+    return [keep_at, until]
 
 
 def _joined(_context: Any, _param: Any, given: tuple[tuple[float, ...], ...]) -> Any:

@@ -155,6 +155,7 @@ def _pretraining(run: PretrainRecord) -> dict[str, Any]:
     settings = run.identity.config
     found: dict[str, Any] = {
         "network": (settings.get("arch"), settings.get("width"), settings.get("norm")),
+        "starting weights": settings.get("start"),
         "image size": settings.get("image_size"),
         "normalisation": run.details.encoder.spec.get("normalization"),
     }

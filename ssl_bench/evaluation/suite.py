@@ -91,6 +91,9 @@ class PretrainEntry(_Row):
         validation_alias=AliasChoices("keep-at", "keep_at"),
         description="steps after which the encoder is kept and measured, too",
     )
+    until: int | None = Field(
+        default=None, description="the step behind which the training rests; the last row is its"
+    )
 
 
 class ExternalEntry(_Row):
@@ -174,7 +177,7 @@ class Suite(BaseModel):
             for s in self.seeds
             for e in self.methods
             if s in (e.seeds or self.seeds)
-            for step in (*steps_on_the_way(self, e, s), None)
+            for step in _rows_of(self, e, s)
         ]
         rows += [(self.seeds[0], entry, None) for entry in self.external]
         stages = [
@@ -370,7 +373,13 @@ def steps_on_the_way(suite: Suite, entry: PretrainEntry, seed: int) -> list[int]
     """In order, those at which the encoder is kept; UsageError for one that is not reached."""
     from ssl_bench.training.keep import steps_to_keep  # imports torch, which tables do not need
 
-    return steps_to_keep(pretrain_config(suite, entry, seed), entry.keep_at)
+    return steps_to_keep(pretrain_config(suite, entry, seed), entry.keep_at, entry.until)
+
+
+def _rows_of(suite: Suite, entry: PretrainEntry, seed: int) -> list[int | None]:
+    """The steps that are rows; None: the finished run."""
+    steps = steps_on_the_way(suite, entry, seed)
+    return [*steps] if entry.until in steps else [*steps, None]
 
 
 def evaluation_config(entry: EvaluateEntry, seed: int) -> Any:

@@ -108,7 +108,9 @@ class _SuiteRun:
         asked = entry.method, config, self.suite.images_of(entry), self.workspace
         skip = self.skip_bad_images
         runtime = replace(self.runtime, wait=self.runtime.wait and not kept)
-        make = partial(pretrain, *asked, runtime, skip_bad_images=skip, keep_at=keep_at)
+        make = partial(
+            pretrain, *asked, runtime, skip_bad_images=skip, keep_at=keep_at, until=entry.until
+        )
         if not (kept or self.finished):
             record = make()
         else:  # the key needs the digest of the images, so they are decoded if need be

@@ -31,4 +31,5 @@ def described(run: PretrainRecord) -> str:
     network = f"{settings.get('arch', '')} {settings.get('image_size', '')} px"
     network += f", width {width:g}" if width != 1 else ""
     network += ", BN" if settings.get("norm") == "batch" else ""
+    network += f", from {settings['start']}" if "start" in settings else ""
     return f"{run.reference}: {course}, {network}"

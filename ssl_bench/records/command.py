@@ -63,7 +63,10 @@ def command_of(record: Record, workspace: Path | None = None) -> str:
     places = places_of_data(workspace, record) if workspace else [None] * len(record.sets)
     for (name, _), place in zip(record.sets, places, strict=True):
         words += ["--data", place or without_place(name)]
-    words += _words(settings_to_state(config, record.identity.config))
+    stated = settings_to_state(config, record.identity.config)
+    if isinstance(record, PretrainRecord) and (parent := record.details.parent):
+        stated["start"] = parent[: parent.index("@") + 13]
+    words += _words(stated)
     if isinstance(record, PretrainRecord) and record.identity.kept:
         words += ["--keep-at", str(record.identity.kept)]
     return shlex.join(words)

@@ -35,7 +35,8 @@ class PretrainIdentity(RecordPart):
 
     `config` are the settings of the pretext `method`, which may not be installed here; `version` is
     the pretext's, `data` the digest of the images, `network` the encoder's, set where it is not 1.
-    `kept` is set of an encoder that was kept on the way: the step after which.
+    `kept` is set of an encoder that was kept on the way: the step after which. `start` is the
+    digest of the encoder that it starts from, set where that is of another run.
     """
 
     kind: Literal["pretrain"]
@@ -44,6 +45,7 @@ class PretrainIdentity(RecordPart):
     config: dict[str, Any]
     data: str
     network: int = 1
+    start: str | None = None
     kept: StepNumber | None = None
 
     @property
@@ -88,8 +90,8 @@ class PretrainedSet(RecordPart):
 class PretrainDetails(RecordPart):
     """What explains a pretraining.
 
-    `sets` are those that made the images together, in order: `identity.data` is of their digests.
-
+    `parent` is the run, METHOD@KEY, whose encoder it starts from. `sets` are those that made the
+    images together, in order: `identity.data` is of their digests.
     `training` (speed, waiting, devices) is of a pretext that the loop trained, `fit` whatever one
     that is fitted says of it.
     """
@@ -98,6 +100,7 @@ class PretrainDetails(RecordPart):
     data_notes: dict[str, list[str]] = {}  # by split: how a folder was read, what was enlarged
     images: int | None = None
     sets: list[PretrainedSet] = []  # where there are several
+    parent: str | None = None
     training: dict[str, Any] | None = None
     fit: dict[str, Any] | None = None
     kept: KeptCourse | None = None  # of an encoder that was kept on the way

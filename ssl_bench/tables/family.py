@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_bench import catalogue
-from ssl_bench.errors import DataError
+from ssl_bench.errors import BenchError, DataError
 from ssl_bench.evaluation.suite import (
     LABEL,
     EvaluateEntry,
@@ -25,7 +25,7 @@ from ssl_bench.evaluation.suite import (
 )
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.measured import Measured
-from ssl_bench.tables.names import HIDDEN, completed
+from ssl_bench.tables.names import HIDDEN
 
 FILE = "family.json"
 LARGEST = 64 << 10  # bytes of it
@@ -89,7 +89,8 @@ class Contrast(_Declared):
 class Label(_Declared):
     """What rows are called that have these settings: of the pretext, or said in another's name.
 
-    `data` is the set that they were pretrained on; None: whichever.
+    `data` is the set that they were pretrained on; None: whichever. A setting None is one that
+    records leave out, as it has its default.
     """
 
     label: str = Field(pattern=LABEL)
@@ -104,8 +105,7 @@ class Label(_Declared):
             return False
         if not record.pretraining:
             return all(f"{key}={value}" in words for key, value in self.settings.items())
-        own = completed(record)
-        return all(own.get(key) == value for key, value in self.settings.items())
+        return all(record.pretraining.get(key) == v for key, v in self.settings.items())
 
 
 class Family(_Declared):
@@ -181,14 +181,25 @@ def family_of(suite: Suite) -> Family:
 def _labels_of(suite: Suite) -> Iterator[Label]:
     for entry in suite.pretrain:
         if entry.label:
-            config = pretrain_config(suite, entry, suite.seeds[0]).model_dump(mode="json")
+            config = pretrain_config(suite, entry, suite.seeds[0])
+            said = {**dict.fromkeys(type(config).model_fields), **config.model_dump(mode="json")}
             # What a device decides (`auto`) is in the records, and no suite says it.
-            settings = {n: v for n, v in config.items() if n not in HIDDEN and v != "auto"}
-            data = " + ".join(one.name for one in catalogue.datasets(suite.images_of(entry)))
+            settings = {n: v for n, v in said.items() if n not in HIDDEN and v != "auto"}
+            sets = suite.images_of(entry)
+            data = " + ".join(map(_set_name, [sets] if isinstance(sets, str) else sets))
             yield Label(label=entry.label, method=entry.method, settings=settings, data=data)
     for entry in suite.external:
         if entry.label:
             yield Label(label=entry.label, method=entry.encoder, settings=_weights_of(entry))
+
+
+def _set_name(specification: str) -> str:
+    """A set's printed name; of a folder that is not on this machine, by the path's end."""
+    try:
+        return catalogue.dataset(specification).name
+    except BenchError:
+        kind, _, argument = specification.partition(":")
+        return f"{kind}:{Path(argument).name}"
 
 
 def _weights_of(entry: ExternalEntry) -> dict[str, str]:

@@ -37,13 +37,12 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
     images; one that trains was kept at the same step, or both were at their end. None if that does
     not leave one.
     """
-    settings = completed(row)
+    settings = _pretraining(row)
     shared = EncoderConfig.model_fields.keys() - HIDDEN
     alike = {
         name: record
         for name, record in candidates.items()
-        if all(settings.get(k) == v for k, v in completed(record).items() if k in shared)
-        or not settings
+        if all(settings.get(k) == _pretraining(record).get(k) for k in shared) or not settings
     }
     alike = {
         name: record
@@ -64,28 +63,14 @@ def _pretraining(record: EvaluationRecord) -> Mapping[str, Any]:
     return record.details.pretraining or {}
 
 
-def completed(record: EvaluationRecord) -> Mapping[str, Any]:
-    """The settings of the encoder's pretext, also those that a record leaves out at their default.
-
-    Empty for an encoder from elsewhere.
-    """
-    from ssl_bench.training.pretext import PretextConfig
-
-    settings = _pretraining(record)
-    pretext = catalogue.find("pretext", record.details.encoder or record.method)
-    fields = (pretext.Config if pretext else PretextConfig).model_fields
-    left_out = {name: field.default for name, field in fields.items() if field.exclude_if}
-    return settings and {**left_out, **settings}
-
-
 def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Settings with more than one value among these configurations."""
-    seen: dict[str, set[str]] = defaultdict(set)
+    """Settings with more than one value among these configurations.
+
+    One that only some of them have is left out by the others, which have its default.
+    """
     configs = list(configs)
-    for config in configs:
-        for name, value in config.items():
-            seen[name].add(repr(value))
-    return {name for name, values in seen.items() if len(values) > 1} - HIDDEN
+    names = {name for config in configs for name in config} - HIDDEN
+    return {n for n in names if len({repr(config.get(n)) for config in configs}) > 1}
 
 
 def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] = ()) -> list[str]:
@@ -97,7 +82,7 @@ def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] 
     """
     labels = labels or [None] * len(records)
     described = [
-        {**completed(record), "on": source}
+        {**_pretraining(record), "on": source}
         for record, source in zip(records, pretraining_sets(records), strict=True)
     ]
     runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
@@ -111,9 +96,9 @@ def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] 
         networks = runs[first]
         distinguishing = varying(networks[settings.get("arch")])
         distinguishing |= {"arch"} if len(networks) > 1 else set()
-        said = {**_pretraining(record), "on": settings["on"]}
-        shown = sorted(distinguishing & said.keys(), key=_rank_of_setting)
-        marks = (_mark(name, said[name]) for name in shown)
+        distinguishing |= {"start"}  # weights that another run trained are always said
+        shown = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
+        marks = (_mark(name, settings[name]) for name in shown)
         names.append(" ".join([first, *marks]) + step_mark(record))
     return names
 

@@ -1,5 +1,6 @@
 """A pretext by name, with its starting weights or those of a finished run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,19 +20,26 @@ PLAIN = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def build_pretext(
-    method: str, config: EncoderConfig, normalization: Normalization, images: int = 0
+    method: str,
+    config: EncoderConfig,
+    normalization: Normalization,
+    images: int = 0,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[Pretext, EncoderSpec]:
     """A pretext around an encoder with the starting weights of (seed, init, arch, width).
 
     Every method gets the same ones: the random row of a table is where the others began. With
     `init` own, they are what the constructor draws from torch's generator on the CPU. `images` is
-    the number of those that it is trained on.
+    the number of those that it is trained on. `start` are weights of a run to begin from instead:
+    before a pretext copies its encoder.
     """
     spec = config.spec(normalization)
     torch.manual_seed(config.seed)
     encoder = build_encoder(spec)
     if config.init != "own":
         initialize(encoder, config.init, config.seed, "encoder")
+    if start is not None:
+        load_strictly(encoder, start, f"--start {config.start}")
     pretext = catalogue.pretext(method)(config, encoder, normalization)
     pretext.prepare(images)
     return pretext, spec

@@ -55,6 +55,10 @@ class EncoderConfig(Config):
         description="starting weights: N(0, 0.01²), scaled by fan-in, as for dcgan N(0, 0.02²), or "
         "own: what the constructor draws, the default of timm's and torchvision's networks",
     )
+    start: str | None = Field(
+        default=None, exclude_if=lambda run: run is None,
+        description="METHOD or METHOD@KEY: the run whose encoder it starts from, not by --init",
+    )  # fmt: skip
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="seed of weights, order, crops, masks and dropout"
     )

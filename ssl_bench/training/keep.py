@@ -14,16 +14,23 @@ from ssl_bench.records.workspace import Run
 from ssl_bench.training.pretext import EncoderConfig, TrainConfig
 
 
-def steps_to_keep(config: EncoderConfig, asked: Sequence[int]) -> list[int]:
-    """In order, without the last: its encoder is the run's own. UsageError for one not reached."""
-    if not asked:
+def steps_to_keep(
+    config: EncoderConfig, asked: Sequence[int], until: int | None = None
+) -> list[int]:
+    """In order, without the last: its encoder is the run's own. UsageError for one not reached.
+
+    `until` is kept, and none behind it.
+    """
+    if not asked and until is None:
         return []
     if not isinstance(config, TrainConfig):
-        raise UsageError("--keep-at is for a pretext that trains by steps")
-    for step in asked:
+        raise UsageError("--keep-at and --until are for a pretext that trains by steps")
+    last = [("--until", until)] if until is not None else []
+    for option, step in (*(("--keep-at", step) for step in asked), *last):
         if not 1 <= step <= config.steps:
-            raise UsageError(f"--keep-at {step}: not a step from 1 to --steps {config.steps}")
-    return sorted({*asked} - {config.steps})
+            raise UsageError(f"{option} {step}: not a step from 1 to --steps {config.steps}")
+    end = until or config.steps
+    return sorted({step for step in (*asked, end) if step <= end} - {config.steps})
 
 
 def kept_run(workspace: Path, training: PretrainIdentity, step: int) -> Run[PretrainRecord]:

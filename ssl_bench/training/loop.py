@@ -37,6 +37,7 @@ from ssl_bench.training.devices import (
     shared_statistics,
     unwrap,
 )
+from ssl_bench.training.log import Log
 from ssl_bench.training.pretext import Between, Step, TrainConfig
 from ssl_bench.training.schedule import rate_factor
 
@@ -75,12 +76,14 @@ def train(
     subset: np.ndarray | None = None,
     title: str = "training",
     keep: Keep | None = None,
+    until: int | None = None,
 ) -> Report:
     """Train `task` (a Trainable nn.Module) on images of `store`, or on those in `subset`.
 
     `folder` receives `checkpoint.pt` and `log.jsonl`; a run that finds a checkpoint there goes on
     from it. Of `keep`, the first process calls what stands at a step when it is done, before a
-    checkpoint of it; the steps must be the same in all processes. Raises UsageError for a batch
+    checkpoint of it; the steps must be the same in all processes. Behind the step `until` a
+    checkpoint is written and the rest left for another time. Raises UsageError for a batch
     that devices cannot share, and for a step to keep that was passed before; DataError for a loss
     that is not finite, Interrupted on Ctrl-C.
     """
@@ -99,7 +102,8 @@ def train(
     first = share * fabric.global_rank
     run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
     run.resume(saved)
-    run.loop(batches, positions.to(fabric.device), title)
+    with run.trackers:
+        run.loop(batches, positions.to(fabric.device), title, until or config.steps)
     report = run.report()
     unwrap(task)
     return report
@@ -131,14 +135,15 @@ class _Run:
         self.last: dict[str, float] = {}
         self.seconds, self.waited, self.done = 0.0, 0.0, 0
         self.saved_at = time.monotonic()
-        self.tensorboard = _tensorboard(folder) if fabric.is_global_zero else None
+        names = runtime.log if fabric.is_global_zero else ()
+        self.trackers = Log(names, folder, config.model_dump(mode="json"))
 
-    def loop(self, batches: Batches, positions: Tensor, title: str) -> None:
-        """All steps that are left; what happens between them, all processes do at the same step."""
-        ahead = batches.read_ahead(range(self.step, self.config.steps), self.fabric.device)
+    def loop(self, batches: Batches, positions: Tensor, title: str, until: int) -> None:
+        """The steps that are left; what happens between them, all processes do at the same step."""
+        ahead = batches.read_ahead(range(self.step, until), self.fabric.device)
         shown: Iterator[Any] = ahead
         if self.fabric.is_global_zero:
-            shown = progress(ahead, title, self.config.steps, self.step, "--steps")
+            shown = progress(ahead, title, until, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
         with closing(ahead), _stop_request() as asked:
             since = time.monotonic()
@@ -164,6 +169,8 @@ class _Run:
                 if synced:
                     self._save_or_stop(bool(asked))
                 since = time.monotonic()
+        if self.step == until < self.config.steps:
+            self.save()
 
     def _begin_epoch(self, store: Images, epoch: int | None) -> None:
         """At the first step of an epoch, on every device, for a task that looks at the whole set.
@@ -287,9 +294,7 @@ class _Run:
             raise DataError(
                 f"cannot write {path}: {error.strerror}; make room or choose another --workspace"
             ) from error
-        if self.tensorboard:
-            for name, value in line.items():
-                self.tensorboard.add_scalar(name, value, self.step)
+        self.trackers.line(self.step, {k: v for k, v in line.items() if k != "step"})
 
     def _speed(self) -> float:
         return self.done * self.config.batch_size / max(self.seconds, 1e-9)
@@ -350,14 +355,6 @@ class _Run:
         if self.fabric.is_global_zero:
             trim_log(self.folder / "log.jsonl", self.step)
         self.resumed_at = self.step
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
@@ -23,6 +22,7 @@ from ssl_bench.encoders.build import (
 )
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.weights import save_encoder, weights_digest
+from ssl_bench.errors import UsageError
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say, waiting
 from ssl_bench.records.places import remember
@@ -44,8 +44,11 @@ from ssl_bench.training.pretext import (
     TrainConfig,
     check_training,
 )
+from ssl_bench.training.start import Start, find_start
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from ssl_bench.training.loop import Report
 
 
@@ -59,13 +62,17 @@ class Pretraining:
     store: Squares
     identity: PretrainIdentity
     run: Run[PretrainRecord]
+    start: Start | None = None
 
     @classmethod
     def of(
         cls, method: str, config: EncoderConfig, data: str | Sequence[str], workspace: Path,
-        runtime: Runtime, *, skip_bad_images: bool = False,
+        runtime: Runtime, *, skip_bad_images: bool = False, starts: Path | None = None,
     ) -> "Pretraining":  # fmt: skip
-        """Decodes the images if need be. Raises UsageError for settings that cannot be."""
+        """Decodes the images if need be. Raises UsageError for settings that cannot be.
+
+        `starts` is the workspace that holds the run of `--start`, if it is another one.
+        """
         if isinstance(config, TrainConfig):
             config = config.model_copy(update={"precision": resolve_precision(config.precision)})
         check_training(catalogue.pretext(method))
@@ -77,18 +84,28 @@ class Pretraining:
         store = open_joined(
             sets, config.image_size, skip_bad_images=skip_bad_images, workers=runtime.workers
         )
+        start = None
+        if config.start is not None:
+            if hasattr(catalogue.pretext(method), "fit"):
+                raise UsageError(f"--start: {method} makes all of its weights itself")
+            own = config.spec(store.normalization)
+            start = find_start(starts or workspace, config.start, own, config.seed)
+            # The method alone, which rows of all seeds share; the digest says which run it was.
+            config = config.model_copy(update={"start": start.run.method})
         network = version_of(config.arch)
+        # Only from 2 on: keys of earlier records are of what was set.
+        optional: dict[str, Any] = {"network": network} if network > 1 else {}
+        optional |= {"start": start.digest} if start else {}
         identity = PretrainIdentity(
             kind="pretrain",
             method=method,
             version=catalogue.pretext(method).version,
             config=config.model_dump(mode="json"),
             data=store.index.digest,
-            # Only from 2 on: keys of earlier records are of what was set.
-            **({"network": network} if network > 1 else {}),
+            **optional,
         )
         run = Run(workspace, PretrainRecord, method, identity)
-        return cls(method, config, sets, store, identity, run)
+        return cls(method, config, sets, store, identity, run, start)
 
     @property
     def data_name(self) -> str:
@@ -123,21 +140,29 @@ def pretrain(
     *,
     skip_bad_images: bool = False,
     keep_at: Sequence[int] = (),
+    until: int | None = None,
+    starts: Path | None = None,
 ) -> PretrainRecord:
     """The record of `method` with these settings: read if it exists, else made or continued.
 
     `data` names a set, or several whose training images are taken as one. After the steps
-    `keep_at` the encoder is kept as a run of its own (keep.py). UsageError for a step that the
-    training does not reach, or passed before without keeping it.
+    `keep_at` the encoder is kept as a run of its own (keep.py); behind the step `until` the
+    training rests, and the record is that of the encoder kept there. `starts`: see Pretraining.of.
+    UsageError for a step that the training does not reach, or passed before without keeping it.
     """
-    steps = steps_to_keep(config, keep_at)  # before images are decoded
-    it = Pretraining.of(method, config, data, workspace, runtime, skip_bad_images=skip_bad_images)
+    steps = steps_to_keep(config, keep_at, until)  # before images are decoded
+    it = Pretraining.of(
+        method, config, data, workspace, runtime, skip_bad_images=skip_bad_images, starts=starts
+    )
     config, run = it.config, it.run
-    if run.record is not None and not is_one_of_several():
-        check_kept(workspace, it.identity, steps, run.folder)
-        run.sweep()
-        it.remember(data, workspace)
-        return run.record
+    wanted = kept_run(workspace, it.identity, until) if until in steps else run
+    if wanted.record is not None and not is_one_of_several():
+        if run.record is not None:
+            check_kept(workspace, it.identity, steps, run.folder)
+            run.sweep()
+        if not not_kept(workspace, it.identity, steps):
+            it.remember(data, workspace)
+            return wanted.record
     precision = config.precision if isinstance(config, TrainConfig) else "32"
     fabric = runtime.fabric(resolve_precision(precision))
     with ExitStack() as lock:
@@ -146,22 +171,24 @@ def pretrain(
         # Another launch may have made it while the first process waited for the lock. What that
         # one sees is what all do: a process that looked for itself could miss the others.
         if fabric.broadcast(run.record is None):
-            _make(it, workspace, runtime, fabric, steps)
+            _make(it, workspace, runtime, fabric, steps, until if until in steps else None)
         fabric.barrier()
-    record = run.record
-    assert record is not None
     check_kept(workspace, it.identity, steps, run.folder)
+    record = wanted.record
+    assert record is not None
     if fabric.is_global_zero:
         it.remember(data, workspace)
     return record
 
 
 def _make(
-    it: Pretraining, workspace: Path, runtime: Runtime, fabric: Fabric, steps: Sequence[int]
-) -> None:
+    it: Pretraining, workspace: Path, runtime: Runtime, fabric: "Fabric", steps: Sequence[int],
+    until: int | None,
+) -> None:  # fmt: skip
     started = time.monotonic()
     config, store, folder = it.config, it.store, it.run.folder
-    pretext, spec = build_pretext(it.method, config, store.normalization, len(store))
+    weights = it.start.weights if it.start else None
+    pretext, spec = build_pretext(it.method, config, store.normalization, len(store), weights)
     start = weights_digest(pretext.encoder.state_dict())
     # Taken before the loop wraps it for its devices.
     write = partial(_write, it, exported(pretext), spec, start)
@@ -181,9 +208,10 @@ def _make(
             folder,
             title=f"{it.method} seed {config.seed}",
             keep={step: partial(_keep, it, workspace, fabric, write, step) for step in missing},
+            until=until,
         )
         metrics, course = dict(report.last), {"training": _speed(report, fabric)}
-    if not fabric.is_global_zero:
+    if until or not fabric.is_global_zero:
         return
     if isinstance(pretext, Fitted) and not isinstance(config, TrainConfig):
         with waiting(f"fitting {it.method} seed {config.seed}"):
@@ -201,7 +229,7 @@ def _make(
 def _keep(
     it: Pretraining,
     workspace: Path,
-    fabric: Fabric,
+    fabric: "Fabric",
     write: Callable[..., PretrainRecord],
     step: int,
     report: "Report",
@@ -221,7 +249,7 @@ def _keep(
     say(f"kept {record.reference} of {it.config.steps}")
 
 
-def _speed(report: "Report", fabric: Fabric) -> dict[str, Any]:
+def _speed(report: "Report", fabric: "Fabric") -> dict[str, Any]:
     return {
         "images_per_second": round(report.images_per_second, 1),
         "data_wait": round(report.data_wait, 4),
@@ -246,6 +274,8 @@ def _write(
         course = {**course, "data_notes": {"train": it.store.index.notes}}
     if it.parts:
         course = {**course, "sets": it.parts}
+    if it.start:
+        course = {**course, "parent": it.start.reference}
     details = PretrainDetails(
         skipped_images=it.store.index.skipped,
         images=len(it.store),

@@ -35,7 +35,7 @@ def rerun(
     with tempfile.TemporaryDirectory(prefix=".rerun-", dir=workspace) as folder:
         apart = Path(folder)
         if record.kind == "pretrain":
-            found = _pretrained(record, apart, data, runtime, skip_bad_images)
+            found = _pretrained(record, workspace, apart, data, runtime, skip_bad_images)
         else:
             found = _evaluated(record, workspace, apart, data[0], runtime, skip_bad_images)
         if found.key != record.key:
@@ -46,16 +46,22 @@ def rerun(
 
 
 def _pretrained(
-    record: PretrainRecord, apart: Path, data: Sequence[str], runtime: Runtime, skip: bool
+    record: PretrainRecord,
+    workspace: Path,
+    apart: Path,
+    data: Sequence[str],
+    runtime: Runtime,
+    skip: bool,
 ) -> PretrainRecord:
     from ssl_bench.training.pretrain import pretrain
 
     config = settings_of(catalogue.pretext(record.method).Config, record)
+    config = config.model_copy(update={"start": record.details.parent})
     step = record.identity.kept
-    keep_at = (step,) if step else ()
     made = pretrain(
-        record.method, config, data, apart, runtime, skip_bad_images=skip, keep_at=keep_at
-    )
+        record.method, config, data, apart, runtime,
+        skip_bad_images=skip, keep_at=(step,) if step else (), starts=workspace,
+    )  # fmt: skip
     return find_run(apart, f"{record.method}@{made.key}:{step}") if step else made
 
 

@@ -82,6 +82,7 @@ def _of_record(
         if _course(record.details.kept) != _course_of(record):
             yield "it was not kept where its details say"
         yield from _of_sets(record)
+        yield from _of_parent(record, pretrained)
         return
     if "predictions.npz" not in record.files:
         yield "predictions.npz is not among the files that it names"
@@ -96,6 +97,16 @@ def _of_sets(record: PretrainRecord) -> Iterator[str]:
         yield "the sets that it names are not the images that it is made from"
     if sets and sum(part.images for part in sets) != details.images:
         yield f"the sets that it names do not have {details.images} images together"
+
+
+def _of_parent(record: PretrainRecord, pretrained: Mapping[str, PretrainRecord]) -> Iterator[str]:
+    """What it says of the run that it starts from, beside that run's own record, if it is here."""
+    made = pretrained.get((record.details.parent or "").partition("@")[2])
+    start = record.identity.start
+    if made and made.details.encoder.digest != start:
+        yield f"it does not start from the weights of run {made.key[:12]}"
+    if start and record.details.encoder.start != start:
+        yield "its starting weights are not those of its key"
 
 
 def _of_encoder(

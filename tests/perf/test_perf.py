@@ -73,10 +73,13 @@ def test_what_trains_is_compared_with_its_bare_network():
     command = [sys.executable, ROOT / "tests/perf/trained.py", "scenes:train=4,test=2", "1", "0.05"]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.findall(
-        r"^(\S+), (step|test images) .* images/s, bare .*: +[\d.]+ × its", made, re.M
+        r"^(\S+)\b.*, (step|test images) .* images/s, bare .*: +[\d.]+ × its", made, re.M
     )
-    assert [what for _, what in found] == ["step"] + 4 * ["step", "test images"]
-    names = "inpainting", "finetune/k", "finetune/linear", "detection", "segmentation"
+    assert [what for _, what in found] == 7 * ["step"] + 4 * ["step", "test images"]
+    names = (
+        "context-encoder", "autoencoder", "inpainting", "finetune/k", "finetune/linear",
+        "detection", "segmentation",
+    )  # fmt: skip
     assert all(any(one.startswith(name) for one, _ in found) for name in names)
 
 

@@ -14,28 +14,33 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eval.detection import FastRCNN
-from eval.finetuning import FineTuned, Learner
+from eval.finetuning import FineTuned
 from eval.krahenbuhl16 import Krahenbuhl16
 from eval.linear_head import LinearHead
+from eval.networks.learner import Learner
 from eval.perf_probes import timed
 from eval.segmentation import FCN32s
+from pretext.context_encoder import reconstruct
 from pretext.inpainting import SIZE, Inpainting, InpaintingConfig
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness, generator
 from ssl_bench.data.normalization import HALF
+from ssl_bench.data.store.squares import stored_size
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.evaluation.harness import Subject
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.pretext import Step
+from ssl_bench.training.pretext import PretextConfig, Step
 
 Work = Callable[[], Any]
 Parts = Sequence[nn.Module]
@@ -62,18 +67,20 @@ class Pair:
     bare: Work
 
     def line(self, repetitions: int) -> str:
-        self.whole(), self.bare()
+        self.whole()
+        self.bare()
         pairs = [(timed(self.whole), timed(self.bare)) for _ in range(repetitions)]
         speeds = (self.images / median(times) for times in zip(*pairs, strict=True))
         ratio = median(whole / bare for whole, bare in pairs)
         whole, bare = (f"{speed:.1f} images/s" for speed in speeds)
-        return f"{self.name:35} {whole:>16}, bare {bare:>16}: {ratio:5.2f} × its time"
+        return f"{self.name:45} {whole:>16}, bare {bare:>16}: {ratio:5.2f} × its time"
 
 
 def lines(data: str = SCENES, repetitions: int = 5, width: float = 1.0) -> Iterator[str]:
     """The report, line by line as it is known."""
     yield f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {data}"
-    yield inpainting(width).line(repetitions)
+    for pair in (*reconstructions(width), inpainting(width)):
+        yield pair.line(repetitions)
     for kind in EVALUATIONS:
         for pair in evaluated(kind, data, width):
             yield pair.line(repetitions)
@@ -97,7 +104,36 @@ def channels_last(module: nn.Module) -> Any:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-# ---- the pretext
+# ---- the pretexts
+def reconstructions(width: float) -> Iterator[Pair]:
+    """The context encoder and the autoencoder, on noise, at three sizes.
+
+    Beside them the same network on images that are ready, its loss and its update.
+    """
+    for size, share, count in ((96, 0.5, 64), (128, 1.0, 32), (227, 1.0, 16)):
+        stored = stored_size(size)
+        images = torch.randint(256, (count, stored, stored, 3), generator=generator(0)).byte()
+        for method in ("context-encoder", "autoencoder"):
+            config = PretextConfig(image_size=size, width=share * width, init="fan-in")
+            kind: Any = catalogue.pretext(method)
+            config = kind.Config(**config.model_dump())
+            task: Any = channels_last(build_pretext(method, config, HALF)[0].train())
+            task.optimizers()
+            name = f"{method}@{kind.version} {size} px, width {share * width:g}, step"
+            whole = partial(task.train_step, images.permute(0, 3, 1, 2), step_of(count))
+            yield Pair(name, count, whole, bare_reconstruction(task, size, count))
+
+
+def bare_reconstruction(task: Any, size: int, count: int) -> Work:
+    ready = HALF.apply(torch.randint(256, (count, 3, size, size), generator=generator(0)).byte())
+    step = step_of(count)
+
+    def run() -> None:
+        step.update(task.adam, F.mse_loss(reconstruct(task, ready, step.random), ready))
+
+    return run
+
+
 def inpainting(width: float) -> Pair:
     """The joint loss, on noise: what it shows changes no time."""
     config = InpaintingConfig(width=width, batch_size=INPAINTING)
@@ -134,13 +170,16 @@ def evaluated(kind: type[FineTuned], data: str, width: float) -> Iterator[Pair]:
     layer, count, parts = EVALUATIONS[kind]
     known = kind.Config.model_fields
     settings = {"head": round(4096 * width)} if "head" in known else {}
-    harness: Any = kind(kind.Config(batch_size=count, **settings))
+    chosen: Any = {"batch_size": count, **settings}
+    harness: Any = kind(kind.Config(**chosen))
     spec = EncoderSpec(arch="alexnet", image_size=227, width=width, normalization=HALF)
     encoder = build_encoder(spec)
     initialize(encoder, "fan-in", 0, "encoder")
-    dataset = catalogue.dataset(SCENES if kind is LinearHead else data)  # one label an image
+    if kind is LinearHead and not data.startswith("scenes"):
+        data = SCENES  # one label an image
+    dataset = catalogue.dataset(data)
     opened = [harness.open(dataset, split, spec) for split in ("train", "test")]
-    train, test = harness.prepared(Subject(encoder, spec, [layer]), *opened)
+    train, test = harness.prepared(Subject(encoder, spec, (layer,)), *opened)
     network = channels_last(harness.network(encoder, layer, spec, train))
     weighty = [network.encoder, *map(network.get_submodule, parts)]
     yield of_step(harness, harness.learner(network, train, spec), train, count, weighty)

@@ -57,6 +57,34 @@ def test_the_decoder_grows_as_in_figure_9():
     assert sides == [(128, 11), (64, 21), (64, 41), (32, 81), (3, 161)]
 
 
+@pytest.mark.parametrize(("depth", "sides"), [(1, [11]), (3, [11, 21, 41]), (4, [11, 21, 41, 81])])
+def test_a_shallower_decoder_ends_sooner_and_gives_a_whole_image(depth, sides):
+    x, found = torch.zeros(1, 256, 6, 6), []
+    for layer in up_convolutions(256, 6, 1.0, depth):
+        x = layer(x)
+        if isinstance(layer, nn.ConvTranspose2d):
+            found.append(x.shape[-1])
+    assert (found, x.shape[1]) == (sides, 3)
+    pretext, x = small(decoder_depth=depth), torch.randn(2, 3, 64, 64)
+    assert reconstruct(pretext, x, None).shape == x.shape
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2, 0.5])
+def test_the_share_that_is_dropped_behind_the_channelwise_layer(dropout):
+    pretext = small(dropout=dropout)
+    nn.init.constant_(pretext.channelwise.bias, 1e3)  # above every ReLU: zeros are dropped ones
+    seen = inputs_of(pretext.convolution)
+    stepped(pretext, photos())
+    assert float((seen[0] == 0).float().mean()) == pytest.approx(dropout, abs=0.05)
+
+
+def test_settings_to_find_causes_with_are_in_no_key_at_their_defaults():
+    names = {"loss", "dropout", "decoder_depth", "norm", "start", "warmup"}
+    assert not names & ContextEncoderConfig().model_dump().keys()
+    set_ = ContextEncoderConfig(loss="l2-centred", dropout=0.1, decoder_depth=3)
+    assert names & set_.model_dump().keys() == {"loss", "dropout", "decoder_depth"}
+
+
 @pytest.mark.parametrize("size", [64, 80, 96, 128, 227])
 def test_every_size_and_width_gives_a_whole_image(size):
     pretext = small(image_size=size)
@@ -98,6 +126,25 @@ def test_the_loss_counts_dropped_pixels_only_and_per_image():
     output[1, 0, 0, 0] = 3  # 1 pixel, one channel of three wrong by 3
     output[:, :, 3, 3] = 100  # outside: must not count
     assert masked_l2(truth, output, mask).item() == pytest.approx((4 + 9 / 3) / 2)
+
+
+def test_the_centred_loss_leaves_out_each_holes_mean_colour():
+    """Errors 1 1 3 3 in one channel of three: 2 is left out, and 1 a pixel counts."""
+    truth, mask = torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
+    mask[..., :2, :2] = 1
+    output = torch.zeros(2, 3, 4, 4)
+    output[0, 1, :2, :2] = torch.tensor([[1.0, 1], [3, 3]])
+    output[:, :, 3, 3] = 100  # outside: no part of a mean
+    loss = masked_l2(truth, output, mask, centred=True).item()
+    assert loss == pytest.approx((4 * 1 / 12 + 0) / 2)
+    shifts = torch.randn(2, 3, 1, 1)  # another colour for each image
+    assert masked_l2(truth, output + shifts, mask, centred=True).item() == pytest.approx(
+        loss, rel=1e-5
+    )
+    noise = torch.randn(2, 3, 4, 4)
+    means = noise[..., :2, :2].mean((2, 3)).square().mean().item()
+    plain, centred = (masked_l2(truth, noise, mask, centred=c).item() for c in (False, True))
+    assert centred == pytest.approx(plain - means, rel=1e-4)
 
 
 def test_no_gradient_comes_from_outside_the_hole():

@@ -137,6 +137,21 @@ def test_the_last_step_is_the_run_itself(course, bench):
     assert find_run(course, f"context-encoder@{parent.key}:{STEPS}") == parent
 
 
+def test_a_training_rests_behind_a_step_and_goes_on_from_it(course, workspace, bench):
+    resting = (*TRAIN, *KEEP, "--until", "6", "--workspace", workspace)
+    assert f"@{parent_of(course).key[:12]}:6" in bench.ok(*resting).out
+    assert set(kept_in(workspace)) == {3, 6}
+    assert not any(not run.identity.kept for run in read_records(workspace, "pretrain"))
+    kept = kept_in(workspace)
+    bench.ok(*resting)
+    assert kept_in(workspace) == kept
+    bench.ok(*TRAIN, *KEEP, "--workspace", workspace)
+    assert digests(workspace) == digests(course)
+    assert "resumed_at" in parent_of(workspace).model_dump_json()
+    assert (parent_of(workspace).details.training or {})["resumed_at"] == 6
+    fails(bench(*TRAIN, "--until", STEPS + 1, "--workspace", workspace), 2, "--until 10")
+
+
 # ---- what cannot be kept
 @pytest.mark.parametrize("steps", ["0", "-3", "3,10", "x", "3,,6"])
 def test_a_step_that_is_not_reached_is_refused_before_anything_is_decoded(steps, workspace, bench):

@@ -11,6 +11,9 @@ from ssl_bench.data.store.concat import joined_digest
 from ssl_bench.evaluation.suite import read_suite
 from ssl_bench.records.record import PretrainRecord
 from ssl_bench.records.workspace import folder_of, read_records
+from ssl_bench.runtime import Runtime
+from ssl_bench.training.pretext import EncoderConfig
+from ssl_bench.training.pretrain import Pretraining
 
 SCENES = "scenes:train=12,test=6"
 TOY = ("--image-size", 64, "--width", 0.1, "--workers", 0)
@@ -59,17 +62,6 @@ def test_one_set_is_recorded_as_ever(bench, workspace):
     assert command.count("--data") == 1
     other = bench("rerun", record.key, "--workspace", workspace, "--data", SCENES, "--data", "x:y")
     fails(other, 2, "is of one set")
-
-
-def test_two_processes_are_as_one(bench, workspace, tmp_path):
-    """Workers gather across the sets, too."""
-    data = ("--data", SCENES, "--data", f"{SCENES},seed=1")
-    for workers, place in ((0, workspace), (2, tmp_path / "other")):
-        words = ("pretrain", "context-encoder", *TOY[:-1], workers, *data, *STEPS)
-        bench.ok(*words, "--workspace", place)
-    one, other = of("context-encoder", workspace), of("context-encoder", tmp_path / "other")
-    assert one.key == other.key
-    assert one.details.encoder.digest == other.details.encoder.digest
 
 
 def test_a_set_given_twice_is_refused(bench, workspace):
@@ -155,10 +147,11 @@ def test_evaluations_look_at_one_set(bench, suite):
     assert read_suite(str(suite)).pretrain_data == (SCENES,)
 
 
-def test_a_list_of_one_is_that_set(bench, suite, workspace, tmp_path):
+def test_a_list_of_one_is_that_set(workspace):
     """And its key, whether a suite or a command says it."""
-    suite.write_text(SUITE.replace(f', "{SCENES},seed=1"', ""))
-    bench.ok("run", suite, "--workers", 0, "--workspace", workspace)
-    words = ("pretrain", "random", *TOY, "--data", SCENES, "--workspace", tmp_path / "other")
-    bench.ok(*words)
-    assert of("random", workspace).key == of("random", tmp_path / "other").key
+    config = EncoderConfig(image_size=64, width=0.1)
+    runs = [
+        Pretraining.of("random", config, data, workspace, Runtime(workers=0)).run
+        for data in (SCENES, (SCENES,))
+    ]
+    assert runs[0].key == runs[1].key

@@ -51,8 +51,7 @@ class ConcatStore:
     def images(self, which: slice | np.ndarray) -> Tensor:
         """uint8 (B, 3, R, R), a copy, channels last in memory."""
         rows, size = np.arange(len(self))[which], self.parts[0].index.size
-        shape = (len(rows), 3, size, size)
-        found = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+        found = np.empty((len(rows), size, size, 3), np.uint8)
         for part, (first, end) in zip(self.parts, pairwise(self._starts), strict=True):
             own = np.flatnonzero((first <= rows) & (rows < end))
             if not len(own):
@@ -63,8 +62,9 @@ class ConcatStore:
                 images = part.images(slice(int(places[0]), int(places[-1]) + 1))
             else:
                 images = part.images(places)
-            found[torch.from_numpy(own)] = images
-        return found
+            # By NumPy, whole rows at once: torch's assignment by places takes longer.
+            found[own] = images.permute(0, 2, 3, 1).numpy()
+        return torch.from_numpy(found).permute(0, 3, 1, 2)
 
     def batch(self, which: slice | np.ndarray) -> dict[str, Tensor]:
         """See Stored.batch."""
