@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -51,8 +52,9 @@ PLOTS = {
 
 def page_figures(table: Table, workspace: Path) -> list[PageFigure]:
     """What can be drawn of a table and of the trainings beside it."""
-    asked = [(plot.title, plot.caption, lambda plot=plot: plot.draw(table))
-             for plot in PLOTS.values()]  # fmt: skip
+    asked: list[tuple[str, str, Callable[[], Figure]]] = [
+        (plot.title, plot.caption, partial(plot.draw, table)) for plot in PLOTS.values()
+    ]
     logged = "What the trainings logged, by step: losses on training batches."
     asked.append(("Training", logged, lambda: draw_training(logs_of(workspace))))
     found = []
