@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +28,7 @@ from pydantic import Field
 
 from eval.finetuning import FineTunedOnWhole
 from ssl_bench.data.dataset import Objects
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, extra
 from ssl_bench.evaluation.compact import compact_detections
 from ssl_bench.evaluation.harness import EvaluationConfig, Subject
 from ssl_bench.evaluation.metrics import Metric
@@ -101,7 +102,11 @@ class FastRCNN(FineTunedOnWhole):
         return [name for name in encoder.maps if not name.startswith("pool")][-1:]
 
     def check(self, splits: Mapping[str, WholeStore]) -> None:
-        """An object to learn and one to find."""
+        """An object to learn and one to find; and the extra, before days of training."""
+        with extra("detect"):
+            import_module("pycocotools.cocoeval")
+            if self.config.proposals == "selective-search":
+                import_module("cv2")
         train, test = splits["train"], splits["test"]
         if not any(len(train.objects(i).boxes) for i in range(len(train))):
             raise DataError("the training images hold no object: detection needs some to learn")

@@ -8,10 +8,8 @@ the query and in every training image.
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import torch
-from skimage.feature import hog
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +17,7 @@ from eval.knn import nearest
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.errors import extra
 from ssl_bench.evaluation.features import extract
 from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import progress
@@ -74,6 +73,9 @@ def mean_colour(train: ImageStore) -> HoleFill:
 
 def telea(_which: np.ndarray, images: Tensor, holes: Tensor) -> Tensor:
     """Telea, "An image inpainting technique based on the fast marching method", JGT 9, 2004."""
+    with extra("inpaint"):
+        import cv2
+
     filled = [
         cv2.inpaint(image, hole, RADIUS, cv2.INPAINT_TELEA)
         for image, hole in zip(
@@ -111,6 +113,9 @@ def hog_rows(images: Hidden, title: str, *, on_disk: bool = False) -> Rows:
 
     scikit-image's, with 8×8 cells, blocks of 2×2 and 9 orientations: 1,764 numbers.
     """
+    with extra("inpaint"):
+        from skimage.feature import hog
+
     cell = images.size // CELLS
     rows: Rows | None = None
     for i in progress(range(len(images)), title, len(images)):

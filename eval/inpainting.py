@@ -14,13 +14,14 @@ of 128×128 px: the published network, too, is shown a band of 7 px of the 64×6
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from ssl_bench.errors import UsageError
+from ssl_bench.errors import UsageError, extra
 from ssl_bench.evaluation.harness import Evaluation, EvaluationConfig, Outcome, Point, Subject
 from ssl_bench.evaluation.intervals import mean_interval
 from ssl_bench.evaluation.metrics import Metric
@@ -105,6 +106,12 @@ class Pathak16(Evaluation):
                 f"{int(pretext.reach * size)} of {size} px only: ask for --mask central and no "
                 "larger --hole"
             )
+
+    def check(self, splits: Mapping[str, ImageStore]) -> None:
+        """That what fills and what measures is installed."""
+        with extra("inpaint"):
+            import_module("cv2")
+            import_module("skimage.metrics")
 
     def score(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The means over the images: `l1`, `l2` in percent, `psnr` in dB, `ssim`."""

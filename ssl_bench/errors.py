@@ -5,7 +5,8 @@ Everything else is a defect of ours and keeps its traceback.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def plain(text: object) -> str:
@@ -41,3 +42,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     known = names if len(names) <= 50 else [*names[:20], f"… ({len(names)} in all)"]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
     return UsageError(f"unknown {kind} '{name}'; {hint}")
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around imports of what the extra `name` of pyproject.toml installs: UsageError without it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:  # a broken package, say without libGL, keeps its traceback
+        raise UsageError(
+            f"{error.name} is missing: this needs the extra {name}: pip install 'ssl-bench[{name}]'"
+        ) from error

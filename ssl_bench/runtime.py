@@ -28,6 +28,7 @@ class Runtime:
     checkpoint_seconds: float = 300
     checkpoint_steps: int | None = None
     feature_memory_mb: int = 1024  # of frozen features kept in memory; above it, on disk
+    log: tuple[str, ...] = ()  # trackers that hear what log.jsonl says (training/log.py)
     wait: bool = True  # for a run that another process is at; else Busy is raised
 
     def fabric(self, precision: Literal["32", "bf16"] = "32") -> "Fabric":

@@ -20,16 +20,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from torch import Tensor
 
 from ssl_bench.data.store.cache import cache_folder
 from ssl_bench.data.store.whole import WholeStore
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, extra
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say, waiting
 from ssl_bench.workers import read_ahead
+
+with extra("detect"):
+    import cv2
 
 LAYOUT = 1  # raised when the file's layout or the search changes
 LONGEST = 500  # px of the image that is searched; a smaller one is searched as it is

@@ -11,6 +11,7 @@ from ssl_bench.cli.groups import CatalogueGroup, StrictCommand, SuggestingGroup
 from ssl_bench.cli.options import (
     config_options,
     data_part_option,
+    family_option,
     method_part_option,
     protocol_part_option,
     refused,
@@ -105,12 +106,17 @@ def figures(
 
 @click.group(cls=SuggestingGroup)
 def plot() -> None:
-    """Draw curves of what was measured, from records only."""
+    """Draw what was measured, from records only: PNG, SVG and PDF."""
+
+
+plot_out_option = click.option(
+    "--out", type=click.Path(path_type=Path), required=True,
+    help="Folder for NAME.png, NAME.svg and NAME.pdf.",
+)  # fmt: skip
 
 
 @plot.command(cls=StrictCommand)
-@click.option("--out", type=click.Path(path_type=Path), required=True,
-              help="Folder for course.png and course.pdf.")  # fmt: skip
+@plot_out_option
 @workspace_option
 @data_part_option
 @protocol_part_option
@@ -126,6 +132,46 @@ def course(out: Path, workspace: Path, methods: tuple[str, ...], **part: tuple[s
     courses = courses_of(table, methods)
     out.mkdir(parents=True, exist_ok=True)
     click.echo(f"course: {', '.join(map(str, draw_courses(table, courses, out / 'course')))}")
+
+
+def _plot_of_table(name: str, text: str) -> click.Command:
+    """The command that draws a table, or a part of it, in one way."""
+
+    def command(out: Path, workspace: Path, suite: str | None, **part: tuple[str, ...]) -> None:
+        from ssl_bench.cli.read import table_of
+        from ssl_bench.pictures.page import PLOTS
+        from ssl_bench.tables.part import part_of
+
+        _written(name, PLOTS[name].draw(part_of(table_of(workspace, suite), **part)), out)
+
+    for option in (method_part_option, protocol_part_option, data_part_option, family_option,
+                   workspace_option, plot_out_option):  # fmt: skip
+        command = option(command)
+    return click.command(name, cls=StrictCommand, help=text)(command)
+
+
+plot.add_command(_plot_of_table("rows", "Draw the rows of each headline column with intervals."))
+plot.add_command(_plot_of_table("layers", "Draw a number by layer, a line a row with its band."))
+plot.add_command(
+    _plot_of_table("differences", "Draw the declared differences with intervals, and zero.")
+)
+
+
+@plot.command(cls=StrictCommand)
+@plot_out_option
+@workspace_option
+def training(out: Path, workspace: Path) -> None:
+    """Draw what each training of a workspace logged, finished or not, by step."""
+    from ssl_bench.pictures.training import draw_training, logs_of
+
+    _written("training", draw_training(logs_of(workspace)), out)
+
+
+def _written(name: str, figure: Any, out: Path) -> None:
+    from ssl_bench.pictures.style import save_for_print
+
+    out.mkdir(parents=True, exist_ok=True)
+    click.echo(f"{name}: {', '.join(map(str, save_for_print(figure, out / name)))}")
 
 
 # ---- networks

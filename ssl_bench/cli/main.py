@@ -16,14 +16,14 @@ from ssl_bench.cli.make import (
     pretrain,
     run,
 )
-from ssl_bench.cli.read import compare, protocols, report, rerun, runs, show, table, verify
+from ssl_bench.cli.read import compare, protocols, report, rerun, runs, show, site, table, verify
 from ssl_bench.errors import BenchError, plain
 from ssl_bench.launch import lost_connection
 from ssl_bench.threads import set_threads
 
 COMMANDS = (
-    pretrain, run, export, import_, runs, table, report, compare, show, rerun, verify, protocols,
-    inpaint, figures, plot, data, perf, inspect, diagnose,
+    pretrain, run, export, import_, runs, table, report, site, compare, show, rerun, verify,
+    protocols, inpaint, figures, plot, data, perf, inspect, diagnose,
 )  # fmt: skip
 
 

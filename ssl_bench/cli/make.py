@@ -18,6 +18,7 @@ from ssl_bench.cli.options import (
     keeping_options,
     out_option,
     runtime_of,
+    seeds_option,
     validated,
     variant_options,
     workspace_option,
@@ -192,38 +193,44 @@ def _references(
 @click.command(cls=StrictCommand)
 @click.argument("suite")
 @out_option
+@seeds_option
 @finished_option
 @feature_memory_option
 @computing_options
-def run(suite: str, out: Path | None, workspace: Path, **options: Any) -> None:
+def run(suite: str, out: Path | None, seeds: int | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
+    from ssl_bench.cli.welcome import closing_lines
     from ssl_bench.evaluation.suite import read_suite
     from ssl_bench.tables.family import family_of
     from ssl_bench.tables.forms import markdown, write_table
     from ssl_bench.tables.table import Table
 
-    asked = read_suite(suite)
+    asked = read_suite(suite, seeds)
     made = Table.of(_suite_records(asked, workspace, **options), workspace, family_of(asked))
     click.echo(markdown(made))
     if out:
         for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)
+    if asked.welcome:
+        for line in closing_lines(asked, made, workspace):
+            click.echo(line)
 
 
 @click.command(cls=StrictCommand)
 @click.argument("suite")
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="Folder for records, predictions, pictures and tables.")  # fmt: skip
+@seeds_option
 @finished_option
 @feature_memory_option
 @computing_options
-def export(suite: str, out: Path, workspace: Path, **options: Any) -> None:
+def export(suite: str, out: Path, seeds: int | None, workspace: Path, **options: Any) -> None:
     """Write a suite's committed form, without weights; what is missing of it is made."""
     from ssl_bench.evaluation.suite import read_suite
     from ssl_bench.tables.family import family_of
     from ssl_bench.trust.sharing import export as job
 
-    asked = read_suite(suite)
+    asked = read_suite(suite, seeds)
     records = _suite_records(asked, workspace, **options)
     for path in job(records, workspace, out, family_of(asked)):
         click.echo(f"wrote {path}", err=True)

@@ -57,6 +57,8 @@ def computing_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Steps between checkpoints, or seconds as in 60s."),
         click.option("--skip-bad-images", is_flag=True,
                      help="Leave out and count images that cannot be used, instead of stopping."),
+        click.option("--log", metavar="TRACKER,…",
+                     help="Tell trainings' courses to tensorboard, wandb, mlflow or trackio, too."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -65,6 +67,11 @@ def computing_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 finished_option = click.option(
     "--finished", is_flag=True, help="Take what is finished of the suite, and compute nothing."
+)
+
+
+seeds_option = click.option(
+    "--seeds", type=click.IntRange(1), help="Seeds 0 … N−1 in place of the suite's own."
 )
 
 
@@ -83,10 +90,15 @@ def runtime_of(
     checkpoint_every: str,
     devices: str = "1",
     feature_memory: int = 1024,
+    log: str | None = None,
     **_: Any,
 ) -> "Runtime":
     """Suites and probes run in one process; trainings spread over devices."""
     from ssl_bench.runtime import Runtime, stay_alone
+    from ssl_bench.training.log import check_trackers
+
+    trackers = tuple(dict.fromkeys(log.split(","))) if log else ()
+    check_trackers(trackers)
 
     if devices != "auto" and not re.fullmatch("0*[1-9][0-9]{0,3}", devices):
         raise UsageError(f"--devices takes auto or a number from 1, not '{devices}'")
@@ -98,11 +110,9 @@ def runtime_of(
     if devices.lstrip("0") == "1":
         devices = "1"
         stay_alone()
-    if checkpoint_every.endswith("s"):
-        return Runtime(
-            workers, devices, checkpoint_seconds=int(number), feature_memory_mb=feature_memory
-        )
-    return Runtime(workers, devices, checkpoint_steps=int(number), feature_memory_mb=feature_memory)
+    unit = "checkpoint_seconds" if checkpoint_every.endswith("s") else "checkpoint_steps"
+    every: dict[str, Any] = {unit: int(number)}
+    return Runtime(workers, devices, feature_memory_mb=feature_memory, log=trackers, **every)
 
 
 class _Numbers(click.ParamType):

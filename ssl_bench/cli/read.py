@@ -57,14 +57,14 @@ def table(
     from ssl_bench.tables.forms import FORMS, write_table
     from ssl_bench.tables.part import part_of
 
-    made = part_of(_table_of(workspace, suite), **part)
+    made = part_of(table_of(workspace, suite), **part)
     click.echo(FORMS[SUFFIXES[form]](made))
     if out:
         for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)
 
 
-def _table_of(workspace: Path, suite: str | None) -> "Table":
+def table_of(workspace: Path, suite: str | None) -> "Table":
     """All evaluations of a workspace; what is tested is as a suite, or else family.json, says."""
     from ssl_bench.evaluation.suite import read_suite
     from ssl_bench.records.workspace import read_records
@@ -89,12 +89,33 @@ def _table_of(workspace: Path, suite: str | None) -> "Table":
 def report(
     out: Path, title: str, workspace: Path, suite: str | None, **part: tuple[str, ...]
 ) -> None:
-    """Write one HTML page: tables, pictures, and the record behind each number."""
+    """Write one HTML page: what the tests say, figures, tables, and the record of each number."""
+    from ssl_bench.pictures.page import page_figures
     from ssl_bench.tables.part import part_of
     from ssl_bench.tables.report import write_report
 
-    write_report(part_of(_table_of(workspace, suite), **part), workspace, out, title)
+    made = part_of(table_of(workspace, suite), **part)
+    write_report(made, workspace, out, title, page_figures(made, workspace))
     click.echo(f"wrote {out}", err=True)
+
+
+@click.command(cls=StrictCommand)
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option("--out", type=click.Path(path_type=Path), default="site", show_default=True,
+              help="Folder for index.html and the other pages.")  # fmt: skip
+def site(path: Path, out: Path) -> None:
+    """Write the reports of all workspaces below PATH as one site with leaderboards."""
+    from ssl_bench.pictures.page import page_figures
+    from ssl_bench.records.workspace import workspaces_below
+    from ssl_bench.tables.site import write_site
+
+    found = workspaces_below(path)
+    if not found:
+        raise UsageError(f"{path} holds no record")
+    named = [(str(each.relative_to(path)) if each != path else path.resolve().name, each)
+             for each in sorted(found)]  # fmt: skip
+    paths = write_site(named, out, page_figures, lambda workspace: table_of(workspace, None))
+    click.echo(f"wrote {paths[0]} and {len(paths) - 1} pages beside it", err=True)
 
 
 @click.command(cls=StrictCommand)
@@ -112,7 +133,7 @@ def compare(a: str, b: str, workspace: Path, suite: str | None, **part: tuple[st
     from ssl_bench.tables.comparison import compare as job
     from ssl_bench.tables.comparison import comparison_text, with_pretraining
 
-    made = _table_of(workspace, suite)
+    made = table_of(workspace, suite)
     compared = job(made, a, b, **part)
     mine, theirs = with_pretraining(made, a, b)
     click.echo(comparison_text(mine, theirs, compared))

@@ -5,12 +5,14 @@ data = "scenes"                     # evaluated on, and pretrained on unless the
 pretrain_data = ["folder:A", "voc07"]  # or a run says otherwise: a set, or several as one
 seeds = [0, 1, 2]                   # every run is made once per seed
 controls = true                     # the default: shuffled labels (first seed), the random floor
+welcome = true                      # what it showed, a page, a picture and the next commands
 
 [encoder]                           # settings that every pretext shares
 image_size = 96
 
 [[pretrain]]
 method = "context-encoder"
+label = "context encoder, regions"  # what tables call the row; else the method and what differs
 steps = 400                         # and any other setting of the method
 keep-at = [50, 100, 200]            # and rows of the encoders on the way, of the same training
 
@@ -52,6 +54,7 @@ from ssl_bench import catalogue
 from ssl_bench.errors import UsageError, unknown
 
 LARGEST = 64 << 10  # bytes of a suite
+LABEL = r"^[^\x00-\x1f\x7f-\x9f]{1,80}$"  # of a row: nothing that steers a terminal
 
 
 class _Row(BaseModel):
@@ -61,6 +64,7 @@ class _Row(BaseModel):
         default=(), description="in place of the evaluations' own: for all, or by evaluation"
     )
     evaluations: tuple[str, ...] = Field(default=(), description="those to run; none named: all")
+    label: str | None = Field(default=None, pattern=LABEL, description="what tables call the row")
 
     def layers_of(self, evaluation: str) -> tuple[str, ...]:
         """At which layers the row wants to be measured; none: at the evaluation's."""
@@ -134,6 +138,7 @@ class Suite(BaseModel):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     encoder: dict[str, Any] = Field(default_factory=dict)
     controls: bool = True
+    welcome: bool = Field(default=False, description="ends with findings, pictures, what is next")
     pretrain: tuple[PretrainEntry, ...] = ()
     external: tuple[ExternalEntry, ...] = ()
     evaluate: tuple[EvaluateEntry, ...] = Field(min_length=1)
@@ -143,6 +148,10 @@ class Suite(BaseModel):
     def _something_to_measure(self) -> "Suite":
         if not self.pretrain and not self.external:
             raise ValueError("a suite needs [[pretrain]] or [[external]]")
+        labels = [row.label for row in (*self.pretrain, *self.external) if row.label]
+        for label in labels:
+            if labels.count(label) > 1 or label in {row.method for row in self.methods}:
+                raise ValueError(f"label '{label}' is not the row's alone")
         return self
 
     def images_of(self, entry: PretrainEntry) -> Sets:
@@ -248,8 +257,11 @@ def shipped() -> list[str]:
     )
 
 
-def read_suite(reference: str) -> Suite:
-    """A shipped suite by name, or a TOML file; all names and settings in it are checked."""
+def read_suite(reference: str, seeds: int | None = None) -> Suite:
+    """A shipped suite by name, or a TOML file; all names and settings in it are checked.
+
+    With `seeds` it is done with 0 … seeds − 1 in place of its own.
+    """
     if reference.endswith(".toml"):
         try:
             text = _text(Path(reference))
@@ -265,6 +277,8 @@ def read_suite(reference: str) -> Suite:
         raise unknown("suite", reference, shipped())
     try:
         suite = Suite.model_validate(tomllib.loads(text))
+        if seeds:
+            suite = suite.model_copy(update={"seeds": tuple(range(seeds))})
         for seed in suite.seeds:
             for entry in suite.pretrain:
                 steps_on_the_way(suite, entry, seed)

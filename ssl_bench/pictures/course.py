@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import UsageError, unknown
-from ssl_bench.pictures.plots import save_for_print
+from ssl_bench.pictures.style import BROKEN, save_for_print, styled
+from ssl_bench.pictures.style import looks as looks_of
 from ssl_bench.tables.blocks import title_and_rest
 from ssl_bench.tables.names import step_mark
 from ssl_bench.tables.table import Cell, Table
 
-# Okabe and Ito's palette: told apart by all kinds of colour vision; yellow is too light for lines.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#666666")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-BROKEN = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 PANEL, LEGEND = (2.7, 2.2), 1.9  # inches
 SAME = ("arch", "image_size", "width")  # settings that a row across a panel shares with its method
 
@@ -71,8 +68,9 @@ def _same(table: Table, row: str, rows: Mapping[int, str]) -> bool:
     return all(own.get(name) == theirs.get(name) for name in SAME) or not own
 
 
+@styled
 def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Path]:
-    """Write `path` with .png, at 300 dpi, and with .pdf; returns both."""
+    """Write `path` with .png, at 300 dpi, .svg and .pdf; returns all."""
     from matplotlib import pyplot as plt
 
     panels = _panels(table, courses)
@@ -82,9 +80,10 @@ def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Pa
         figsize=(wide * len(courses) + LEGEND, high * len(panels) + 0.6),
     )  # fmt: skip
     layers = list(dict.fromkeys(layer for columns in panels.values() for layer in columns))
-    looks: dict[str, dict[str, Any]] = {
-        layer: {"color": COLOURS[i % 8], "marker": MARKERS[(i + i // 8) % 8]}  # 64 pairs
-        for i, layer in enumerate(layers)
+    # The kind of line says which row without steps it is.
+    looks = {
+        layer: {name: value for name, value in look.items() if name != "linestyle"}
+        for layer, look in looks_of(layers).items()
     }
     lines = dict(zip(_all_across(courses), BROKEN * 8, strict=False))
     for line, (title, columns) in zip(axes, panels.items(), strict=True):
@@ -96,7 +95,7 @@ def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Pa
             axis.tick_params(labelsize=7)
             axis.grid(color="0.9", linewidth=0.5)
         line[0].set_ylim(_limits(_cells(table, courses, columns)))
-        line[0].set_ylabel(f"{title}\n{_unit(table, columns)}", fontsize=7)
+        line[0].set_ylabel(f"{title}\n{table.quantity(next(iter(columns.values())))}", fontsize=7)
     for axis, course in zip(axes[0], courses, strict=True):
         axis.set_title(course.name, fontsize=8)
     for axis, course in zip(axes[-1], courses, strict=True):
@@ -182,12 +181,6 @@ def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
     low = min(mean - half for mean, half in zip(means, halves, strict=True))
     high = max(mean + half for mean, half in zip(means, halves, strict=True))
     return low - span / 20, high + span / 20
-
-
-def _unit(table: Table, columns: Mapping[str, str]) -> str:
-    """The metric of a panel, and its unit."""
-    one = table.first_in(next(iter(columns.values())))
-    return f"{one.metric}, {one.units.get(one.metric, '%')}"
 
 
 def _caption(

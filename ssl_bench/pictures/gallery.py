@@ -16,7 +16,7 @@ from torch import Tensor
 from ssl_bench.data.dataset import Dataset, SplitName
 from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.evaluation.reference import Reference
-from ssl_bench.pictures.plots import save_for_print
+from ssl_bench.pictures.style import save_for_print
 from ssl_bench.stream import Stream
 from ssl_bench.tables.names import varying
 from ssl_bench.training.augment import center_crop
@@ -89,7 +89,7 @@ class Grid:
                             )
                         )  # fmt: skip
             at += tall
-        return save_for_print(figure, path)
+        return save_for_print(figure, path, (".png", ".pdf"))  # of pictures, not of lines
 
 
 def _fitting(text: str, width: float) -> float:

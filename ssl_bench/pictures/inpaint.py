@@ -10,17 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from ssl_bench.data.tree import SUFFIXES, LeftOut, images_below
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError, UsageError, extra
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.pictures.photograph import Photograph, read_photograph
 from ssl_bench.progress import say
 from ssl_bench.runtime import best_device
 from ssl_bench.training.pretext import Inpaints
+
+with extra("inpaint"):
+    import cv2
 
 CENTRAL = "central"
 CENTRAL_SHARE = 50 / 128  # of the short side, at most: the central hole

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from ssl_bench.data.images import read_image, upright
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, extra
 from ssl_bench.files import written_at_once
+
+with extra("inpaint"):
+    import cv2
 
 REMEDY = "mend it or leave it out"
 BITS, PLANES, COLOURS = 258, 284, 262  # TIFF tags

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from torch import Tensor
 
 from ssl_bench.files import written_at_once
+from ssl_bench.pictures.style import styled
 from ssl_bench.runtime import is_main_process
 
-matplotlib.use("Agg")  # before pyplot is imported: there may be no screen
 LETTER = 0.075  # inches, of a title's mean letter; a wide one is 0.1
 
 
+@styled
 def picture_grid(rows: Mapping[str, Tensor], path: Path, title: str) -> None:
     """Draw one labelled row per entry, each float (B, 3, S, S) in [0, 1], to a PNG."""
     from matplotlib import pyplot as plt
@@ -37,6 +37,7 @@ def picture_grid(rows: Mapping[str, Tensor], path: Path, title: str) -> None:
     _save(figure, path, 160)
 
 
+@styled
 def precision_recall_curves(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, title: str
 ) -> None:
@@ -77,6 +78,7 @@ def voc_palette() -> np.ndarray:
     return colours
 
 
+@styled
 def mask_grid(
     images: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
@@ -112,6 +114,7 @@ def mask_grid(
     _save(figure, path, 160)
 
 
+@styled
 def box_grid(
     images: Sequence[np.ndarray],
     detections: np.ndarray,
@@ -180,18 +183,6 @@ def _box(cell: Any, row: np.ndarray, colour: Any, line: str, text: str) -> None:
             clip_on=True,
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
         )  # fmt: skip
-
-
-def save_for_print(figure: Any, path: Path) -> list[Path]:
-    """Write `path` with .png, at 300 dpi, and with .pdf, and close the figure; returns both."""
-    from matplotlib import pyplot as plt
-
-    paths = [path.with_name(path.name + suffix) for suffix in (".png", ".pdf")]
-    for each in paths:
-        with written_at_once(each) as scratch:
-            figure.savefig(scratch, dpi=300, format=each.suffix[1:])
-    plt.close(figure)
-    return paths
 
 
 def _entitle(figure: Any, title: str) -> None:

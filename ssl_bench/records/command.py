@@ -64,7 +64,7 @@ def command_of(record: Record, workspace: Path | None = None) -> str:
     for (name, _), place in zip(record.sets, places, strict=True):
         words += ["--data", place or without_place(name)]
     stated = settings_to_state(config, record.identity.config)
-    if record.kind == "pretrain" and (parent := record.details.parent):
+    if isinstance(record, PretrainRecord) and (parent := record.details.parent):
         stated["start"] = parent[: parent.index("@") + 13]
     words += _words(stated)
     if isinstance(record, PretrainRecord) and record.identity.kept:

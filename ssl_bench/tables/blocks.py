@@ -42,3 +42,14 @@ def title_and_rest(table: Table, column: str) -> tuple[str, str]:
     protocol = table.first_in(column).record.details.protocol
     layer, on, data = column.removeprefix(protocol).partition(" on ")
     return protocol + on + data, layer.strip() or protocol
+
+
+def short_columns(table: Table) -> dict[str, str]:
+    """What a figure calls the columns: without settings, where that leaves them apart."""
+    short = {}
+    for column in table.columns:
+        record = table.first_in(column).record
+        rest = column.removeprefix(record.details.protocol).strip()
+        short[column] = f"{record.identity.protocol}\n{rest}".strip()
+    found = [*short.values()]
+    return {column: name if found.count(name) == 1 else column for column, name in short.items()}

@@ -2,21 +2,30 @@
 
 What was declared is corrected by Holm for all of it; whatever else a table prints is exploratory
 and not adjusted. A suite declares it (`headline`, `[[contrast]]`), and `family.json` beside its
-tables keeps it, so that they can be made again from what lies there. Where nothing was declared,
-each row of an encoder is compared with its baselines, at the first column of each evaluation.
+tables keeps it, so that they can be made again from what lies there; the labels of rows, too. Where
+nothing was declared, each row of an encoder is compared with its baselines, at the first column of
+each evaluation.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_bench import catalogue
 from ssl_bench.errors import DataError
-from ssl_bench.evaluation.suite import EvaluateEntry, Suite, evaluation_config
+from ssl_bench.evaluation.suite import (
+    LABEL,
+    EvaluateEntry,
+    ExternalEntry,
+    Suite,
+    evaluation_config,
+    pretrain_config,
+)
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.measured import Measured
+from ssl_bench.tables.names import HIDDEN
 
 FILE = "family.json"
 LARGEST = 64 << 10  # bytes of it
@@ -77,11 +86,45 @@ class Contrast(_Declared):
     columns: list[Columns] = []
 
 
+class Label(_Declared):
+    """What rows are called that have these settings: of the pretext, or said in another's name.
+
+    `data` is the set that they were pretrained on; None: whichever.
+    """
+
+    label: str = Field(pattern=LABEL)
+    method: str
+    settings: dict[str, Any] = {}
+    data: str | None = None
+
+    def is_of(self, record: EvaluationRecord) -> bool:
+        """Whether a record's encoder is so called."""
+        name, *words = record.method.split()
+        if name != self.method or self.data not in (None, record.details.pretraining_data):
+            return False
+        if not record.pretraining:
+            return all(f"{key}={value}" in words for key, value in self.settings.items())
+        own = record.pretraining
+        # One that stands in the record alone has not its default, which the suite left it at.
+        more = own.keys() - self.settings.keys() - HIDDEN - {"precision"}
+        return not more and all(own.get(key) == value for key, value in self.settings.items())
+
+
 class Family(_Declared):
     """What was declared: no headlines, the first columns; no contrasts, those with baselines."""
 
     headlines: list[Columns] = []
     contrasts: list[Contrast] = []
+    labels: list[Label] = Field(default=[], exclude_if=lambda labels: not labels)
+
+    def label_of(self, record: EvaluationRecord) -> str | None:
+        """What a record's row is called; None: by its method."""
+        return next((each.label for each in self.labels if each.is_of(record)), None)
+
+    @property
+    def tests(self) -> bool:
+        """Whether it says which differences are tested."""
+        return bool(self.headlines or self.contrasts)
 
     def comparisons(self, table: Crossed) -> Iterator[Comparison]:
         """Each that the table has rows for."""
@@ -134,7 +177,27 @@ def family_of(suite: Suite) -> Family:
         )
         for each in suite.contrast
     ]
-    return Family(headlines=headlines, contrasts=contrasts)
+    return Family(headlines=headlines, contrasts=contrasts, labels=list(_labels_of(suite)))
+
+
+def _labels_of(suite: Suite) -> Iterator[Label]:
+    for entry in suite.pretrain:
+        if entry.label:
+            config = pretrain_config(suite, entry, suite.seeds[0]).model_dump(mode="json")
+            # What a device decides (`auto`) is in the records, and no suite says it.
+            settings = {n: v for n, v in config.items() if n not in HIDDEN and v != "auto"}
+            data = " + ".join(one.name for one in catalogue.datasets(suite.images_of(entry)))
+            yield Label(label=entry.label, method=entry.method, settings=settings, data=data)
+    for entry in suite.external:
+        if entry.label:
+            yield Label(label=entry.label, method=entry.encoder, settings=_weights_of(entry))
+
+
+def _weights_of(entry: ExternalEntry) -> dict[str, str]:
+    """As a row's name says them; which file a package holds is known where it is installed."""
+    if entry.weights is None or entry.weights.startswith("package:"):
+        return {}
+    return {"weights": Path(entry.weights).stem}
 
 
 def _columns_of(suite: Suite, entry: EvaluateEntry, layer: str | None) -> Columns:

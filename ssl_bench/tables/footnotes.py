@@ -8,7 +8,6 @@ import numpy as np
 from ssl_bench.errors import plain
 from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
-from ssl_bench.tables.family import Family
 from ssl_bench.tables.names import data_names
 from ssl_bench.tables.pretraining import pretraining_notes
 from ssl_bench.tables.published import Published
@@ -23,6 +22,7 @@ def legend(table: Table, published: Published) -> list[str]:
     return [
         *_marks(table, published),
         *_stale_notes(table),
+        *([f"All networks made here: {table.shared}."] if table.shared else []),
         *pretraining_notes(table),
         *metric_notes(table.evaluations),
         *data_notes(table.evaluations),
@@ -83,14 +83,14 @@ def _of_differences(table: Table) -> Iterator[str]:
     if tested:
         tests = ", ".join(dict.fromkeys(cell.test for cell in tested))
         default = "comparisons with baselines, at the first column of each evaluation"
-        family = "declared" if table.family != Family() else default
+        family = "declared" if table.family.tests else default
         text += (
             " **Bold**: not zero at the 5 % level, by Holm's correction for the "
             f"{len(table.declared)} {family} ({tests})."
         )
     if len(tested) < len(found):
         text += " (In brackets): exploratory, not adjusted and not tested."
-    if not tested and table.family != Family():
+    if not tested and table.family.tests:
         text += " Of what was declared nothing was measured."
     yield text
     whole = table.whole or table

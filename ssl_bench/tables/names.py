@@ -38,13 +38,12 @@ def baseline_of(row: EvaluationRecord, candidates: Mapping[str, EvaluationRecord
     images; one that trains was kept at the same step, or both were at their end. None if that does
     not leave one.
     """
-    settings = _completed(row)
+    settings = _pretraining(row)
     shared = EncoderConfig.model_fields.keys() - HIDDEN
     alike = {
         name: record
         for name, record in candidates.items()
-        if all(settings.get(k) == v for k, v in _completed(record).items() if k in shared)
-        or not settings
+        if all(settings.get(k) == _pretraining(record).get(k) for k in shared) or not settings
     }
     alike = {
         name: record
@@ -65,66 +64,67 @@ def _pretraining(record: EvaluationRecord) -> Mapping[str, Any]:
     return record.details.pretraining or {}
 
 
-def _completed(record: EvaluationRecord) -> Mapping[str, Any]:
-    """The settings of the encoder's pretext, also those that a record leaves out at their default.
-
-    Empty for an encoder from elsewhere.
-    """
-    from ssl_bench.training.pretext import PretextConfig
-
-    settings = _pretraining(record)
-    pretext = catalogue.find("pretext", record.details.encoder or record.method)
-    fields = (pretext.Config if pretext else PretextConfig).model_fields
-    left_out = {name: field.default for name, field in fields.items() if field.exclude_if}
-    return settings and {**left_out, **settings}
-
-
 def varying(configs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Settings with more than one value among these configurations."""
-    seen: dict[str, set[str]] = defaultdict(set)
+    """Settings with more than one value among these configurations.
+
+    One that only some of them have is left out by the others, which have its default.
+    """
     configs = list(configs)
-    for config in configs:
-        for name, value in config.items():
-            seen[name].add(repr(value))
-    return {name for name, values in seen.items() if len(values) > 1} - HIDDEN
+    names = {name for config in configs for name in config} - HIDDEN
+    return {n for n in names if len({repr(config.get(n)) for config in configs}) > 1}
 
 
-def row_names(records: Sequence[EvaluationRecord]) -> list[str]:
-    """The method, with what differs among its runs: the network; of one network, all settings.
+def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] = ()) -> list[str]:
+    """The label or the method, with what differs among its runs: the network; of one, all settings.
 
     A method's own settings come before those of the training, the images last. A setting that a
-    record leaves out, as it has its default, is not named.
+    record leaves out, as it has its default, is not named. `labels` are those declared, one a
+    record, None where there is none.
     """
+    labels = labels or [None] * len(records)
     described = [
-        {**_completed(record), "on": source}
+        {**_pretraining(record), "on": source}
         for record, source in zip(records, pretraining_sets(records), strict=True)
     ]
     runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for record, settings in zip(records, described, strict=True):
-        runs[record.method][settings.get("arch")].append(settings)
+    for record, label, settings in zip(records, labels, described, strict=True):
+        # A row without a label is told apart from those with one, too.
+        for name in {record.method, label or record.method}:
+            runs[name][settings.get("arch")].append(settings)
     names = []
-    for record, settings in zip(records, described, strict=True):
-        networks = runs[record.method]
+    for record, label, settings in zip(records, labels, described, strict=True):
+        first = label or record.method
+        networks = runs[first]
         distinguishing = varying(networks[settings.get("arch")])
         distinguishing |= {"arch"} if len(networks) > 1 else set()
         distinguishing |= {"start", "stem", "recipe"}  # what the field would ask for is always said
         distinguishing |= _against_recipe(record)
-        said = {**_pretraining(record), "on": settings["on"]}
-        shown = sorted(distinguishing & said.keys(), key=_rank_of_setting)
-        marks = (_mark(name, said[name]) for name in shown)
-        names.append(" ".join([record.method, *marks]) + step_mark(record))
+        shown = sorted(distinguishing & settings.keys(), key=_rank_of_setting)
+        marks = (_mark(name, settings[name]) for name in shown)
+        names.append(" ".join([first, *marks]) + step_mark(record))
     return names
 
 
 def _against_recipe(record: EvaluationRecord) -> set[str]:
     """The settings in which a run is unlike the recipe that it names, if that is known here."""
     settings = _pretraining(record)
-    pretext = catalogue.find("pretext", record.details.encoder or record.method)
-    if "recipe" not in settings or pretext is None:
+    if "recipe" not in settings:  # nothing is imported for it
         return set()
-    recipe = pretext.Config.named(settings["recipe"])
+    pretext = catalogue.find("pretext", record.details.encoder or record.method)
+    recipe = pretext.Config.named(settings["recipe"]) if pretext else None
     said = json.loads(json.dumps(recipe.settings)) if recipe else {}  # as records say it
     return {name for name, value in said.items() if settings.get(name) != value}
+
+
+def shared_settings(records: Iterable[EvaluationRecord]) -> dict[str, Any]:
+    """What the networks of all pretexts have in common; empty for encoders from elsewhere alone."""
+    found = [record.pretraining for record in records if record.pretraining]
+    names = [name for name in EncoderConfig.model_fields if name not in HIDDEN]
+    return {
+        name: found[0][name]
+        for name in names
+        if found and name in found[0] and all(found[0][name] == each.get(name) for each in found)
+    }
 
 
 def step_mark(record: EvaluationRecord) -> str:

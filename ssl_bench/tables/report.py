@@ -1,10 +1,11 @@
 """`bench report`: one HTML page with everything in it, for a browser without a network.
 
-Tables that sort, a click from a cell to its record, and the pictures that runs have drawn. It is
-made from records only.
+What the tests say in sentences, figures, tables that sort and can be filtered, and a click from a
+cell to its record. It is made from records only.
 """
 
 import base64
+import html
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from ssl_bench.data.images import own_picture
 from ssl_bench.errors import BenchError
@@ -22,13 +24,23 @@ from ssl_bench.files import write_atomically
 from ssl_bench.records.command import command_of
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.records.workspace import folder_of
-from ssl_bench.tables.blocks import blocks
+from ssl_bench.tables.blocks import Block, blocks
 from ssl_bench.tables.footnotes import LEADS, STALE, legend
 from ssl_bench.tables.forms import cell_text, chance_row, difference_text
-from ssl_bench.tables.published import published_beside
+from ssl_bench.tables.published import Published, published_beside
+from ssl_bench.tables.sentences import findings
 from ssl_bench.tables.table import Table
 
-WIDEST = 1200  # px of a picture on the page
+WIDEST = 640  # px of a picture on the page
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A drawing on the page: `svg` is an <svg> element, which is put there as it is."""
+
+    title: str
+    caption: str
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -42,38 +54,98 @@ class PageCell:
     keys: Sequence[str]
 
 
-def write_report(table: Table, workspace: Path, path: Path, title: str) -> None:
-    """Write the page to `path`. Raises DataError where it cannot be."""
-    records = [*table.evaluations, *table.controls]
+@dataclass(frozen=True)
+class PageDifference:
+    """A difference on the page: `of` is its unit and seeds, `bold` what is tested and not zero."""
+
+    text: str
+    value: float | None = None
+    title: str = ""
+    of: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table on the page; `methods` are those that a filter finds it by."""
+
+    name: str
+    methods: Sequence[str]
+    cells: Sequence[PageCell | PageDifference | str]
+
+
+def write_report(
+    table: Table,
+    workspace: Path,
+    path: Path,
+    title: str,
+    figures: Sequence[PageFigure] = (),
+    home: str = "",
+) -> None:
+    """Write the page to `path`; `home` is where its link to all reports leads, if it has one.
+
+    Raises DataError where it cannot be written.
+    """
+    found = [*table.evaluations, *table.controls]
+    environments = list(dict.fromkeys(map(_environment, found)))  # most runs share one
+    records = [
+        _record_section(r, workspace, environments.index(_environment(r)) + 1) for r in found
+    ]
     published = published_beside(table)
-    page = _template().render(
+    page = template("report").render(
         title=title,
-        blocks=[
-            (
-                block,
-                _rows(table, block.columns),
-                list(_differences(table, block.columns)),
-                published.rows(table, block.columns),
-            )
-            for block in blocks(table, wide=0)  # a page is narrow: always cut
-        ],
+        home=home,
+        findings=findings(table),
+        figures=figures,
+        gallery=[(p.stem, _webp(p)) for p in sorted((workspace / "figures").glob("*.png"))],
+        pictured=[record for record in records if record["pictures"]],
+        shared=table.shared,
+        methods=dict.fromkeys(map(table.method, table.rows)),
+        protocols=dict.fromkeys(r.identity.protocol for r in table.evaluations),
+        # A page is narrow: always cut.
+        blocks=[_block(table, block, published) for block in blocks(table, wide=0)],
         legend=[line.replace("**", "") for line in legend(table, published)],  # Markdown's
-        records=[_record_section(record, workspace) for record in records],
+        records=records,
+        environments=environments,
         leads=LEADS,
     )
     write_atomically(path, page)
 
 
-def _template() -> jinja2.Template:
-    text = (resources.files("ssl_bench.tables") / "report.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
+def template(name: str) -> jinja2.Template:
+    """One of the pages beside this file."""
+    folder = resources.files("ssl_bench.tables") / "pages"
+    loader = jinja2.FunctionLoader(lambda file: (folder / file).read_text(encoding="utf-8"))
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, loader=loader)
+    return environment.get_template(f"{name}.html.j2")
 
 
-def _rows(table: Table, columns: Sequence[str]) -> list[tuple[str, list[PageCell]]]:
-    rows = [(row, [_page_cell(table, row, column) for column in columns]) for row in table.rows]
-    rows = [(row, cells) for row, cells in rows if any(cell.keys for cell in cells)]
+def _block(table: Table, block: Block, published: Published) -> dict[str, Any]:
+    columns = block.columns
+    return {
+        "title": block.title,
+        "name": f"{block.title}, {block.short[0]} … {block.short[-1]}",
+        "short": block.short,
+        "protocol": table.first_in(columns[0]).record.identity.protocol,
+        "rows": _rows(table, columns),
+        "differences": list(_differences(table, columns)),
+        "published": [
+            Line(row, [table.method(row)], cells) for row, cells in published.rows(table, columns)
+        ],
+    }
+
+
+def _rows(table: Table, columns: Sequence[str]) -> list[Line]:
+    found = [(row, [_page_cell(table, row, column) for column in columns]) for row in table.rows]
+    rows = [
+        Line(row, [table.method(row)], cells)
+        for row, cells in found
+        if any(cell.keys for cell in cells)
+    ]
     return rows + [
-        (title, [PageCell(text, None, "without a look at the images", False, ()) for text in texts])
+        Line(
+            title, (), [PageCell(t, None, "without a look at the images", False, ()) for t in texts]
+        )
         for title, *texts in chance_row(table, columns)
     ]
 
@@ -94,27 +166,20 @@ def _page_cell(table: Table, row: str, column: str) -> PageCell:
     return PageCell(cell_text(cell, digits) + mark, cell.mean, title, leading, keys)
 
 
-@dataclass(frozen=True)
-class PageDifference:
-    """A difference on the page: `of` is its unit and seeds, `bold` what is tested and not zero."""
-
-    text: str
-    value: float | None = None
-    title: str = ""
-    of: str = ""
-    bold: bool = False
-
-
-def _differences(
-    table: Table, columns: Sequence[str]
-) -> Iterator[tuple[str, list[PageDifference]]]:
-    """Each line's name and cells."""
+def _differences(table: Table, columns: Sequence[str]) -> Iterator[Line]:
+    """Each line that has one in these columns."""
     places = [table.columns.index(column) for column in columns]
     for name, differences in table.differences:
         cells = [differences[place] for place in places]
         if any(cells):
             pairs = zip(cells, columns, strict=True)
-            yield name, [_difference(table, cell, column) for cell, column in pairs]
+            own = [_difference(table, cell, column) for cell, column in pairs]
+            sides = [
+                table.method(row)
+                for row in table.rows
+                if name.startswith(f"{row} − ") or name.endswith(f" − {row}")
+            ]
+            yield Line(name, sides, own)
 
 
 def _difference(table: Table, cell: Paired | None, column: str) -> PageDifference:
@@ -127,40 +192,55 @@ def _difference(table: Table, cell: Paired | None, column: str) -> PageDifferenc
     return PageDifference(text, cell.mean, title, of, cell.clear)
 
 
-def _record_section(record: EvaluationRecord, workspace: Path) -> dict[str, Any]:
-    """A record as the page shows it, with the pictures beside it."""
+def _environment(record: EvaluationRecord) -> Markup:
+    own = {"finished", "seconds", "device", "command", "peak_memory_mb"}
+    return _json(record.provenance.model_dump(mode="json", exclude=own))
+
+
+def _record_section(record: EvaluationRecord, workspace: Path, environment: int) -> dict[str, Any]:
+    """A record as the page shows it, with the pictures beside it and its environment's number."""
     folder = folder_of(workspace, record)
     try:
         command = command_of(record)
     except BenchError as error:
         command = f"not to be had: {error}"
+    made = record.provenance
+    details = {k: v for k, v in record.details.plain().items() if k != "selection" and v}
     return {
         "key": record.key,
         "name": f"{record.details.protocol} {record.identity.layer} of {record.method}",
         "command": command,
-        "metrics": record.metrics,
+        "made": f"{record.key}: {made.finished:%Y-%m-%d %H:%M}, {made.seconds:g} s, "
+        f"{made.peak_memory_mb} MB, {made.device}",
+        "environment": environment,
+        "metrics": {name: f"{value:.6g}" for name, value in record.metrics.items()},
         "parts": [
-            (name, json.dumps(part, indent=2, ensure_ascii=False, default=str))
+            (name, _json(part))
             for name, part in (
-                ("configuration", record.identity.plain()),
+                ("configuration and digests", record.identity.plain()),
                 ("selection and sweep", record.details.selection),
-                ("details", {k: v for k, v in record.details.plain().items() if k != "selection"}),
-                ("environment", record.provenance.model_dump(mode="json")),
+                ("details", details),
                 ("files", record.files),
             )
+            if part
         ],
         "pictures": [
-            (path.name, _jpeg(path))
+            (path.name, _webp(path))
             for path in sorted(folder.glob("*.png"))
             if path.name in record.files
         ],
     }
 
 
-def _jpeg(path: Path) -> str:
+def _json(part: Any) -> Markup:
+    """Quotation marks as they are: within an element they are none of HTML's, and they are many."""
+    return Markup(html.escape(json.dumps(part, ensure_ascii=False, default=str), quote=False))
+
+
+def _webp(path: Path) -> str:
     """A picture as base64, small enough for a page."""
     small = own_picture(path)
     small.thumbnail((WIDEST, 10 * WIDEST))
     content = io.BytesIO()
-    small.save(content, "JPEG", quality=80)
+    small.convert("RGB").save(content, "WEBP", quality=30, method=6)
     return base64.b64encode(content.getvalue()).decode()

@@ -30,6 +30,7 @@ from ssl_bench.tables.names import (
     column_order,
     rank,
     row_names,
+    shared_settings,
 )
 
 Place = tuple[str, str]  # row and column
@@ -81,11 +82,13 @@ class Table:
         Without the `workspace` that holds their predictions nothing is known image by image. Where
         no family is given, it is what the workspace's family.json declares.
         """
+        family = family_beside(workspace) if family is None else family
         controls = [r for r in records if r.identity.control is not None]
         evaluations = [r for r in records if r.identity.control is None]
         shown = [(record, metric) for record in evaluations for metric in record.shown]
         by_metric = [record for record, _ in shown]  # a record for each of its metrics
-        rows = distinct_rows(by_metric, row_names(by_metric))
+        labels = [family.label_of(record) for record in by_metric]
+        rows = distinct_rows(by_metric, row_names(by_metric, labels))
         columns = column_names(shown)
         measured: dict[Place, dict[tuple[int, int], Measured]] = defaultdict(dict)
         for (record, metric), row, column in zip(shown, rows, columns, strict=True):
@@ -103,7 +106,7 @@ class Table:
             free=[row for row in ordered if row in free],
             evaluations=evaluations,
             controls=controls,
-            family=family_beside(workspace) if family is None else family,
+            family=family,
         )
 
     def at(self, row: str, column: str) -> list[Measured]:
@@ -114,9 +117,26 @@ class Table:
         """The first number of a column: all share its unit, digits and direction."""
         return next(self.at(row, column)[0] for row in self.rows if self.at(row, column))
 
+    def quantity(self, column: str) -> str:
+        """The metric of a column and its unit, as axes say it."""
+        one = self.first_in(column)
+        less = ", less is better" if one.lower else ""
+        return f"{one.metric}, {one.units.get(one.metric, '%')}{less}"
+
+    def untrained(self, column: str) -> list[str]:
+        """The rows of a column whose encoders no training has touched."""
+        rows = [row for row in self.rows if self.at(row, column)]
+        return [row for row in rows if baseline_place(self.method(row)) == 0]
+
     def is_stale(self, row: str, column: str) -> bool:
         """Whether any seed of a cell would come out otherwise today."""
         return any(one.stale for one in self.at(row, column))
+
+    @cached_property
+    def shared(self) -> str:
+        """What the networks of all rows that were made here have in common, as names say it."""
+        found = shared_settings(map(self.record_of, self.rows)).items()
+        return ", ".join(f"{name}={value}" for name, value in found)
 
     # ---- cells
     @cached_property
@@ -161,6 +181,16 @@ class Table:
     def declared(self) -> list[Comparison]:
         """The comparisons of the family for which there are pairs."""
         return list(self._adjusted)
+
+    @cached_property
+    def headlines(self) -> list[str]:
+        """The columns of what is declared; of nothing, the first of each evaluation."""
+        declared = {column for *_, column in self.declared} & {*self.columns}
+        first = dict[tuple[str, str], str]()
+        for column in self.columns:
+            one = self.first_in(column)
+            first.setdefault((one.record.details.protocol, one.images), column)
+        return [c for c in self.columns if c in (declared or first.values())]
 
     @cached_property
     def _adjusted(self) -> Mapping[Comparison, float]:

@@ -38,6 +38,7 @@ from ssl_bench.training.devices import (
     shared_statistics,
     unwrap,
 )
+from ssl_bench.training.log import Log
 from ssl_bench.training.pretext import Between, Step, TrainConfig
 from ssl_bench.training.schedule import rate_factor
 
@@ -102,7 +103,8 @@ def train(
     first = share * fabric.global_rank
     run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
     run.resume(saved)
-    run.loop(batches, positions.to(fabric.device), title, until or config.steps)
+    with run.trackers:
+        run.loop(batches, positions.to(fabric.device), title, until or config.steps)
     report = run.report()
     unwrap(task)
     return report
@@ -135,7 +137,8 @@ class _Run:
         self.warned = False
         self.seconds, self.waited, self.done = 0.0, 0.0, 0
         self.saved_at = time.monotonic()
-        self.tensorboard = _tensorboard(folder) if fabric.is_global_zero else None
+        names = runtime.log if fabric.is_global_zero else ()
+        self.trackers = Log(names, folder, config.model_dump(mode="json"))
 
     def loop(self, batches: Batches, positions: Tensor, title: str, until: int) -> None:
         """The steps that are left; what happens between them, all processes do at the same step."""
@@ -297,9 +300,7 @@ class _Run:
             raise DataError(
                 f"cannot write {path}: {error.strerror}; make room or choose another --workspace"
             ) from error
-        if self.tensorboard:
-            for name, value in line.items():
-                self.tensorboard.add_scalar(name, value, self.step)
+        self.trackers.line(self.step, {k: v for k, v in line.items() if k != "step"})
 
     def _speed(self) -> float:
         return self.done * self.config.batch_size / max(self.seconds, 1e-9)
@@ -360,14 +361,6 @@ class _Run:
         if self.fabric.is_global_zero:
             trim_log(self.folder / "log.jsonl", self.step)
         self.resumed_at = self.step
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
 
 
 @contextmanager

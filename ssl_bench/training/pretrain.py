@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
@@ -48,6 +47,8 @@ from ssl_bench.training.pretext import (
 from ssl_bench.training.start import Start, find_start
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from ssl_bench.training.loop import Report
 
 
@@ -181,7 +182,7 @@ def pretrain(
 
 
 def _make(
-    it: Pretraining, workspace: Path, runtime: Runtime, fabric: Fabric, steps: Sequence[int],
+    it: Pretraining, workspace: Path, runtime: Runtime, fabric: "Fabric", steps: Sequence[int],
     until: int | None,
 ) -> None:  # fmt: skip
     started = time.monotonic()
@@ -228,7 +229,7 @@ def _make(
 def _keep(
     it: Pretraining,
     workspace: Path,
-    fabric: Fabric,
+    fabric: "Fabric",
     write: Callable[..., PretrainRecord],
     step: int,
     report: "Report",
@@ -248,7 +249,7 @@ def _keep(
     say(f"kept {record.reference} of {it.config.steps}")
 
 
-def _speed(report: "Report", fabric: Fabric) -> dict[str, Any]:
+def _speed(report: "Report", fabric: "Fabric") -> dict[str, Any]:
     return {
         "images_per_second": round(report.images_per_second, 1),
         "data_wait": round(report.data_wait, 4),

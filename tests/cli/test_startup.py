@@ -16,13 +16,13 @@ READING = [
     ("table", *PLACE),
     ("table", "--workspace", ROOT / "results/inpainting-mini"),
     ("compare", "context-encoder", "random", *PLACE),
-    ("report", "--out", "report.html", *PLACE),
     ("show", "1c8fab42152a", *PLACE),
     ("protocols",),
     ("protocols", "show", "detection/fast-rcnn"),
     ("data", "list"),
     ("knn", "--help"),
     ("finetune", "--help"),
+    ("report", "--out", "report.html", *PLACE),
 ]
 # The commands one after the other in one process, and what it has imported after each.
 MAIN = """
@@ -55,7 +55,9 @@ def test_reading_commands_import_no_torch(tmp_path):
     found = imported(*READING, cwd=tmp_path)
     assert len(found) == len(READING)
     assert all("ssl_bench.cli.main" in known for known in found.values())
-    heavy = {name: known & {*HEAVY} for name, known in found.items()}
+    draws = {"matplotlib"}  # a report has figures
+    heavy = {name: known & {*HEAVY} - (draws if name.startswith("report") else set())
+             for name, known in found.items()}  # fmt: skip
     assert not {name: known for name, known in heavy.items() if known}
 
 

@@ -118,6 +118,8 @@ def test_networks_without_one_vector_have_none(arch):
 
 @pytest.mark.parametrize("name", ["mobilenetv5_300m_enc", "qwen3_vit_88m_enc"])
 def test_timms_encoders_whose_head_does_not_run_have_none(name):
+    if not timm.list_models(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     with torch.device("meta"):
         encoder = build_encoder(spec(f"timm:{name}", 256))
     assert encoder.maps == encoder.layers

@@ -112,8 +112,9 @@ def test_pinning_keeps_names_and_values(monkeypatch: pytest.MonkeyPatch) -> None
 
 # ---- ends of the process
 SCRIPT = """
-import sys, threading, time
+import signal, sys, threading, time
 from ssl_bench.prefetch import prefetched
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 def read(key):
     if key > 1: time.sleep(SECONDS)
     return key

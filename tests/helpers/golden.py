@@ -49,6 +49,7 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "autoencoder": ENCODER | STEPS,
     "context-encoder": ENCODER | STEPS,
     "kmeans-init": ENCODER | {"images": 20, "patches": 400},
+    "rotation": ENCODER | STEPS | {"lr": 0.01},
     "inpainting": STEPS | {"width": 0.05, "bottleneck": 8, "lr": 2e-5},
     "simclr": TWO_VIEWS | HEAD,
     "moco-v2": TWO_VIEWS | HEAD | {"queue": 20},

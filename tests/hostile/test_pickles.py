@@ -106,5 +106,5 @@ def test_hostile_proposals_in_the_cache_are_named(tmp_path, monkeypatch, kind):
     path = proposals_path(store)
     path.write_bytes(BOXES[kind](tmp_path / "ran"))
     with pytest.raises(DataError, match=re.escape(str(path))):
-        open_proposals(store, "train", threads=1)
+        open_proposals(store, "train", workers=0)
     assert not (tmp_path / "ran").exists()

@@ -142,6 +142,6 @@ def test_without_a_course_nothing_is_drawn(bench: Bench, tmp_path: Path) -> None
 def test_pictures_are_written(tmp_path: Path) -> None:
     table = Table.of(records(tmp_path))
     paths = draw_courses(table, courses_of(table), tmp_path / "course")
-    assert [path.name for path in paths] == ["course.png", "course.pdf"]
+    assert [path.name for path in paths] == ["course.png", "course.svg", "course.pdf"]
     with Image.open(paths[0]) as picture:
         assert np.asarray(picture.convert("L")).std() > 5

@@ -21,7 +21,7 @@ SMALL = ["--image-size", "64", "--width", "0.1", "--init", "fan-in"]
 def workspace(installed, bench, tmp_path):
     """A run of the third party's pretext and one of random weights, measured by both."""
     where = [*DATA, "--workspace", str(tmp_path / "runs"), "--workers", "0"]
-    for words in (["rotation", "--steps", "3", "--batch-size", "8"], ["random"]):
+    for words in (["upside-down", "--steps", "3", "--batch-size", "8"], ["random"]):
         bench.ok("pretrain", *words, *SMALL, *where)
     for words in (["class-mean"], ["linear-probe", "--strengths", "3"]):
         bench.ok(*words, "--layer", "conv3", *where)
@@ -29,14 +29,14 @@ def workspace(installed, bench, tmp_path):
 
 
 def test_each_is_one_short_file():
-    most = {"rotation": 60, "class_mean": 60, "simclr": 90}
+    most = {"upside_down": 60, "class_mean": 60, "simclr": 90}
     for name, lines in most.items():
         file = EXAMPLE / "ssl_bench_example" / f"{name}.py"
         assert len(file.read_text().splitlines()) < lines, name
 
 
 def test_they_are_listed_like_the_built_in_ones(installed, bench):
-    assert "Rotation: predict by which quarter turn" in bench("pretrain", "--help").out
+    assert "Upside down: tell whether an image stands" in bench("pretrain", "--help").out
     assert "Class means: the class whose mean" in bench("--help").out
     assert "class-mean/mensink13@1" in bench("protocols").out
     assert "Mensink et al." in bench("protocols", "show", "class-mean/mensink13").out
@@ -48,9 +48,9 @@ def test_their_rows_and_columns_stand_in_the_table(workspace, bench, tmp_path):
     assert "class-mean/mensink13@1 conv3" in columns
     assert "linear/logreg@1 strengths=3 conv3" in columns
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
-    assert rows[1:3] == ["random", "rotation"]
-    assert "rotation − random" in table
-    compared = bench.ok("compare", "rotation", "random", "--workspace", workspace)
+    assert rows[1:3] == ["random", "upside-down"]
+    assert "upside-down − random" in table
+    compared = bench.ok("compare", "upside-down", "random", "--workspace", workspace)
     assert "class-mean/mensink13@1 conv3" in compared.out
     page = tmp_path / "report.html"
     bench.ok("report", "--workspace", workspace, "--out", page)
@@ -61,7 +61,7 @@ def test_their_numbers_are_verified(workspace, bench):
     bench.ok("verify", workspace)
     record = next(
         r for r in read_records(workspace, "evaluation")
-        if r.method == "rotation" and r.identity.protocol.startswith("class-mean")
+        if r.method == "upside-down" and r.identity.protocol.startswith("class-mean")
     )  # fmt: skip
     (path,) = workspace.glob(f"evaluation/*-{record.key[:12]}/record.json")
     claimed = f'"top1": {record.metrics["top1"]}'
@@ -78,11 +78,11 @@ def test_a_suite_names_them(installed, bench, tmp_path):
     path.write_text(
         'name = "mine"\ndata = "scenes:train=60,test=20"\n'
         '[encoder]\nimage_size = 64\nwidth = 0.1\ninit = "fan-in"\n'
-        '[[pretrain]]\nmethod = "rotation"\nsteps = 2\nbatch_size = 4\n'
+        '[[pretrain]]\nmethod = "upside-down"\nsteps = 2\nbatch_size = 4\n'
         '[[evaluate]]\nevaluation = "class-mean"\nlayers = ["conv2", "pool5"]\n'
     )
     made = bench.ok("run", path, "--workspace", tmp_path / "runs", "--workers", 0)
-    assert "| rotation" in made.out
+    assert "| upside-down" in made.out
     assert "Control, shuffled training labels, class-mean/mensink13@1" in made.out
 
 
@@ -91,9 +91,9 @@ def test_without_the_package_its_names_are_unknown_and_its_numbers_still_shown(
 ):
     monkeypatch.undo()
     forget()
-    fails(bench("pretrain", "rotation"), 2, "rotation")
+    fails(bench("pretrain", "upside-down"), 2, "upside-down")
     table = bench.ok("table", "--workspace", workspace)
-    assert "| rotation" in table.out
+    assert "| upside-down" in table.out
 
 
 def features(rows, labels):

@@ -125,7 +125,7 @@ def test_compare_runs_and_report_tell_them_apart(bench, two_files, tmp_path):
     assert f"of {NAME} 77b01d" in listed
     page = tmp_path / "page.html"
     assert bench("report", "--out", page, *place).code == 0
-    assert f"<td>{NAME} 3f9a2c</td>" in page.read_text()
+    assert f'<th scope="row">{NAME} 3f9a2c</th>' in page.read_text()
     assert "<small>of these weights, one seed</small>" not in page.read_text()  # no baseline here
 
 

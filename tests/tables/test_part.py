@@ -63,7 +63,7 @@ def test_report_and_compare_take_it_too(bench, tmp_path):
     page = tmp_path / "page.html"
     words = ("--protocol", FINETUNE, "--method", "random")
     assert bench("report", "--out", page, *words, *PLACE).code == 0
-    assert set(re.findall(r"<tr><td>(.*?)</td>", page.read_text())) == {"random", "chance"}
+    assert set(re.findall(r'<th scope="row">(.*?)</th>', page.read_text())) == {"random", "chance"}
     assert "context-encoder" not in page.read_text()
     both = ("autoencoder", "random", "--data", "scenes")
     found = bench(

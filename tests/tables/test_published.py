@@ -36,6 +36,7 @@ def records() -> list[Any]:
         ("finetune/krahenbuhl16@1", "map_uninterpolated", "pool5", "context-encoder", 56.5, VOC07),
         ("finetune/krahenbuhl16@1", "map_uninterpolated", "pool5", "kmeans-init", 56.6, VOC07),
         ("detection/fast-rcnn@1", "map11", "conv5", "random", 43.4, VOC07),
+        ("detection/fast-rcnn@1", "map11", "conv5", "rotation", 54.4, VOC07),
         ("linear/zhang16@1", "top1", "conv5", "context-encoder", 15.5, IMAGENET),
         ("linear/zhang16@2", "top1", "conv1", "random", 11.6, IMAGENET),  # whatever the version
     ],

@@ -170,23 +170,6 @@ def test_the_cosine_course_ends_near_zero_and_the_constant_one_stays(store, tmp_
         assert rates[-1] == pytest.approx(last, abs=1e-3)
 
 
-def test_what_is_logged_goes_to_tensorboard_when_it_is_installed(store, tmp_path, monkeypatch):
-    written = []
-
-    class SummaryWriter:
-        def __init__(self, folder):
-            self.folder = folder
-
-        def add_scalar(self, name, value, step):
-            written.append((name, step))
-
-    stand_in = types.SimpleNamespace(SummaryWriter=SummaryWriter)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
-    trained(store, tmp_path / "run")
-    assert {name for name, _ in written} >= {"loss", "images_per_second", "data_wait"}
-    assert max(step for _, step in written) == 6
-
-
 def _command(workspace, *more):
     options = {
         "--data": DATA, "--image-size": 64, "--width": 0.1, "--init": "fan-in", "--steps": 30,

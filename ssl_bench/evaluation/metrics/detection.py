@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, extra
 from ssl_bench.evaluation.metrics.resampling import (
     Resampled,
     mean_of_known,
@@ -167,8 +167,9 @@ def coco_precision(detections: np.ndarray, objects: np.ndarray) -> float:
     import contextlib
     import io
 
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    with extra("detect"):
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
 
     # A crowd matches any number of detections and counts none: nearest to VOC's "difficult".
     truth = [_coco(image, row) | {"iscrowd": int(row[1])} for image, row in _rows(objects)]

@@ -1,6 +1,8 @@
-"""Rotation: predict by which quarter turn an image was rotated (Gidaris et al., ICLR 2018).
+"""Upside down: tell whether an image stands on its head, the shortest pretext that trains.
 
-bench pretrain rotation --data folder:photos
+bench pretrain upside-down --data folder:photos
+
+Two of rotation's four turns, one of them drawn for each image (pretext/rotation.py has them all).
 """
 
 from collections.abc import Mapping
@@ -17,8 +19,8 @@ from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 
 
-class Rotation(Pretext):
-    """Four quarter turns, one linear classifier on the encoder's last layer."""
+class UpsideDown(Pretext):
+    """Turned or not: one linear classifier on the encoder's last layer."""
 
     Config = PretextConfig  # steps, batch size, rate, encoder: this method adds none
     version = 1
@@ -28,7 +30,7 @@ class Rotation(Pretext):
     ) -> None:
         super().__init__(config, encoder, normalization)
         numbers = prod(encoder.shape(encoder.layers[-1], config.image_size))
-        self.head = nn.Linear(numbers, 4)
+        self.head = nn.Linear(numbers, 1)
         initialize(self.head, config.init, config.seed, "head")
 
     def _top(self, images: Tensor) -> Tensor:
@@ -42,12 +44,11 @@ class Rotation(Pretext):
         return [self.adam]
 
     def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """Cross-entropy of the turn, which is drawn for each image."""
+        """Binary cross-entropy of the turn, which is drawn for each image."""
         crops = random_crop_flip(images, self.config.image_size, step.random)
-        turns = (step.random.uniform("turn") * 4).long()  # (B,), 0 to 3
-        pairs = zip(crops, turns.tolist(), strict=True)
-        turned = torch.stack([torch.rot90(crop, turn, (1, 2)) for crop, turn in pairs])
-        guessed = self.head(self._top(self.normalization.apply(turned)))  # (B, 4)
-        loss = F.cross_entropy(guessed, turns)
+        turned = step.random.uniform("turn") < 0.5  # (B,)
+        seen = torch.where(turned[:, None, None, None], crops.flip(2, 3), crops)
+        guessed = self.head(self._top(self.normalization.apply(seen)))[:, 0]  # (B,)
+        loss = F.binary_cross_entropy_with_logits(guessed, turned.float())
         step.update(self.adam, loss)
         return {"loss": loss.detach()}

@@ -1,0 +1,114 @@
+"""`bench plot training`: what each training logged, by step, finished or not.
+
+From `log.jsonl` of a workspace's runs; an export has none. A panel a quantity, a line a run; runs
+of one method and settings share a look.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ssl_bench.errors import DataError, UsageError
+from ssl_bench.pictures.style import looks, styled
+from ssl_bench.records.record import PretrainRecord
+from ssl_bench.records.workspace import read_record
+from ssl_bench.tables.names import varying
+
+SPEED = {"step", "images_per_second", "data_wait"}  # what a log says of the machine
+ACROSS = 3
+PANEL = (2.6, 2.1)  # inches
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a training logged: its name, and each quantity's values by step."""
+
+    name: str
+    values: Mapping[str, Mapping[int, float]]
+
+
+def logs_of(workspace: Path) -> list[Log]:
+    """Those of all trainings. UsageError where there is none."""
+    paths = sorted(workspace.glob("pretrain/*/log.jsonl"))
+    logs = [
+        Log(name, values)
+        for name, path in zip(_names(paths), paths, strict=True)
+        if (values := _values(path))
+    ]
+    if not logs:
+        raise UsageError(f"no training in {workspace} has a log: an export has none")
+    return logs
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The method, and what differs among its runs but the seed; the folder's of an unfinished."""
+    records = [_record(path.with_name("record.json")) for path in paths]
+    configs = defaultdict[str, list[Mapping[str, Any]]](list)
+    for record in records:
+        if record:
+            configs[record.method].append({**record.identity.config, "on": record.data})
+    names = []
+    for record, path in zip(records, paths, strict=True):
+        if record is None:
+            names.append(f"{path.parent.name}, not finished")
+            continue
+        own = {**record.identity.config, "on": record.data}
+        marks = [f"{name}={own[name]}" for name in sorted(varying(configs[record.method]))]
+        names.append(" ".join([record.method, *marks]))
+    return names
+
+
+def _record(path: Path) -> PretrainRecord | None:
+    try:
+        found = read_record(path) if path.exists() else None
+    except DataError:  # `bench runs` names it; its log can be drawn all the same
+        return None
+    return found if isinstance(found, PretrainRecord) else None
+
+
+def _values(path: Path) -> dict[str, dict[int, float]]:
+    """By quantity and step; a line that is cut short, as of a run that was killed, is left out."""
+    values = defaultdict[str, dict[int, float]](dict)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found = json.loads(line)
+            step = int(found["step"])
+        except (ValueError, TypeError, KeyError):
+            continue
+        for name, value in found.items():
+            if name not in SPEED and isinstance(value, int | float):
+                values[name][step] = float(value)
+    return dict(values)
+
+
+@styled
+def draw_training(logs: Sequence[Log]) -> Figure:
+    """A panel for each quantity that some run logged."""
+    quantities = list(dict.fromkeys(name for log in logs for name in log.values))
+    across = min(ACROSS, len(quantities))
+    down = -(-len(quantities) // across)
+    look = looks(dict.fromkeys(log.name for log in logs))
+    size = PANEL[0] * across, PANEL[1] * down + 0.2 * len(look) + 0.2
+    figure = Figure(figsize=size, layout="constrained")
+    axes = [*figure.subplots(down, across, squeeze=False).flat]
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, quantity in zip(axes, quantities, strict=False):
+        for log in logs:
+            if points := log.values.get(quantity):
+                # A marker in ten or so: markers tell lines apart in grey, and may not hide them.
+                every = max(1, len(points) // 10)
+                axis.plot([*points], [*points.values()], markevery=every, **look[log.name])
+        axis.set_axis_on()
+        axis.grid(axis="both")
+        axis.set_ylabel(quantity)
+        axis.set_xlabel("step of training")
+    handles = [Line2D([], [], label=name, **each) for name, each in look.items()]
+    figure.legend(handles=handles, loc="outside lower center")
+    return figure
