@@ -108,10 +108,10 @@ def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] 
 def _against_recipe(record: EvaluationRecord) -> set[str]:
     """The settings in which a run is unlike the recipe that it names, if that is known here."""
     settings = _pretraining(record)
-    pretext = catalogue.find("pretext", record.details.encoder or record.method)
-    if "recipe" not in settings or pretext is None:
+    if "recipe" not in settings:  # nothing is imported for it
         return set()
-    recipe = pretext.Config.named(settings["recipe"])
+    pretext = catalogue.find("pretext", record.details.encoder or record.method)
+    recipe = pretext.Config.named(settings["recipe"]) if pretext else None
     said = json.loads(json.dumps(recipe.settings)) if recipe else {}  # as records say it
     return {name for name, value in said.items() if settings.get(name) != value}
 

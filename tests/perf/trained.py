@@ -41,6 +41,7 @@ from ssl_bench.encoders.init import initialize
 from ssl_bench.evaluation.harness import Subject
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import PretextConfig, Step
+from ssl_bench.training.two_views import TwoViewsConfig
 
 Work = Callable[[], Any]
 Parts = Sequence[nn.Module]
@@ -54,6 +55,7 @@ EVALUATIONS: dict[type[FineTuned], tuple[str, int, tuple[str, ...]]] = {
     FCN32s: ("pool5", 2, ("fc67", "score")),
 }
 INPAINTING = 32  # images per update
+TWO_VIEWS = 16
 SCENES = "scenes:train=72,test=8"
 
 
@@ -79,7 +81,7 @@ class Pair:
 def lines(data: str = SCENES, repetitions: int = 5, width: float = 1.0) -> Iterator[str]:
     """The report, line by line as it is known."""
     yield f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {data}"
-    for pair in (*reconstructions(width), inpainting(width)):
+    for pair in (*reconstructions(width), inpainting(width), *two_views(width)):
         yield pair.line(repetitions)
     for kind in EVALUATIONS:
         for pair in evaluated(kind, data, width):
@@ -164,6 +166,28 @@ def bare_inpainting(task: Any, hidden: Tensor, truth: Tensor) -> Work:
     return run
 
 
+def two_views(width: float) -> Iterator[Pair]:
+    """Those that compare two views, by recipe small; beside them the passes of their networks.
+
+    What a step costs above them are views, loss and update.
+    """
+    toy = {"arch": "timm:test_efficientnet"} if width < 1 else {}
+    for method in catalogue.names("pretext"):
+        kind: Any = catalogue.pretext(method)
+        if not issubclass(kind.Config, TwoViewsConfig):
+            continue
+        config = kind.Config(recipe="small", batch_size=TWO_VIEWS, **toy)
+        task: Any = channels_last(build_pretext(method, config, HALF)[0].train())
+        task.optimizers()
+        side = stored_size(config.image_size)
+        images = torch.randint(256, (TWO_VIEWS, side, side, 3), generator=generator(0)).byte()
+        whole = partial(task.train_step, images.permute(0, 3, 1, 2), step_of(TWO_VIEWS))
+        named = dict(task.named_children())
+        parts = [part for name, part in named.items() if name not in ("teacher", "queue")]
+        bare = bare_step(task, given([*parts, *named.get("teacher", ())], whole))
+        yield Pair(f"{method}@{kind.version} small@1, step", TWO_VIEWS, whole, bare)
+
+
 # ---- the evaluations
 def evaluated(kind: type[FineTuned], data: str, width: float) -> Iterator[Pair]:
     """A step of a training, and test images."""
@@ -234,9 +258,13 @@ def given(parts: Parts, work: Work) -> Calls:
 
 
 def bare_step(task: nn.Module, calls: Calls) -> Work:
-    """Each part forward and back; gradients go to the first part's weights, not to its images."""
-    for _, (first, *_rest) in calls[1:]:
-        first.requires_grad_()
+    """Each part forward and back; gradients go to the first part's weights, not to its images.
+
+    A part that learns nothing, a teacher's, goes forward only.
+    """
+    for part, (first, *_rest) in calls:
+        learns = any(weight.requires_grad for weight in part.parameters())
+        first.requires_grad_(learns and part is not calls[0][0])
 
     def bare() -> None:
         task.zero_grad(set_to_none=True)
