@@ -4,7 +4,6 @@ The field's figure, of Zhang et al. (ECCV 2016) and whoever measured frozen feat
 From records only; a panel a protocol and set; bands are the table's 95 % intervals.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ssl_bench.errors import UsageError
-from ssl_bench.pictures.style import CHANCE, INK, UNTRAINED, looks, styled
+from ssl_bench.pictures.style import CHANCE, INK, UNTRAINED, looks, styled, wrapped
 from ssl_bench.tables.blocks import blocks
 from ssl_bench.tables.table import Table
 
@@ -50,7 +49,7 @@ def draw_layers(table: Table) -> Figure:
     panels = panels_of(table)
     rows = [row for row in table.rows if any(_points(table, row, panel) for panel in panels)]
     look = _looks(table, rows, panels)
-    names = {row: "\n".join(textwrap.wrap(row, NAME)) for row in rows}
+    names = {row: wrapped(row, NAME) for row in rows}
     margin = LETTER * max(len(line) for name in names.values() for line in name.split("\n")) + 0.5
     across = min(2, len(panels))
     down = -(-len(panels) // across)
@@ -100,8 +99,8 @@ def _draw(axis: Any, table: Table, panel: Panel, look: Mapping[str, Mapping[str,
         axis.plot(*zip(*known, strict=True), **CHANCE)
     axis.set_axis_on()
     axis.grid(axis="y")
-    axis.set_xticks(range(len(panel.columns)), panel.columns)
+    axis.set_xticks(range(len(panel.columns)), [wrapped(name, 16, 2) for name in panel.columns])
     axis.set_xlabel("layer, from the image upwards")
     first = next(iter(panel.columns.values()))
     axis.set_ylabel(f"{table.quantity(first)}\nmean, band: 95 % interval", color=INK)
-    axis.set_title("\n".join(textwrap.wrap(panel.title, 60)))
+    axis.set_title(wrapped(panel.title, 60))

@@ -3,7 +3,6 @@
 From records only: the means and 95 % intervals of the table, and the differences that it tests.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,16 @@ from matplotlib.lines import Line2D
 
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.intervals import Paired
-from ssl_bench.pictures.style import CHANCE, COLOURS, GREY, INK, UNTRAINED, looks, styled
+from ssl_bench.pictures.style import (
+    CHANCE,
+    COLOURS,
+    GREY,
+    INK,
+    UNTRAINED,
+    looks,
+    styled,
+    wrapped,
+)
 from ssl_bench.tables.blocks import short_columns
 from ssl_bench.tables.table import Cell, Table
 
@@ -112,12 +120,9 @@ def _kinds_of_differences(found: Sequence[Paired]) -> list[Any]:
 # ---- what both have in common
 def _panels(names: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Mapping[str, Any]]:
     """A panel for each column, in lines of four; the names stand before each line."""
-    wrapped = [
-        "\n".join(part for line in name.split("\n") for part in textwrap.wrap(line, NAME))
-        for name in names
-    ]
-    lines = sum(1 + name.count("\n") * 0.7 for name in wrapped)
-    margin = LETTER * max(len(part) for name in wrapped for part in name.split("\n"))
+    shown = [wrapped(name, NAME) for name in names]
+    lines = sum(1 + name.count("\n") * 0.7 for name in shown)
+    margin = LETTER * max(len(part) for name in shown for part in name.split("\n"))
     across = min(ACROSS, len(columns))
     down = -(-len(columns) // across)
     figure = Figure(
@@ -130,7 +135,7 @@ def _panels(names: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Mappi
     panels = dict(zip(columns, axes, strict=False))
     for axis in panels.values():
         axis.set_axis_on()
-        axis.set_yticks(range(len(names)), wrapped)
+        axis.set_yticks(range(len(names)), shown)
         axis.set_ylim(len(names) - 0.5, -0.5)  # the first name above
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
@@ -148,8 +153,7 @@ def _interval(
 
 
 def _entitle(axis: Any, table: Table, column: str) -> None:
-    lines = short_columns(table)[column].split("\n")
-    axis.set_title("\n".join(part for line in lines for part in textwrap.wrap(line, 30)), pad=4)
+    axis.set_title(wrapped(short_columns(table)[column], 30), pad=4)
 
 
 def _mark(text: str, filled: bool, marker: str = "o", colour: str = GREY) -> Line2D:

@@ -4,6 +4,7 @@ Okabe and Ito's palette ("Color Universal Design", 2008) is told apart by all ki
 vision; markers and kinds of line differ as well, so that all of it can be read in grey.
 """
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,15 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         }
         for i, name in enumerate(names)
     }
+
+
+def wrapped(text: str, letters: int, lines: int = 4) -> str:
+    """A name in lines of so many letters, its own lines cut to `lines` each."""
+    return "\n".join(
+        part
+        for line in text.split("\n")
+        for part in textwrap.wrap(line, letters, max_lines=lines, placeholder=" …")
+    )
 
 
 def save_for_print(figure: Any, path: Path, suffixes: Iterable[str] = CURVES) -> list[Path]:
