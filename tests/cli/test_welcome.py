@@ -1,6 +1,7 @@
 """The end of a suite that welcomes: findings, a page, a filled hole, and commands that exist."""
 
 import shlex
+from typing import Any
 
 import pytest
 
@@ -71,8 +72,8 @@ def test_the_next_commands_are_commands():
     lines = [shlex.split(line) for line in NEXT.splitlines() if line.startswith("  bench ")]
     assert len(lines) == 3
     for _, *words in lines:
-        command = cli
+        command: Any = cli
         while hasattr(command, "commands") or hasattr(command, "get_command"):
-            command = command.get_command(None, words.pop(0))  # type: ignore[attr-defined]
+            command = command.get_command(None, words.pop(0))
         known = {option for parameter in command.params for option in parameter.opts}
         assert known >= {word for word in words if word.startswith("--")}

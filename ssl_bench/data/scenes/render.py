@@ -27,6 +27,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -93,7 +94,12 @@ def random_stream(seed: int, split: str, domain: int, counter: int) -> Stream:
 def label_of(seed: int, split: str, index: int) -> int:
     """The subject's class: position `index % 10` of a permutation drawn for its block of ten."""
     block, position = divmod(index, len(CLASSES))
-    return int(random_stream(seed, split, 1, block).permutation(len(CLASSES))[position])
+    return int(_classes_of_block(seed, split, block)[position])
+
+
+@lru_cache(maxsize=1024)  # a finished suite asks for the labels of its sets again and again
+def _classes_of_block(seed: int, split: str, block: int) -> np.ndarray:
+    return random_stream(seed, split, 1, block).permutation(len(CLASSES))
 
 
 def palette(rng: Stream, used: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
