@@ -171,7 +171,7 @@ def two_views(width: float) -> Iterator[Pair]:
 
     What a step costs above them are views, loss and update.
     """
-    toy = {"arch": "timm:test_efficientnet"} if width < 1 else {}
+    toy: Any = {"arch": "timm:test_efficientnet"} if width < 1 else {}
     for method in catalogue.names("pretext"):
         kind: Any = catalogue.pretext(method)
         if not issubclass(kind.Config, TwoViewsConfig):
