@@ -29,10 +29,9 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Take up its memory; ValueError for one of other settings or of another shape."""
     kinds = _kinds(optimizer)
     # How updates are computed is no part of what is learnt: earlier versions fused fewer of them.
-    ways = [group.get("fused") for group in optimizer.param_groups]
-    groups = [
-        {**saved, "fused": way} for saved, way in zip(state["param_groups"], ways, strict=True)
-    ]
+    # Not every optimiser has the choice: timm's LARS does not.
+    ways = [{k: v for k, v in g.items() if k == "fused"} for g in optimizer.param_groups]
+    groups = [{**saved, **way} for saved, way in zip(state["param_groups"], ways, strict=True)]
     # torch checks the number of weights, nothing else.
     optimizer.load_state_dict({**state, "param_groups": groups})
     if kinds != _kinds(optimizer):

@@ -171,21 +171,22 @@ def two_views(width: float) -> Iterator[Pair]:
 
     What a step costs above them are views, loss and update.
     """
-    toy = {"arch": "timm:test_efficientnet"} if width < 1 else {}
+    toy: Any = {"arch": "timm:test_efficientnet", "projector": (32, 16)} if width < 1 else {}
+    count = TWO_VIEWS if width == 1 else 4
     for method in catalogue.names("pretext"):
         kind: Any = catalogue.pretext(method)
         if not issubclass(kind.Config, TwoViewsConfig):
             continue
-        config = kind.Config(recipe="small", batch_size=TWO_VIEWS, **toy)
+        config = kind.Config(recipe="small", batch_size=count, **toy)
         task: Any = channels_last(build_pretext(method, config, HALF)[0].train())
         task.optimizers()
         side = stored_size(config.image_size)
-        images = torch.randint(256, (TWO_VIEWS, side, side, 3), generator=generator(0)).byte()
-        whole = partial(task.train_step, images.permute(0, 3, 1, 2), step_of(TWO_VIEWS))
+        images = torch.randint(256, (count, side, side, 3), generator=generator(0)).byte()
+        whole = partial(task.train_step, images.permute(0, 3, 1, 2), step_of(count))
         named = dict(task.named_children())
         parts = [part for name, part in named.items() if name not in ("teacher", "queue")]
         bare = bare_step(task, given([*parts, *named.get("teacher", ())], whole))
-        yield Pair(f"{method}@{kind.version} small@1, step", TWO_VIEWS, whole, bare)
+        yield Pair(f"{method}@{kind.version} small@1, step", count, whole, bare)
 
 
 # ---- the evaluations

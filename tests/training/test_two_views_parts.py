@@ -1,6 +1,7 @@
 """What methods of two views share: teacher, queue, optimisers, the watch over collapse."""
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.training.build import build_pretext
+from ssl_bench.training.checkpoint import load_optimizer
 from ssl_bench.training.collapse import collapse_warning, dimensions, spread
 from ssl_bench.training.heads import mlp
 from ssl_bench.training.optimizers import build_optimizer
@@ -40,7 +42,7 @@ def images() -> torch.Tensor:
 
 # ---- teacher and queue
 def test_a_teacher_is_a_running_mean_of_weights_and_keeps_its_own_statistics() -> None:
-    student = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    student: Any = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     teacher: Any = teacher_of(student)
     before = teacher[0][0].weight.clone()
     with torch.no_grad():
@@ -105,6 +107,21 @@ def test_which_weights_decay(name: Any, decays: bool) -> None:
     groups = build_optimizer(name, [nn.Linear(3, 2)], 0.5, 0.01, lr_vectors=0.1).param_groups
     found = {group["params"][0].ndim: (group["weight_decay"], group["lr"]) for group in groups}
     assert found == {2: (0.01, 0.5), 1: (0.01 if decays else 0.0, 0.1)}
+
+
+def test_lars_is_taken_up_from_a_checkpoint() -> None:
+    """Its memory too, though torch's choices of how to compute an update are none of its."""
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    begun, resumed = (build_optimizer("lars", [each], 0.5, 0.01) for each in (net, other))
+    for _ in range(2):
+        net.weight.grad, net.bias.grad = torch.ones(2, 3), torch.ones(2)
+        begun.step()
+    other.load_state_dict(net.state_dict())
+    load_optimizer(resumed, deepcopy(begun.state_dict()))
+    for each, optimizer in ((net, begun), (other, resumed)):
+        each.weight.grad, each.bias.grad = torch.ones(2, 3), torch.ones(2)
+        optimizer.step()
+    assert torch.equal(net.weight, other.weight)
 
 
 def test_lars_is_refused_for_transformers(bench, tmp_path) -> None:
