@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_bench import catalogue
-from ssl_bench.errors import DataError
+from ssl_bench.errors import BenchError, DataError
 from ssl_bench.evaluation.suite import (
     LABEL,
     EvaluateEntry,
@@ -186,11 +186,21 @@ def _labels_of(suite: Suite) -> Iterator[Label]:
             config = pretrain_config(suite, entry, suite.seeds[0]).model_dump(mode="json")
             # What a device decides (`auto`) is in the records, and no suite says it.
             settings = {n: v for n, v in config.items() if n not in HIDDEN and v != "auto"}
-            data = " + ".join(one.name for one in catalogue.datasets(suite.images_of(entry)))
+            sets = suite.images_of(entry)
+            data = " + ".join(map(_set_name, [sets] if isinstance(sets, str) else sets))
             yield Label(label=entry.label, method=entry.method, settings=settings, data=data)
     for entry in suite.external:
         if entry.label:
             yield Label(label=entry.label, method=entry.encoder, settings=_weights_of(entry))
+
+
+def _set_name(specification: str) -> str:
+    """A set's printed name; of a folder that is not on this machine, by the path's end."""
+    try:
+        return catalogue.dataset(specification).name
+    except BenchError:
+        kind, _, argument = specification.partition(":")
+        return f"{kind}:{Path(argument).name}"
 
 
 def _weights_of(entry: ExternalEntry) -> dict[str, str]:

@@ -33,6 +33,7 @@ layers = ["layer4"]
 evaluation = "linear-probe"
 layers = ["pool5"]
 """
+SHARED = {"steps": 1, "image_size": 64}
 LABELS = "context encoder, regions", "context encoder, centre"
 
 
@@ -51,7 +52,7 @@ def records(workspace, *settings, method="context-encoder"):
             made.model_copy(
                 update={"identity": made.identity.model_copy(update={"encoder": identity})}
             ),
-            details={"pretraining": {"seed": 0, "steps": 1, "image_size": 64, **each}},
+            details={"pretraining": {"seed": 0, **SHARED, **each}},
         )
         for identity, each in zip(identities, settings, strict=False)
     ]
@@ -77,7 +78,7 @@ def test_a_suite_names_the_rows_of_its_entries(tmp_path):
 
 
 def test_labels_travel_with_the_tables_and_decide_no_test(tmp_path):
-    labels = [Label(label=name, method="context-encoder", settings={"mask": mask})
+    labels = [Label(label=name, method="context-encoder", settings={**SHARED, "mask": mask})
               for name, mask in zip(LABELS, ("random-region", "central"), strict=True)]  # fmt: skip
     family = Family(labels=labels, contrasts=[Contrast(a=LABELS[0], b=LABELS[1])])
     made = records(tmp_path, {"mask": "random-region"}, {"mask": "central"})
@@ -93,13 +94,20 @@ def test_labels_travel_with_the_tables_and_decide_no_test(tmp_path):
 
 
 def test_rows_of_one_label_are_told_apart_by_their_settings(tmp_path):
-    family = Family(labels=[Label(label="ours", method="context-encoder")])
+    """As a file of hand might say it."""
+    both = [
+        Label(label="ours", method="context-encoder", settings={**SHARED, "lr": lr})
+        for lr in (0.1, 0.2)
+    ]
+    family = Family(labels=both)
     made = records(tmp_path, {"lr": 0.1}, {"lr": 0.2})
     assert Table.of(made, tmp_path, family).rows == ["ours lr=0.1", "ours lr=0.2"]
 
 
 def test_rows_without_a_label_are_told_apart_from_those_with_one(tmp_path):
-    family = Family(labels=[Label(label="ours", method="context-encoder", settings={"lr": 0.1})])
+    family = Family(
+        labels=[Label(label="ours", method="context-encoder", settings={**SHARED, "lr": 0.1})]
+    )
     made = records(tmp_path, {"lr": 0.1}, {"lr": 0.2})
     assert Table.of(made, tmp_path, family).rows == ["ours", "context-encoder lr=0.2"]
 
