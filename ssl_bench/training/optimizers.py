@@ -50,6 +50,7 @@ def build_optimizer(
         return SGD(groups, lr, MOMENTUM)
     if name == "adamw":
         return AdamW(groups, lr)
-    from timm.optim import Lars
+    from timm.optim.lars import Lars
 
-    return Lars(groups, lr, MOMENTUM)
+    lars: Any = Lars  # typed by its default momentum, the int 0
+    return lars(groups, lr, MOMENTUM)
