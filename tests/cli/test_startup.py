@@ -16,7 +16,7 @@ READING = [
     ("table", *PLACE),
     ("table", "--workspace", ROOT / "results/inpainting-mini"),
     ("compare", "context-encoder", "random", *PLACE),
-    ("show", "1c8fab42152a", *PLACE),
+    ("show", "12af8ba6cdc1", *PLACE),
     ("protocols",),
     ("protocols", "show", "detection/fast-rcnn"),
     ("data", "list"),

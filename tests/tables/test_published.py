@@ -92,7 +92,7 @@ def test_every_deviation_is_spelt_out(records):
     assert list(deviations(one, found[1])) == [
         "steps=1000",
         "rescale=True",
-        "96 px, not 227",
+        "80 px, not 227",
         "width 0.5, not 1",
         "pretrained with init=fan-in, batch_size=32",
         "pretrained on scenes, not imagenet",
