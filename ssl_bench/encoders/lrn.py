@@ -38,7 +38,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         """dy_j/dx_i = δ_ij s_i^−β − 2β α/n x_i x_j s_j^(−β−1) for i near j."""
         x, root, factor = ctx.saved_tensors
         direct = gradients[0] * factor

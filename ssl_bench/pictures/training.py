@@ -26,18 +26,18 @@ PANEL = (2.6, 2.1)  # inches
 
 
 @dataclass(frozen=True)
-class Log:
+class Curves:
     """What a training logged: its name, and each quantity's values by step."""
 
     name: str
     values: Mapping[str, Mapping[int, float]]
 
 
-def logs_of(workspace: Path) -> list[Log]:
+def logs_of(workspace: Path) -> list[Curves]:
     """Those of all trainings. UsageError where there is none."""
     paths = sorted(workspace.glob("pretrain/*/log.jsonl"))
     logs = [
-        Log(name, values)
+        Curves(name, values)
         for name, path in zip(_names(paths), paths, strict=True)
         if (values := _values(path))
     ]
@@ -88,7 +88,7 @@ def _values(path: Path) -> dict[str, dict[int, float]]:
 
 
 @styled
-def draw_training(logs: Sequence[Log]) -> Figure:
+def draw_training(logs: Sequence[Curves]) -> Figure:
     """A panel for each quantity that some run logged."""
     quantities = list(dict.fromkeys(name for log in logs for name in log.values))
     across = min(ACROSS, len(quantities))

@@ -18,7 +18,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.accelerators.cpu import CPUAccelerator
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from torch import Tensor
-from torch.optim import optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -126,8 +125,8 @@ def stub_device() -> Iterator[None]:
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     autocast = mock.patch.object(torch, "autocast", _autocast)
-    fused = mock.patch.object(
-        optimizer, "_get_fused_kernels_supported_devices", return_value=["meta"]
+    fused = mock.patch(
+        "torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=["meta"]
     )
     try:
         with autocast, fused, _Factories(), _Literals():
