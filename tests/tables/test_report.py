@@ -65,7 +65,7 @@ def test_the_same_differences_are_bold_as_in_the_table(bench, tmp_path: Path, su
     assert bench("report", "--workspace", folder, "--out", path).code == 0
     page, text = path.read_text(encoding="utf-8"), (folder / "table.md").read_text()
     bold = re.findall(r"<strong>(.*?)</strong>", page)
-    assert bold
+    assert bold or suite == "quickstart"  # whose few seeds may leave none
     assert sorted(bold) == sorted(re.findall(r"\*\*([+−].*?)\*\*(?= )", text))
     exploratory = re.compile(r"(?<=[ >])\([+−].*? ± .*?\)(?=[ <])")
     assert sorted(exploratory.findall(page)) == sorted(exploratory.findall(text))
