@@ -144,7 +144,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Grid], tuple[Any, lis
 
     found: list[tuple[Any, list[Any]]] = []
 
-    def measure(figure: Any, _path: Path) -> list[Path]:
+    def measure(figure: Any, _path: Path, _suffixes: Any) -> list[Path]:
         figure.set_dpi(DPI)  # letters are set on whole pixels
         boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
         inches = [box.transformed(figure.dpi_scale_trans.inverted()) for box in boxes]
