@@ -46,7 +46,7 @@ def test_a_page_does_show_a_run_s_own_picture(bench: Bench, work: Path) -> None:
     digest = file_digest(evaluation() / "own.png")
     edit(evaluation(), lambda record: record["files"].update({"own.png": digest}))
     bench.ok(*READERS["report"])
-    found = re.findall(r"data:image/jpeg;base64,([\w+/=]+)", Path("page.html").read_text())
+    found = re.findall(r"data:image/webp;base64,([\w+/=]+)", Path("page.html").read_text())
     assert [Image.open(io.BytesIO(base64.b64decode(one))).size for one in found] == [(96, 80)]
 
 
