@@ -182,11 +182,12 @@ def test_trainings_are_drawn_by_step_also_of_a_killed_run(tmp_path: Path) -> Non
 
 def test_a_finished_training_is_called_by_its_method(tmp_path: Path) -> None:
     """And the runs of its seeds share a look."""
-    for record in (RESULTS / "quickstart/pretrain").glob("autoencoder-*/record.json"):
+    records = [*(RESULTS / "quickstart/pretrain").glob("autoencoder-*/record.json")]
+    for record in records:
         logged(tmp_path, record.parent.name, {"step": 1, "loss": 1})
         shutil.copy(record, tmp_path / "pretrain" / record.parent.name)
     logs = logs_of(tmp_path)
-    assert [log.name for log in logs] == ["autoencoder"] * 3
+    assert [log.name for log in logs] == ["autoencoder"] * len(records)
     assert len({line.get_color() for line in panels(draw_training(logs))[0].get_lines()}) == 1
 
 
@@ -194,16 +195,16 @@ def test_the_command_line_writes_the_same_bytes_each_time(bench: Bench, tmp_path
     place = ("--workspace", RESULTS / "quickstart", "--protocol", "linear/logreg")
     found = []
     for out in ("one", "two"):
-        for name in ("layers", "differences"):
+        for name in ("rows", "differences"):
             said = bench.ok("plot", name, "--out", tmp_path / out, *place)
             assert said.out.startswith(f"{name}: ")
         found.append({p.name: p.read_bytes() for p in (tmp_path / out).iterdir()})
     assert {*found[0]} == {
-        f"{name}.{form}" for name in ("layers", "differences") for form in ("png", "svg", "pdf")
+        f"{name}.{form}" for name in ("rows", "differences") for form in ("png", "svg", "pdf")
     }
     assert found[0] == found[1]
-    assert b"<text" in found[0]["layers.svg"]
-    with Image.open(tmp_path / "one/layers.png") as picture:
+    assert b"<text" in found[0]["rows.svg"]
+    with Image.open(tmp_path / "one/rows.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5
     fails(bench("plot", "training", "--out", tmp_path / "x", *place[:2]), 2, "no training")
 
