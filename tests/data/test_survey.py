@@ -131,7 +131,7 @@ def test_check_reports_the_faults_of_all_tasks(bench: Bench, year: Path) -> None
     assert made.code == 1
     report = made.err[made.err.index("bench: ") :].splitlines()
     assert report[0] == "bench: 4 faults in voc:VOC2007:"
-    for part in ("500", "difficult '3'", "index 99", "000004.jpg cannot be read"):
+    for part in (" 500, ", "difficult '3'", "index 99", "000004.jpg cannot be read"):
         assert sum(part in line for line in report[1:-1]) == 1
     assert report[-1] == "mend them"
     assert "train, detection: 2 images" in made.out  # what is good is counted all the same
