@@ -7,7 +7,8 @@ can be, and the same integer arithmetic gives the same bits on CPU and GPU.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -53,13 +54,14 @@ class Randomness:
     """The random numbers of one batch: each image has its own, by its place in the global batch.
 
     `positions` is int64 (B,), on the device where the numbers are wanted. `path` names the view,
-    see `view`.
+    see `view`. What was `drawn` ahead is taken from there.
     """
 
     seed: int
     step: int
     positions: Tensor
     path: str = ""
+    drawn: "Drawn | None" = field(default=None, repr=False)
 
     def view(self, name: str) -> "Randomness":
         """Other numbers for the same images: what is drawn for another view of them."""
@@ -67,9 +69,11 @@ class Randomness:
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """float32 (B, *shape) in [0, 1); a stream's name keeps its numbers from the others'."""
-        size = 1
-        for length in shape:
-            size *= length
+        size = math.prod(shape)
+        if self.drawn is not None:
+            ready = self.drawn.take(self.path + stream, size, self.positions)
+            if ready is not None:
+                return ready.reshape(-1, *shape)
         within = torch.arange(size, device=self.positions.device)
         counters = self.positions[:, None] * size + within  # (B, size)
         bits = splitmix64(derive(self.seed, self.path + stream, self.step), counters)
@@ -79,6 +83,49 @@ class Randomness:
         """Zero each value of `x` (B, …) with `probability` and scale the rest to keep the mean."""
         kept = self.uniform(stream, *x.shape[1:]) >= probability
         return x * kept / (1 - probability)
+
+
+class Ahead:
+    """Numbers of coming steps, drawn on the CPU beside a GPU that computes.
+
+    To mix an integer there takes twenty launches of a kernel, and a small step's time is that of
+    its launches. What a step asks for is known from those before it; the bits are the same on
+    every device, so nothing depends on which numbers were drawn ahead.
+    """
+
+    LARGEST = 1 << 16  # numbers of a batch in one stream; a GPU draws more of them faster itself
+
+    def __init__(self, seed: int, positions: Tensor) -> None:
+        self.seed, self.positions = seed, positions  # on the CPU
+        self.asked: dict[tuple[str, int], None] = {}  # streams, in the order of their first use
+
+    def draw(self, step: int) -> Tensor:
+        """float32 (B, N): the streams asked for so far, side by side. A thread's to call."""
+        random = Randomness(self.seed, step, self.positions)
+        parts = [random.uniform(stream, size) for stream, size in list(self.asked)]
+        return torch.cat([torch.empty(len(self.positions), 0), *parts], 1)
+
+
+class Drawn:
+    """The numbers of one step that were drawn ahead; it notes what else the step asks for."""
+
+    def __init__(self, ahead: Ahead, numbers: Tensor, positions: Tensor) -> None:
+        self.ahead, self.positions = ahead, positions
+        self.found = dict[tuple[str, int], Tensor]()
+        start = 0
+        for stream, size in ahead.asked:  # a stream asked for since then comes behind the others
+            if start == numbers.shape[1]:
+                break
+            self.found[stream, size] = numbers[:, start : start + size]
+            start += size
+
+    def take(self, stream: str, size: int, positions: Tensor) -> Tensor | None:
+        """float32 (B, size), for all images of the step; None where it must be drawn now."""
+        if positions is not self.positions:  # a part of them
+            return None
+        if (stream, size) not in self.found and size * len(positions) <= Ahead.LARGEST:
+            self.ahead.asked.setdefault((stream, size))
+        return self.found.get((stream, size))
 
 
 @lru_cache(maxsize=2)  # a batch needs one epoch's order or two

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -44,10 +46,17 @@ class Normalization(BaseModel):
         """
         import torch
 
-        column = torch.tensor(values, device=images.device)
+        column = _column(values, images.device)
         if not images.is_contiguous(memory_format=torch.channels_last):
             return column.view(3, 1, 1)
         return column.repeat(images.shape[-1]).view(1, -1, 3).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=8)  # copied anew at every step, a GPU would be waited for each time
+def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
+    import torch
+
+    return torch.tensor(values, device=device)
 
 
 HALF = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # pixels in [−1, 1]

@@ -49,11 +49,26 @@ class _Normalize(torch.autograd.Function):
 
 def _near(values: Tensor, reach: int) -> Tensor:
     """Sums over the channels within `reach` of each: (B, C, h, w) -> the same shape."""
-    channels = values.shape[1]
-    band = values.new_ones(channels, channels).tril_(reach).triu_(-reach)
+    band = _band(values, reach)
     device = values.device.type
     # Under autocast a product would be of halves, and a sum of squares wants its digits.
     with torch.autocast(device, enabled=False) if device in ("cpu", "cuda") else nullcontext():
         if values.is_contiguous(memory_format=torch.channels_last):
             return (values.permute(0, 2, 3, 1) @ band).permute(0, 3, 1, 2)
         return (band @ values.flatten(2)).view_as(values)
+
+
+_bands: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}  # one for each layer's shape
+
+
+def _band(like: Tensor, reach: int) -> Tensor:
+    """(C, C), 1 where two channels are near; made once, which saves a GPU three launches a pass."""
+    key = like.shape[1], reach, like.dtype, like.device
+    band = _bands.get(key)
+    if band is None:
+        with torch.inference_mode(False):  # else no training could use it later
+            ones = like.new_ones(like.shape[1], like.shape[1])
+            band = ones.tril_(reach).triu_(-reach)
+        if not like.is_meta:  # where only shapes are asked for
+            _bands[key] = band
+    return band

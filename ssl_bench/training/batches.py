@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_bench.counter import batch_indices
+from ssl_bench.counter import Ahead, batch_indices
 from ssl_bench.prefetch import prefetched
 
 
@@ -44,7 +44,14 @@ class Batches:
         return epoch if epoch != before else None
 
     def read_ahead(
-        self, steps: Sequence[int], device: torch.device
-    ) -> Generator[tuple[Mapping[str, Tensor], Tensor]]:
-        """The batches of these steps, in order, read ahead and pinned for `device`: close it."""
-        return prefetched(self.__getitem__, steps, device)
+        self, steps: Sequence[int], device: torch.device, ahead: Ahead | None = None
+    ) -> Generator[tuple[Mapping[str, Tensor], Tensor, Tensor | None]]:
+        """The batches of these steps, in order, read ahead and pinned for `device`: close it.
+
+        With each the numbers that `ahead` has drawn for it.
+        """
+
+        def read(step: int) -> tuple[Mapping[str, Tensor], Tensor, Tensor | None]:
+            return *self[step], ahead.draw(step) if ahead else None
+
+        return prefetched(read, steps, device)

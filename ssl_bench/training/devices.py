@@ -19,8 +19,11 @@ from torch.overrides import TorchFunctionMode
 from ssl_bench.errors import UsageError
 
 
-def place(task: nn.Module, fabric: Fabric) -> None:
-    """Move the whole task; its children with weights to learn average their gradients."""
+def place(task: nn.Module, fabric: Fabric, *, channels_last: bool = True) -> None:
+    """Move the whole task; its children with weights to learn average their gradients.
+
+    Channels lie last but for a GPU's 32 bit, in which cuDNN would turn every map twice.
+    """
     own = [name for name, weight in task.named_parameters(recurse=False) if weight.requires_grad]
     if own and fabric.world_size > 1:  # no child: each device would learn a weight of its own
         raise UsageError(
@@ -28,7 +31,8 @@ def place(task: nn.Module, fabric: Fabric) -> None:
         )
     task.to(fabric.device)  # buffers of its own belong to no child
     for name, child in task.named_children():
-        child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if channels_last:
+            child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if any(p.requires_grad for p in child.parameters()):
             setattr(task, name, fabric.setup_module(child))
 

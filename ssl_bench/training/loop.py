@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_bench.counter import Randomness, derive
+from ssl_bench.counter import Ahead, Drawn, Randomness, derive
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say, waiting
@@ -88,7 +88,8 @@ def train(
     that devices cannot share, and for a step to keep that was passed before; DataError for a loss
     that is not finite, Interrupted on Ctrl-C.
     """
-    fabric = runtime.fabric(resolve_precision(config.precision))
+    precision = resolve_precision(config.precision)
+    fabric = runtime.fabric(precision)
     if config.batch_size % fabric.world_size:
         raise UsageError(
             f"--batch-size {config.batch_size} is not a multiple of the {fabric.world_size} devices"
@@ -98,7 +99,7 @@ def train(
     every = np.arange(len(store)) if subset is None else subset
     batches = Batches(store, torch.as_tensor(every), seed, config.batch_size, positions)
     saved = load_checkpoint(folder / "checkpoint.pt", task)
-    place(task, fabric)
+    place(task, fabric, channels_last=fabric.device.type == "cpu" or precision != "32")
     task.train()
     first = share * fabric.global_rank
     run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
@@ -142,17 +143,23 @@ class _Run:
 
     def loop(self, batches: Batches, positions: Tensor, title: str, until: int) -> None:
         """The steps that are left; what happens between them, all processes do at the same step."""
-        ahead = batches.read_ahead(range(self.step, until), self.fabric.device)
-        shown: Iterator[Any] = ahead
+        on_gpu = self.fabric.device.type == "cuda"
+        numbers = Ahead(self.seed, batches.positions) if on_gpu else None
+        read = batches.read_ahead(range(self.step, until), self.fabric.device, numbers)
+        shown: Iterator[Any] = read
         if self.fabric.is_global_zero:
-            shown = progress(ahead, title, until, self.step, "--steps")
+            shown = progress(read, title, until, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
-        with closing(ahead), _stop_request() as asked:
+        with closing(read), _stop_request() as asked:
             since = time.monotonic()
-            for batch, indices in shown:
+            for batch, indices, drawn in shown:
                 arrived = time.monotonic()
                 self._begin_epoch(batches.store, batches.epoch(self.step))
-                self._advance(batch, indices, positions)
+                random = Randomness(self.seed, self.step, positions)
+                if numbers is not None:
+                    moved = drawn.to(self.fabric.device, non_blocking=True)
+                    random = replace(random, drawn=Drawn(numbers, moved, positions))
+                self._advance(batch, indices, random)
                 logged = self.step % interval == 0 or self.step == self.config.steps
                 synced = logged or self._is_sync_step()
                 if synced:
@@ -187,7 +194,7 @@ class _Run:
         copy_buffers(self.task, self.fabric)
         self.task.train()
 
-    def _advance(self, batch: Mapping[str, Tensor], indices: Tensor, positions: Tensor) -> None:
+    def _advance(self, batch: Mapping[str, Tensor], indices: Tensor, random: Randomness) -> None:
         """One step: everything random in it follows from its number and the positions."""
         device, config = self.fabric.device, self.config
         factor = rate_factor(config.schedule, self.step, config.steps, config.warmup)
@@ -200,7 +207,7 @@ class _Run:
         step = Step(
             index=self.step,
             indices=indices.to(device, non_blocking=True),
-            random=Randomness(self.seed, self.step, positions),
+            random=random,
             backward=self._backward,
             done=self.step / config.steps,
             batch=moved,

@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
-from ssl_bench.counter import Randomness, batch_indices, derive, epoch_order, splitmix64
+from ssl_bench.counter import (
+    Ahead,
+    Drawn,
+    Randomness,
+    batch_indices,
+    derive,
+    epoch_order,
+    splitmix64,
+)
 
 # The reference generator's first outputs for seed 1234567 (Vigna's splitmix64.c, as printed by
 # many independent implementations).
@@ -90,3 +98,31 @@ def test_a_share_of_the_batch_names_the_same_images():
 def test_keys_do_not_run_into_each_other():
     assert derive("a", "bc") != derive("ab", "c")
     assert derive(1, 23) != derive(12, 3)
+
+
+def test_numbers_drawn_ahead_are_those_that_a_step_draws():
+    positions = torch.arange(4, 8)
+    ahead = Ahead(3, positions)
+    for step in range(4):
+        read = ahead.draw(step)
+        random = Randomness(3, step, positions, drawn=Drawn(ahead, read, positions))
+        if step == 2:
+            ahead.asked["later", 3] = None  # what another step asks for while this one is read
+        own = Randomness(3, step, positions)
+        for stream, shape in (("crop", (3,)), ("mask", (5, 2)), ("one", ())):
+            assert torch.equal(random.uniform(stream, *shape), own.uniform(stream, *shape))
+        one, own = random.view("v"), own.view("v")
+        assert torch.equal(one.uniform("crop", 3), own.uniform("crop", 3))
+        assert read.shape == (4, [0, 17, 17, 20][step])
+    large = random.uniform("large", Ahead.LARGEST // 4 + 1)
+    assert torch.equal(large, Randomness(3, 3, positions).uniform("large", large.shape[1]))
+    assert ("large", large.shape[1]) not in ahead.asked
+
+
+def test_a_part_of_a_batch_draws_its_own_numbers():
+    positions = torch.arange(4)
+    ahead = Ahead(0, positions)
+    ahead.asked["crop", 3] = None
+    drawn = Drawn(ahead, ahead.draw(0), positions)
+    part = Randomness(0, 0, positions[2:], drawn=drawn).uniform("crop", 3)
+    assert torch.equal(part, Randomness(0, 0, positions).uniform("crop", 3)[2:])

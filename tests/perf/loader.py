@@ -101,7 +101,7 @@ def ours(store: ImageStore, size: int | None, batch: int, steps: int) -> None:
     """As the loop takes batches, with a pretext's crops; without them if there is no size."""
     every, positions = torch.arange(len(store)), torch.arange(batch)
     with closing(Batches(store, every, 0, batch, positions).read_ahead(range(steps), CPU)) as them:
-        for step, (rows, _) in enumerate(them):
+        for step, (rows, *_) in enumerate(them):
             if size is not None:
                 random_crop_flip(rows["images"], size, Randomness(0, step, positions))
 

@@ -134,7 +134,8 @@ def test_store_is_pickled_without_its_pixels(year: Path) -> None:
 def test_training_loops_batches(year: Path) -> None:
     store = opened(year)
     batches = Batches(store, torch.arange(4), 0, 2, torch.arange(2))
-    for step, (batch, indices) in enumerate(batches.read_ahead(range(4), torch.device("cpu"))):
+    read = batches.read_ahead(range(4), torch.device("cpu"))
+    for step, (batch, indices, _) in enumerate(read):
         assert indices.tolist() == batches[step][1].tolist()
         images, size = batch["images"], store.sizes[indices.numpy()].max(0)
         assert images.shape == (2, 3, *size)
