@@ -38,9 +38,14 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         raise ValueError("the settings of an optimiser are of other types")
     for weight, memory in optimizer.state.items():
         # Scalars are counters of steps, whatever the weight's shape.
-        tensors = (v for v in memory.values() if torch.is_tensor(v) and v.ndim)
-        if any(tensor.shape != weight.shape for tensor in tensors):
-            raise ValueError("an optimiser's memory is of another shape than its weights")
+        for name, tensor in memory.items():
+            if not (torch.is_tensor(tensor) and tensor.ndim):
+                continue
+            if tensor.shape != weight.shape:
+                raise ValueError("an optimiser's memory is of another shape than its weights")
+            # As the weight lies in memory, which another device or precision may have had
+            # otherwise: a fused update goes through both side by side.
+            memory[name] = torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
 
 
 def _kinds(optimizer: Optimizer) -> list[dict[str, type]]:
