@@ -276,7 +276,7 @@ def read_suite(reference: str, seeds: int | None = None) -> Suite:
     else:
         raise unknown("suite", reference, shipped())
     try:
-        suite = Suite.model_validate(tomllib.loads(text))
+        suite = own = Suite.model_validate(tomllib.loads(text))
         if seeds:
             suite = suite.model_copy(update={"seeds": tuple(range(seeds))})
         for seed in suite.seeds:
@@ -284,7 +284,8 @@ def read_suite(reference: str, seeds: int | None = None) -> Suite:
                 steps_on_the_way(suite, entry, seed)
             for evaluation in suite.evaluate:
                 evaluation_config(evaluation, seed)
-        _check_names(suite)
+        # An entry's seeds are some of the suite's own; of none that is asked for, it has no part.
+        _check_names(suite, own.seeds)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"suite {reference}: {error}") from error
     except ValidationError as error:
@@ -301,7 +302,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _check_names(suite: Suite) -> None:
+def _check_names(suite: Suite, seeds: Sequence[int]) -> None:
     """UsageError for an unknown layer, dataset or seed: at once, not after the first training."""
     for data in {suite.data, *(e.data or suite.data for e in suite.evaluate)}:
         catalogue.dataset(data)
@@ -309,8 +310,8 @@ def _check_names(suite: Suite) -> None:
         catalogue.datasets(sets)
     for entry in (*suite.pretrain, *suite.evaluate):
         for seed in entry.seeds:
-            if seed not in suite.seeds:
-                raise unknown("seed", str(seed), map(str, suite.seeds))
+            if seed not in seeds:
+                raise unknown("seed", str(seed), map(str, seeds))
     evaluations = {entry.evaluation for entry in suite.evaluate}
     for row in (*suite.methods, *suite.external):
         for name in row.named - evaluations:

@@ -120,6 +120,19 @@ def test_mistakes_are_found_before_anything_runs(suite, bench, workspace, old, n
     assert not workspace.exists()
 
 
+def test_fewer_seeds_leave_out_what_is_of_others(suite):
+    text = suite.read_text().replace("batch_size = 4", "batch_size = 4\nseeds = [1]", 1)
+    suite.write_text("seeds = [0, 1, 2]\n" + text.replace("seeds = [0]\n", ""))
+
+    def planned(seeds=None):
+        plan = read_suite(str(suite), seeds).plan
+        return [(getattr(stage.row, "method", "external"), stage.seed) for stage in plan]
+
+    every = planned()
+    assert planned(1) == [one for one in every if one[1] == 0] != every
+    assert [seed for method, seed in every if method == "autoencoder"] == [1]
+
+
 def test_a_file_that_is_too_large_for_a_suite_is_not_read(bench, workspace, tmp_path):
     """Of dotted names, 200 kB take the parser minutes and gigabytes."""
     path = tmp_path / "deep.toml"
