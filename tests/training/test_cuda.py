@@ -79,9 +79,7 @@ def test_a_pretext_trains_in_bf16(name, more, tmp_path):
 def test_a_step_does_not_wait_for_the_gpu(name, more, tmp_path):
     """Values are looked at every 20 steps; in between the CPU runs ahead."""
     short, long = (waits(name, more, tmp_path / str(n), n) for n in (22, 38))
-    assert (
-        long < short + 16
-    )  # one a step would be 16 more
+    assert long < short + 16  # one a step would be 16 more
 
 
 def waits(name: str, more: dict[str, Any], place: Path, steps: int) -> int:
