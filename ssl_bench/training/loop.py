@@ -156,7 +156,7 @@ class _Run:
                 arrived = time.monotonic()
                 self._begin_epoch(batches.store, batches.epoch(self.step))
                 random = Randomness(self.seed, self.step, positions)
-                if numbers is not None:
+                if numbers is not None and drawn is not None:
                     moved = drawn.to(self.fabric.device, non_blocking=True)
                     random = replace(random, drawn=Drawn(numbers, moved, positions))
                 self._advance(batch, indices, random)

@@ -114,8 +114,9 @@ def test_numbers_drawn_ahead_are_those_that_a_step_draws():
         one, own = random.view("v"), own.view("v")
         assert torch.equal(one.uniform("crop", 3), own.uniform("crop", 3))
         assert read.shape == (4, [0, 17, 17, 20][step])
+    random = Randomness(3, 4, positions, drawn=Drawn(ahead, ahead.draw(4), positions))
     large = random.uniform("large", Ahead.LARGEST // 4 + 1)
-    assert torch.equal(large, Randomness(3, 3, positions).uniform("large", large.shape[1]))
+    assert torch.equal(large, Randomness(3, 4, positions).uniform("large", large.shape[1]))
     assert ("large", large.shape[1]) not in ahead.asked
 
 
