@@ -61,7 +61,7 @@ class Randomness:
     step: int
     positions: Tensor
     path: str = ""
-    drawn: "Drawn | None" = field(default=None, repr=False)
+    drawn: "StepNumbers | None" = field(default=None, repr=False)
 
     def view(self, name: str) -> "Randomness":
         """Other numbers for the same images: what is drawn for another view of them."""
@@ -106,7 +106,7 @@ class Ahead:
         return torch.cat([torch.empty(len(self.positions), 0), *parts], 1)
 
 
-class Drawn:
+class StepNumbers:
     """The numbers of one step that were drawn ahead; it notes what else the step asks for."""
 
     def __init__(self, ahead: Ahead, numbers: Tensor, positions: Tensor) -> None:

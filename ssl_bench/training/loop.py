@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_bench.counter import Ahead, Drawn, Randomness, derive
+from ssl_bench.counter import Ahead, Randomness, StepNumbers, derive
 from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say, waiting
@@ -99,7 +99,8 @@ def train(
     every = np.arange(len(store)) if subset is None else subset
     batches = Batches(store, torch.as_tensor(every), seed, config.batch_size, positions)
     saved = load_checkpoint(folder / "checkpoint.pt", task)
-    place(task, fabric, channels_last=fabric.device.type == "cpu" or precision != "32")
+    on_gpu = fabric.device.type == "cuda"
+    place(task, fabric, channels_last=not (on_gpu and precision == "32"))
     task.train()
     first = share * fabric.global_rank
     run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
@@ -158,7 +159,7 @@ class _Run:
                 random = Randomness(self.seed, self.step, positions)
                 if numbers is not None and drawn is not None:
                     moved = drawn.to(self.fabric.device, non_blocking=True)
-                    random = replace(random, drawn=Drawn(numbers, moved, positions))
+                    random = replace(random, drawn=StepNumbers(numbers, moved, positions))
                 self._advance(batch, indices, random)
                 logged = self.step % interval == 0 or self.step == self.config.steps
                 synced = logged or self._is_sync_step()

@@ -183,7 +183,7 @@ def test_the_shipped_suites_are_valid(tmp_path, monkeypatch):
         for name in ("train", "trainaug", "val"):
             (lists / f"{name}.txt").write_text("a\n")
     for name in ("imagenette-128", "miniplaces-128"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "train").mkdir(parents=True)
     monkeypatch.setenv("SSL_BENCH_DATA", str(tmp_path))
     assert "quickstart" in shipped()
     assert all(read_suite(name).name == name for name in shipped())

@@ -9,8 +9,8 @@ from scipy import stats
 
 from ssl_bench.counter import (
     Ahead,
-    Drawn,
     Randomness,
+    StepNumbers,
     batch_indices,
     derive,
     epoch_order,
@@ -105,7 +105,7 @@ def test_numbers_drawn_ahead_are_those_that_a_step_draws():
     ahead = Ahead(3, positions)
     for step in range(4):
         read = ahead.draw(step)
-        random = Randomness(3, step, positions, drawn=Drawn(ahead, read, positions))
+        random = Randomness(3, step, positions, drawn=StepNumbers(ahead, read, positions))
         if step == 2:
             ahead.asked["later", 3] = None  # what another step asks for while this one is read
         own = Randomness(3, step, positions)
@@ -114,7 +114,7 @@ def test_numbers_drawn_ahead_are_those_that_a_step_draws():
         one, own = random.view("v"), own.view("v")
         assert torch.equal(one.uniform("crop", 3), own.uniform("crop", 3))
         assert read.shape == (4, [0, 17, 17, 20][step])
-    random = Randomness(3, 4, positions, drawn=Drawn(ahead, ahead.draw(4), positions))
+    random = Randomness(3, 4, positions, drawn=StepNumbers(ahead, ahead.draw(4), positions))
     large = random.uniform("large", Ahead.LARGEST // 4 + 1)
     assert torch.equal(large, Randomness(3, 4, positions).uniform("large", large.shape[1]))
     assert ("large", large.shape[1]) not in ahead.asked
@@ -124,6 +124,6 @@ def test_a_part_of_a_batch_draws_its_own_numbers():
     positions = torch.arange(4)
     ahead = Ahead(0, positions)
     ahead.asked["crop", 3] = None
-    drawn = Drawn(ahead, ahead.draw(0), positions)
+    drawn = StepNumbers(ahead, ahead.draw(0), positions)
     part = Randomness(0, 0, positions[2:], drawn=drawn).uniform("crop", 3)
     assert torch.equal(part, Randomness(0, 0, positions).uniform("crop", 3)[2:])
