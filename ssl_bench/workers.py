@@ -57,6 +57,7 @@ def _started(packing: "_Packing[Any, Any]", keys: Any, workers: int) -> Iterator
             f"no processes that read images can be started ({error.strerror}): {REMEDY}; else see "
             f"to {LARGER} and the limit of processes"
         ) from error
+    _told.clear()
     _name_deaths()
     return iterator
 
@@ -67,7 +68,9 @@ def _opened(packets: Iterator[bytes]) -> Iterator[Any]:
         try:
             packet = next(packets, None)
         except RuntimeError as error:
-            raise _death(error) from error
+            death = _death(error, _signal(packets))
+            _told.append(death)
+            raise death from error
         if packet is None:
             return
         item = pickle.loads(packet)
@@ -114,14 +117,23 @@ CAUSES = {
 }
 
 
-def _death(error: RuntimeError) -> Exception:
+_told: list[Exception] = []  # a death of which the signal, or that of another worker, may come late
+
+
+def _signal(packets: Iterator[bytes]) -> str:
+    """What ended a worker of which the loader only saw, before the signal came, that it is gone."""
+    codes = [worker.exitcode for worker in getattr(packets, "_workers", ())]
+    return next((signal.strsignal(-code) or "" for code in codes if code and code < 0), "")
+
+
+def _death(error: RuntimeError, cause: str = "") -> Exception:
     """One line for the loader's own complaints; what code in a worker raised stays as it is."""
     text = str(error)
     if isinstance(error.__cause__, WorkerDied):  # by the signal, while a result was waited for
         return error.__cause__
     if text.startswith("Caught ") or "worker" not in text:
         return error
-    cause = (re.findall(r"killed by signal: ([^.]+)", text) or [""])[0]
+    cause = (re.findall(r"killed by signal: ([^.]+)", text) or [cause])[0]
     ended = f"ended by a signal ({cause})" if cause else "ended unexpectedly"
     why = CAUSES.get(cause, f"{ended}: {REMEDY}, and shows why")
     return WorkerDied(f"a process that read images {why}")
@@ -141,7 +153,8 @@ def _name_deaths() -> None:
         try:
             before(number, frame)
         except RuntimeError as error:
-            raise _death(error) from error
+            if not _told:
+                raise _death(error) from error
 
     cast(Any, handler).names_deaths = True
     try:

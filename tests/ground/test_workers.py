@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import ssl_bench
+import ssl_bench.workers as module
 from helpers.bench import TOY, Bench
 from helpers.refusals import fails
 from ssl_bench.data.store import packing
@@ -70,6 +72,18 @@ def test_a_worker_that_dies_is_one_line_with_cause_and_remedy(how, said: str) ->
     with pytest.raises(WorkerDied, match=said) as raised:
         list(read_ahead(ended(how), range(8), 2))
     assert "\n" not in str(raised.value)
+
+
+def test_a_death_that_is_seen_before_its_signal_comes_has_its_cause(monkeypatch) -> None:
+    """On a busy machine the loader finds a worker gone that nobody has told it of."""
+    deaf = partial(signal.signal, signal.SIGCHLD, lambda *_: None)
+    monkeypatch.setattr(module, "_name_deaths", deaf)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        with pytest.raises(WorkerDied, match=r"bus error.*--workers 0"):
+            list(read_ahead(ended(by(signal.SIGBUS)), range(8), 2))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_death_is_noticed_where_the_main_process_is(tmp_path: Path) -> None:
