@@ -8,6 +8,7 @@ through pipes: a tensor would need room in /dev/shm, of which Docker gives 64 MB
 import pickle
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -68,9 +69,8 @@ def _opened(packets: Iterator[bytes]) -> Iterator[Any]:
         try:
             packet = next(packets, None)
         except RuntimeError as error:
-            death = _death(error, _signal(packets))
-            _told.append(death)
-            raise death from error
+            _told.set()
+            raise _death(error, _signal(packets)) from error
         if packet is None:
             return
         item = pickle.loads(packet)
@@ -117,7 +117,7 @@ CAUSES = {
 }
 
 
-_told: list[Exception] = []  # a death of which the signal, or that of another worker, may come late
+_told = threading.Event()  # a death, of which the signal, or another worker's, may come late
 
 
 def _signal(packets: Iterator[bytes]) -> str:
@@ -153,7 +153,7 @@ def _name_deaths() -> None:
         try:
             before(number, frame)
         except RuntimeError as error:
-            if not _told:
+            if not _told.is_set():
                 raise _death(error) from error
 
     cast(Any, handler).names_deaths = True

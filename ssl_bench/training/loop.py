@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -145,21 +145,22 @@ class _Run:
     def loop(self, batches: Batches, positions: Tensor, title: str, until: int) -> None:
         """The steps that are left; what happens between them, all processes do at the same step."""
         on_gpu = self.fabric.device.type == "cuda"
-        numbers = Ahead(self.seed, batches.positions) if on_gpu else None
-        read = batches.read_ahead(range(self.step, until), self.fabric.device, numbers)
+        ahead = Ahead(self.seed, batches.positions) if on_gpu else None
+        read = batches.read_ahead(range(self.step, until), self.fabric.device, ahead)
         shown: Iterator[Any] = read
         if self.fabric.is_global_zero:
             shown = progress(read, title, until, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
         with closing(read), _stop_request() as asked:
             since = time.monotonic()
-            for batch, indices, drawn in shown:
+            for batch, indices, numbers in shown:
                 arrived = time.monotonic()
                 self._begin_epoch(batches.store, batches.epoch(self.step))
-                random = Randomness(self.seed, self.step, positions)
-                if numbers is not None and drawn is not None:
-                    moved = drawn.to(self.fabric.device, non_blocking=True)
-                    random = replace(random, drawn=StepNumbers(numbers, moved, positions))
+                drawn = None
+                if ahead is not None and numbers is not None:
+                    moved = numbers.to(self.fabric.device, non_blocking=True)
+                    drawn = StepNumbers(ahead, moved, positions)
+                random = Randomness(self.seed, self.step, positions, drawn=drawn)
                 self._advance(batch, indices, random)
                 logged = self.step % interval == 0 or self.step == self.config.steps
                 synced = logged or self._is_sync_step()

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,17 @@ CASES = [
 ]
 
 
+def config_of(name: str, more: dict[str, Any]) -> Any:
+    """Small, of what the pretext knows."""
+    Config = catalogue.pretext(name).Config
+    known = Config.model_fields.keys()
+    known -= {"width", "init"} if "arch" in more else set()  # a library's network has its own
+    return Config(**{k: v for k, v in (SMALL | more).items() if k in known})
+
+
 @pytest.mark.parametrize(("name", "more"), CASES)
 def test_a_pretext_trains_on_another_device_to_the_same_weights(name, more, tmp_path, monkeypatch):
-    known = catalogue.pretext(name).Config.model_fields.keys()
-    known -= {"width", "init"} if "arch" in more else set()  # a library's network has its own
-    config = catalogue.pretext(name).Config(
-        **{k: v for k, v in (SMALL | more).items() if k in known}
-    )
+    config = config_of(name, more)
     pretrain(name, config, DATA, tmp_path / "cpu", RUNTIME)
     use_stub_device(monkeypatch)
     with stub_device():
@@ -89,25 +94,25 @@ def workspace(tmp_path_factory):
     return place
 
 
+def measured(name: str, more: dict[str, Any], place: Path) -> list[Any]:
+    """The predictions of an evaluation of the encoder in this workspace."""
+    harness = catalogue.evaluation(name)
+    request = (harness(harness.Config(**more)), ["conv4"])
+    made = evaluate([request], Reference("context-encoder", place), DATA, place, RUNTIME)
+    return [predictions_of(record, place) for record in made]
+
+
 @pytest.mark.parametrize(("name", "more"), CASES2)
 def test_an_evaluation_gives_the_same_predictions_on_another_device(
     name, more, workspace, tmp_path, monkeypatch
 ):
-    harness = catalogue.evaluation(name)
     found = []
     for place in ("cpu", "stub"):
         copy = shutil.copytree(workspace, tmp_path / place)
         if place == "stub":
             use_stub_device(monkeypatch)
         with stub_device() if place == "stub" else nullcontext():
-            made = evaluate(
-                [(harness(harness.Config(**more)), ["conv4"])],
-                Reference("context-encoder", copy),
-                DATA,
-                copy,
-                RUNTIME,
-            )
-        found.append([predictions_of(record, copy) for record in made])
+            found.append(measured(name, more, copy))
     for here, there in zip(*found, strict=True):
         for array in here:
             np.testing.assert_allclose(here[array], there[array], rtol=1e-3, atol=1e-3)

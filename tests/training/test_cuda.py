@@ -4,6 +4,7 @@ What a stub device cannot show: kernels that exist, arithmetic in bf16, copies t
 """
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,16 +16,11 @@ import pytest
 import torch
 
 from helpers.refusals import only
-from ssl_bench import catalogue, runtime
-from ssl_bench.evaluation.evaluate import evaluate
-from ssl_bench.evaluation.reference import Reference
-from ssl_bench.records.workspace import predictions_of
-from ssl_bench.runtime import Runtime
+from ssl_bench import runtime
 from ssl_bench.training.pretrain import pretrain
-from training.test_any_device import CASES, CASES2, DATA, SMALL
+from training.test_any_device import CASES, CASES2, DATA, RUNTIME, config_of, measured
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-RUNTIME = Runtime(workers=0, devices="1")
 
 
 @pytest.fixture
@@ -46,11 +42,7 @@ def trained(
     name: str, more: dict[str, Any], place: Path, until: int | None = None, **settings: Any
 ) -> list[dict[str, Any]]:
     """The lines of its log; none for what is not trained by steps."""
-    known = catalogue.pretext(name).Config.model_fields.keys()
-    known -= {"width", "init"} if "arch" in more else set()
-    given = SMALL | more | settings
-    config = catalogue.pretext(name).Config(**{k: v for k, v in given.items() if k in known})
-    pretrain(name, config, DATA, place, RUNTIME, until=until)
+    pretrain(name, config_of(name, more | settings), DATA, place, RUNTIME, until=until)
     logs = list(place.glob("pretrain/*/log.jsonl"))
     return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
 
@@ -96,11 +88,10 @@ def waits(name: str, more: dict[str, Any], place: Path, steps: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with one encoder, made on the GPU."""
     place = tmp_path_factory.mktemp("encoders")
-    settings = {"image_size": 64, "width": 0.1, "init": "fan-in", "steps": 1, "batch_size": 4}
-    config = catalogue.pretext("context-encoder").Config(**settings)
-    pretrain("context-encoder", config, DATA, place, RUNTIME)
+    trained("context-encoder", {"steps": 1}, place)
     return place
 
 
@@ -111,25 +102,14 @@ DROPPED = {"finetune", "segment", "detect"}
 
 @pytest.mark.parametrize(("name", "more"), CASES2)
 def test_an_evaluation_gives_the_same_predictions_on_a_gpu(
-    name, more, workspace, tmp_path, without_gpu
+    name, more, encoders, tmp_path, without_gpu
 ):
     if more.get("proposals") == "selective-search":
         pytest.importorskip("cv2.ximgproc", reason="needs opencv-contrib")
-    harness = catalogue.evaluation(name)
-
-    def measured(place: Path) -> list[Any]:
-        made = evaluate(
-            [(harness(harness.Config(**more)), ["conv4"])],
-            Reference("context-encoder", workspace),
-            DATA,
-            place,
-            RUNTIME,
-        )
-        return [predictions_of(record, place) for record in made]
-
+    cpu, gpu = (shutil.copytree(encoders, tmp_path / place) for place in ("cpu", "gpu"))
     with without_gpu():
-        here = measured(tmp_path / "cpu")
-    for one, other in zip(here, measured(tmp_path / "gpu"), strict=True):
+        here = measured(name, more, cpu)
+    for one, other in zip(here, measured(name, more, gpu), strict=True):
         for array in one:
             if name in DROPPED:
                 assert one[array].shape == other[array].shape, array
