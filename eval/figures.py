@@ -21,6 +21,7 @@ from eval.inpainting import filled_by
 from ssl_bench.counter import Randomness
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.reference import Reference
+from ssl_bench.evaluation.rows import Rows
 from ssl_bench.pictures.gallery import Gallery, Grid, pictures
 from ssl_bench.training.augment import center_crop
 from ssl_bench.training.masks import MaskKind, draw_masks, square
@@ -93,15 +94,13 @@ def neighbours(gallery: Gallery) -> Grid:
     size = gallery.encoders[0].spec.image_size if gallery.encoders else SIZE
     same = [r for r in gallery.encoders if r.spec.image_size == size]
     images, train = gallery.images(size), gallery.store("train", size)
-    own, shown = gallery.shown_split == "train", gallery.chosen(size)  # no image is its own
-    searches = _searches(gallery, same, size, NEIGHBOURS + own)
+    searches = _searches(gallery, same, size, NEIGHBOURS)
     side = round(HOLE * size)
     hidden = composite(images, square(len(images), size, side), _colour(gallery, size))
     rows = []
     for i in range(min(max(1, LINES // len(searches)), len(images))):
         for label, places in searches:
-            others = [place for place in places[i] if not own or place != shown[i]]
-            nearest = train.images(np.array(others[:NEIGHBOURS]))
+            nearest = train.images(places[i])
             found = pictures(center_crop(nearest, size))
             rows.append((label, [pictures(hidden[i : i + 1])[0], *found]))
     start = (size - side) // 2
@@ -154,9 +153,24 @@ def _colour(gallery: Gallery, size: int) -> Tensor:
 
 
 def _searches(gallery: Gallery, encoders: list[Reference], size: int, count: int) -> list[Search]:
-    """The nearest training images by each encoder's last layer and by HOG, the hole hidden."""
+    """The nearest training images by each encoder's last layer and by HOG, the hole hidden.
+
+    Of images that are training images themselves, the nearest others: they are their own nearest.
+    """
     hole = square(1, size, round(HOLE * size))
+    own = gallery.shown_split == "train"
+
+    def nearest(queries: Rows, rows: Rows) -> np.ndarray:
+        places = places_of_nearest(queries, rows, min(count + own, len(rows)))
+        if not own:
+            return places
+        others = places != gallery.chosen(size)[:, None]
+        others[others.all(1), -1] = False  # a twin took the image's own place
+        return places[others].reshape(len(places), -1)
+
     shown, train = (gallery.store(split, size) for split in (gallery.shown_split, "train"))
+    if own and len(train) < 2:
+        raise UsageError("needs a second image, to be the nearest")
     queries = Hidden(shown, size, hole, train, gallery.chosen(size))
     searched = Hidden(train, size, hole, train)
     found = []
@@ -170,9 +184,9 @@ def _searches(gallery: Gallery, encoders: list[Reference], size: int, count: int
             )
             for images, name in ((queries, "shown images"), (searched, "train"))
         ]  # fmt: skip
-        found.append((f"{layer} of\n{label}", places_of_nearest(rows[0], rows[1], count)))
+        found.append((f"{layer} of\n{label}", nearest(*rows)))
     rows = [hog_rows(queries, "HOG of shown images"), hog_rows(searched, "HOG of train")]
-    return [*found, ("HOG", places_of_nearest(rows[0], rows[1], count))]
+    return [*found, ("HOG", nearest(*rows))]
 
 
 def _mosaic(reference: Reference, wide: float) -> np.ndarray:

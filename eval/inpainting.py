@@ -155,7 +155,7 @@ class Pathak16(Evaluation):
         size = subject.spec.image_size
         hole = square(1, size, self._side(size))
         found, searched = (fills.Hidden(store, size, hole, train) for store in (test, train))
-        on_disk = 4 * 9600 * (len(train) + len(test)) > runtime.feature_memory_mb << 20
+        on_disk = 4 * 9600 * (len(train) + len(test)) > runtime.feature_memory()
         if key == HOG:
             rows = [
                 fills.hog_rows(images, f"HOG of {name}", on_disk=on_disk)

@@ -81,9 +81,7 @@ class PerfProbes:
     ) -> Iterator[str]:
         """The pass, which all probes share, against the bare forward; then each one's solver."""
         wanted = {layer: [self.config.dimensions] for layer in encoder.layers}
-        on_disk = (
-            feature_bytes(encoder, spec, len(train), wanted) > Runtime().feature_memory_mb << 20
-        )
+        on_disk = feature_bytes(encoder, spec, len(train), wanted) > Runtime().feature_memory()
         work = partial(extract, encoder, spec, wanted=wanted, title="pass", on_disk=on_disk)
         bare = passed = 0.0
         for part in _parts(train):

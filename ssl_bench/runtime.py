@@ -27,9 +27,21 @@ class Runtime:
     devices: str = "auto"
     checkpoint_seconds: float = 300
     checkpoint_steps: int | None = None
-    feature_memory_mb: int = 1024  # of frozen features kept in memory; above it, on disk
+    feature_memory_mb: int | None = None  # of frozen features kept in memory; above it, on disk
     log: tuple[str, ...] = ()  # trackers that hear what log.jsonl says (training/log.py)
     wait: bool = True  # for a run that another process is at; else Busy is raised
+
+    def feature_memory(self) -> int:
+        """Bytes of frozen features that stay in memory: what was asked for, a third of a GPU's
+        (probes make two copies of a layer), or 1 GiB."""
+        if self.feature_memory_mb is not None:
+            return self.feature_memory_mb << 20
+        device = best_device()
+        if device.type != "cuda":
+            return 1 << 30
+        import torch
+
+        return torch.cuda.mem_get_info(device)[1] // 3
 
     def fabric(self, precision: Literal["32", "bf16"] = "32") -> "Fabric":
         """Lightning Fabric, launched: the processes of torchrun or srun, or `devices` of its own.

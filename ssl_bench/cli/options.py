@@ -41,9 +41,8 @@ method_part_option = click.option(
 feature_memory_option = click.option(
     "--feature-memory",
     type=click.IntRange(0),
-    default=1024,
-    show_default=True,
-    help="MiB of frozen features kept in memory; more go to files in the cache.",
+    help="MiB of frozen features kept in memory; more go to files in the cache.  [default: 1024, "
+    "or a third of a GPU's]",
 )
 
 
@@ -89,7 +88,7 @@ def runtime_of(
     workers: int,
     checkpoint_every: str,
     devices: str = "1",
-    feature_memory: int = 1024,
+    feature_memory: int | None = None,
     log: str | None = None,
     **_: Any,
 ) -> "Runtime":

@@ -286,7 +286,7 @@ class _EncoderOnData:
         started = time.monotonic()
         count = sum(map(len, images.opened.values()))
         needed = feature_bytes(subject, spec, count, wanted)
-        on_disk = needed > self.runtime.feature_memory_mb << 20
+        on_disk = needed > self.runtime.feature_memory()
         rows = {
             name: extract(subject, spec, store, wanted, self._title(name, wanted), on_disk=on_disk)
             for name, store in images.opened.items()

@@ -15,6 +15,7 @@ from ssl_bench.errors import DataError
 from ssl_bench.runtime import best_device
 
 BLOCK_BYTES = 1 << 23  # of a block that is read at once
+GPU_BLOCK_BYTES = 1 << 28  # there a block costs launches, and nothing is read from a disk
 
 
 class _Scratch:
@@ -117,7 +118,9 @@ class Rows:
     @cached_property
     def block_rows(self) -> int:
         """Rows of a block."""
-        return max(64, BLOCK_BYTES // (4 * max(1, self.shape[1])))
+        on_gpu = self._memory is not None and self._memory.is_cuda
+        size = GPU_BLOCK_BYTES if on_gpu else BLOCK_BYTES
+        return max(64, size // (4 * max(1, self.shape[1])))
 
     def spans(self) -> Iterator[slice]:
         """The rows of each block, in order."""

@@ -477,6 +477,20 @@ def test_no_image_is_its_own_neighbour(runs: tuple[Path, list[str]], flat: Path)
         assert len({picture.tobytes() for picture in found}) == 5
 
 
+def test_no_hole_is_filled_with_the_image_itself(runs: tuple[Path, list[str]], flat: Path) -> None:
+    """Where the searched images are the shown ones, the nearest content is another image's."""
+    workspace, names = runs
+    references = [Reference(names[0], workspace)]
+    own = Gallery(references, catalogue.dataset(f"folder:{flat}"), count=3, workers=0)
+    grid = methods(own)
+    places = [i for i, heading in enumerate(grid.headings) if heading.startswith("nearest")]
+    assert len(places) == 2
+    for _, shown in grid.rows:
+        levels_of = column(shown)
+        for place in places:
+            assert not np.array_equal(levels_of[place], levels_of[-1])
+
+
 def test_more_images_than_there_are(runs: tuple[Path, list[str]], flat: Path) -> None:
     workspace, names = runs
     references = [Reference(names[0], workspace)]
