@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import isclose
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +37,11 @@ class Normalization(BaseModel):
         """float (B, 3, H, W) -> float32 in [0, 1], clipped."""
         pixels = images.float() * self._like(self.std, images) + self._like(self.mean, images)
         return pixels.clamp(0, 1)
+
+    def is_near(self, other: Normalization) -> bool:
+        """Whether it is the other but for rounding: sums over images differ among machines."""
+        pairs = zip((*self.mean, *self.std), (*other.mean, *other.std), strict=True)
+        return all(isclose(one, two, rel_tol=1e-6) for one, two in pairs)
 
     @staticmethod
     def _like(values: tuple[float, ...], images: Tensor) -> Tensor:

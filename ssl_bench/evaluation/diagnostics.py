@@ -119,7 +119,7 @@ def starting_encoder(run: PretrainRecord, spec: EncoderSpec, workspace: Path) ->
     """
     config = catalogue.pretext(run.method).Config(**run.identity.config)
     parent = run.details.parent
-    start = find_start(workspace, parent, spec, config.seed).weights if parent else None
+    start = find_start(workspace, parent, spec, config.seed).weights() if parent else None
     images = run.details.images or 0
     pretext, _ = build_pretext(run.method, config, spec.normalization, images, start)
     if weights_digest(pretext.encoder.state_dict()) != run.details.encoder.start:

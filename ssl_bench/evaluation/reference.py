@@ -101,7 +101,8 @@ class Reference:
     def _open_pretext(self) -> Pretext:
         assert self.run is not None
         if self._pretext is None:
-            self._pretext = open_pretext(self.run, folder_of(self._workspace, self.run))
+            folder = folder_of(self._workspace, self.run)
+            self._pretext = open_pretext(self.run, folder, bare=self.missing is not None)
         return self._pretext
 
     @property

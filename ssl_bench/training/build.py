@@ -53,10 +53,11 @@ def exported(pretext: Pretext) -> Encoder:
     return found
 
 
-def open_pretext(record: PretrainRecord, folder: Path) -> Pretext:
+def open_pretext(record: PretrainRecord, folder: Path, *, bare: bool = False) -> Pretext:
     """The pretext of a finished run with its weights, on the CPU, in evaluation mode.
 
-    Raises DataError for weights that are not those of the record.
+    A `bare` one has those it began from: it says what the pretext can do, as an imported run
+    without weights does. Raises DataError for weights that are not those of the record.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -70,6 +71,8 @@ def open_pretext(record: PretrainRecord, folder: Path) -> Pretext:
     pretext, _ = build_pretext(
         record.method, config, spec.normalization, record.details.images or 0
     )
+    if bare:
+        return pretext.eval()
     state: dict[str, torch.Tensor] = {}
     saved = ("encoder.safetensors", f"{pretext.exported}."), ("rest.safetensors", "")
     for name, prefix in saved:

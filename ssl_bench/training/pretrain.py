@@ -187,7 +187,7 @@ def _make(
 ) -> None:  # fmt: skip
     started = time.monotonic()
     config, store, folder = it.config, it.store, it.run.folder
-    weights = it.start.weights if it.start else None
+    weights = it.start.weights() if it.start else None
     pretext, spec = build_pretext(it.method, config, store.normalization, len(store), weights)
     start = weights_digest(pretext.encoder.state_dict())
     # Taken before the loop wraps it for its devices.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
@@ -20,11 +21,23 @@ from ssl_bench.records.workspace import find_run, folder_of, read_records
 
 @dataclass(frozen=True)
 class Start:
-    """The weights of the run that a training starts from, and their digest."""
+    """The run whose encoder a training starts from."""
 
     run: PretrainRecord
-    weights: Mapping[str, Tensor]
-    digest: str
+    path: Path
+
+    @property
+    def digest(self) -> str:
+        """Of its weights, by its record."""
+        return self.run.details.encoder.digest
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Raises DataError for weights that are not those of the record."""
+        encoder, _ = load_encoder(self.path)
+        weights = encoder.state_dict()
+        if weights_digest(weights) != self.digest:
+            raise DataError(f"{self.path} is not the file that its record names: pretrain again")
+        return weights
 
     @property
     def reference(self) -> str:
@@ -35,21 +48,15 @@ class Start:
 def find_start(workspace: Path, text: str, spec: EncoderSpec, seed: int) -> Start:
     """METHOD@KEY: that run; METHOD: its newest one of this seed with this network.
 
-    Raises UsageError where there is none, or its network or normalisation is another; DataError for
-    weights that are not those of its record.
+    Raises UsageError where there is none, or its network or normalisation is another. Its record
+    is enough: a suite that was brought here without weights is read all the same.
     """
     run = find_run(workspace, text) if "@" in text else _newest(workspace, text, spec, seed)
-    path = folder_of(workspace, run) / "encoder.safetensors"
-    encoder, own = load_encoder(path)
-    if different := _different(own.plain(), spec):
+    if different := _different(run.details.encoder.spec, spec):
         raise UsageError(
             f"--start {text}: {run.method}@{run.key[:12]} has another {' and '.join(different)}"
         )
-    weights = encoder.state_dict()
-    digest = weights_digest(weights)
-    if digest != run.details.encoder.digest:
-        raise DataError(f"{path} is not the file that its record names: pretrain again")
-    return Start(run, weights, digest)
+    return Start(run, folder_of(workspace, run) / "encoder.safetensors")
 
 
 def _newest(workspace: Path, method: str, spec: EncoderSpec, seed: int) -> PretrainRecord:
@@ -71,5 +78,7 @@ def _newest(workspace: Path, method: str, spec: EncoderSpec, seed: int) -> Pretr
 def _different(own: Mapping[str, object], spec: EncoderSpec) -> list[str]:
     """What builds another network; sizes of images may differ."""
     wanted = spec.plain()
-    names = sorted((own.keys() | wanted.keys()) - {"image_size"})
-    return [name for name in names if own.get(name) != wanted.get(name)]
+    names = sorted((own.keys() | wanted.keys()) - {"image_size", "normalization"})
+    found = [name for name in names if own.get(name) != wanted.get(name)]
+    standard = Normalization.model_validate(own["normalization"])
+    return found if standard.is_near(spec.normalization) else [*found, "normalization"]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -76,6 +77,24 @@ def test_the_floor_of_a_table_starts_there_too(bench: Bench, made: Path) -> None
     encoder = floors[floor].identity.encoder
     assert encoder is not None
     assert encoder.weights == of("autoencoder", made).details.encoder.digest
+
+
+def test_a_parent_of_another_machine_without_weights(
+    bench: Bench, made: Path, tmp_path: Path
+) -> None:
+    """What came home is read: there the mean colour was rounded otherwise. Nothing starts of it."""
+    place = tmp_path / "runs"
+    copytree(made, place)
+    folder = folder_of(place, of("autoencoder", made))
+    (folder / "encoder.safetensors").unlink()
+    record = json.loads((folder / "record.json").read_text())
+    record["details"]["encoder"]["spec"]["normalization"]["mean"][0] += 3e-10
+    (folder / "record.json").write_text(json.dumps(record))
+    words = ("pretrain", "context-encoder", *TOY, "--start", "autoencoder", "--workspace", place)
+    before = read_records(place, "pretrain")
+    bench.ok(*words, *STEPS)
+    assert read_records(place, "pretrain") == before
+    fails(bench(*words, "--steps", 3, "--batch-size", 4), 1, "encoder.safetensors")
 
 
 @pytest.mark.parametrize(
