@@ -7,10 +7,9 @@ batch): a run killed at any moment and started again ends with the same weights.
 
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,8 +38,9 @@ from ssl_bench.training.devices import (
     unwrap,
 )
 from ssl_bench.training.log import Log
-from ssl_bench.training.pretext import Between, Step, TrainConfig
+from ssl_bench.training.pretext import Between, Samples, Step, TrainConfig
 from ssl_bench.training.schedule import rate_factor
+from ssl_bench.training.signals import stop_request
 
 LOG_LINES = 200  # about so many lines a run
 SYNC_STEPS = 20  # at most so many steps on a GPU, or on several, before a stop is acted upon
@@ -146,16 +146,15 @@ class _Run:
         """The steps that are left; what happens between them, all processes do at the same step."""
         on_gpu = self.fabric.device.type == "cuda"
         ahead = Ahead(self.seed, batches.positions) if on_gpu else None
-        read = batches.read_ahead(range(self.step, until), self.fabric.device, ahead)
+        read = self._read(batches, range(self.step, until), ahead)
         shown: Iterator[Any] = read
         if self.fabric.is_global_zero:
             shown = progress(read, title, until, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
-        with closing(read), _stop_request() as asked:
+        with closing(read), stop_request() as asked:
             since = time.monotonic()
             for batch, indices, numbers in shown:
                 arrived = time.monotonic()
-                self._begin_epoch(batches.store, batches.epoch(self.step))
                 drawn = None
                 if ahead is not None and numbers is not None:
                     moved = numbers.to(self.fabric.device, non_blocking=True)
@@ -183,18 +182,34 @@ class _Run:
         if self.step == until < self.config.steps:
             self.save()
 
-    def _begin_epoch(self, store: Images, epoch: int | None) -> None:
+    def _read(
+        self, batches: Batches, steps: range, ahead: Ahead | None
+    ) -> Generator[tuple[Mapping[str, Tensor], Tensor, Tensor | None]]:
+        """The batches of these steps, read ahead: not over the beginning of an epoch, if the task
+        looks at the whole set there and may choose what is read.
+        """
+        for part in batches.epochs(steps) if isinstance(self.task, Between) else [steps]:
+            if part:
+                self._begin_epoch(batches, part.start)
+            with closing(batches.read_ahead(part, self.fabric.device, ahead)) as read:
+                yield from read
+
+    def _begin_epoch(self, batches: Batches, step: int) -> None:
         """At the first step of an epoch, on every device, for a task that looks at the whole set.
 
-        A run that is resumed here begins the epoch again from the state that it began it from.
+        A run that is resumed here begins the epoch again from the state that it began it from; one
+        that is resumed behind it has in its buffers what was decided.
         """
         task: Any = self.task
-        if epoch is None or not isinstance(task, Between):
-            return
-        with torch.no_grad(), self.fabric.autocast(), waiting(f"before epoch {epoch + 1}"):
-            task.between(store, epoch)
-        copy_buffers(self.task, self.fabric)
-        self.task.train()
+        epoch, since = batches.epoch(step), time.monotonic()
+        if isinstance(task, Between) and epoch is not None:
+            with torch.no_grad(), self.fabric.autocast(), waiting(f"before epoch {epoch + 1}"):
+                task.between(batches.store, epoch)
+            copy_buffers(self.task, self.fabric)
+            self.task.train()
+        if isinstance(task, Samples):
+            batches.subset = task.visits.cpu()
+        self.waited -= time.monotonic() - since  # the batch comes later, but not for want of data
 
     def _advance(self, batch: Mapping[str, Tensor], indices: Tensor, random: Randomness) -> None:
         """One step: everything random in it follows from its number and the positions."""
@@ -370,25 +385,3 @@ class _Run:
         if self.fabric.is_global_zero:
             trim_log(self.folder / "log.jsonl", self.step)
         self.resumed_at = self.step
-
-
-@contextmanager
-def _stop_request() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop, instead of stopping anywhere."""
-    asked: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if asked:  # the second Ctrl-C means it
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

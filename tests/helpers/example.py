@@ -45,7 +45,10 @@ GATHERING: dict[str, dict[str, Any]] = {
     "vicreg": SMALL,
     "npid": SMALL | {"projector": (16,)},
 }
-RESUMED = [*SETTINGS, "npid"]  # of ours those that keep something of each image
+ALONE: dict[str, dict[str, Any]] = {
+    "deepcluster": {"image_size": 64, "width": 0.1, "init": "fan-in", "clusters": 4, "hidden": 8}
+}
+RESUMED = [*SETTINGS, "npid", "deepcluster"]  # of ours those that keep something of each image
 KILLED_IN = 3  # where an epoch begins: 8 of 24 images are seen in a step
 
 
@@ -58,7 +61,7 @@ def forget() -> None:
 def config_of(name: str, steps: int = 6) -> Any:
     """The method's settings, on eight images a step."""
     kind: Any = catalogue.pretext(name)
-    return kind.Config(**{"steps": steps, "batch_size": 8, **(SETTINGS | GATHERING)[name]})
+    return kind.Config(**{"steps": steps, "batch_size": 8, **(SETTINGS | GATHERING | ALONE)[name]})
 
 
 def trained(name: str, workspace: Path) -> Any:

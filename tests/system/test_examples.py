@@ -55,7 +55,7 @@ def test_each_continues_to_the_same_bits_after_a_kill(installed, site, tmp_path)
         assert encoder.digest != encoder.start, f"{name} learnt nothing"
 
 
-SHARED = ["contrast", "momentum", *example.GATHERING]
+SHARED = ["contrast", "momentum", "deepcluster", *example.GATHERING]
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def test_two_processes_have_the_losses_and_gradients_of_one(name, by_two, instal
     one = example.gradients(name, tmp_path, Runtime(workers=0, devices="1"))
     two = torch.load(by_two / f"{name}.pt")
     assert one.keys() == two.keys()
-    assert len(one) > 30
+    assert len(one) > 15
     for weight, expected in one.items():
         near = 1e-9 if expected.dtype == torch.float64 else 1e-5
         torch.testing.assert_close(two[weight], expected, rtol=near, atol=near, msg=weight)
