@@ -41,8 +41,12 @@ class Batches:
 
     def epoch(self, step: int) -> int | None:
         """The number of the epoch in which a step is the first; None for any other step."""
-        epoch, before = (s * self.batch_size // len(self.subset) for s in (step, step - 1))
+        epoch, before = self.passed(step), self.passed(step - 1)
         return epoch if epoch != before else None
+
+    def passed(self, steps: int) -> int:
+        """Epochs that so many steps make, rounded down."""
+        return steps * self.batch_size // len(self.subset)
 
     def epochs(self, steps: range) -> list[range]:
         """These steps in parts, of which all but the first begin where an epoch does."""

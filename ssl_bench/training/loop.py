@@ -39,6 +39,7 @@ from ssl_bench.training.devices import (
 )
 from ssl_bench.training.log import Log
 from ssl_bench.training.pretext import Between, Samples, Step, TrainConfig
+from ssl_bench.training.probe import Look
 from ssl_bench.training.schedule import rate_factor
 from ssl_bench.training.signals import stop_request
 
@@ -78,13 +79,15 @@ def train(
     title: str = "training",
     keep: Keep | None = None,
     until: int | None = None,
+    look: Look | None = None,
 ) -> Report:
     """Train `task` (a Trainable nn.Module) on images of `store`, or on those in `subset`.
 
     `folder` receives `checkpoint.pt` and `log.jsonl`; a run that finds a checkpoint there goes on
     from it. Of `keep`, the first process calls what stands at a step when it is done, before a
     checkpoint of it; the steps must be the same in all processes. Behind the step `until` a
-    checkpoint is written and the rest left for another time. Raises UsageError for a batch
+    checkpoint is written and the rest left for another time. What `look` finds, in the first
+    process, is logged beside the losses. Raises UsageError for a batch
     that devices cannot share, and for a step to keep that was passed before; DataError for a loss
     that is not finite, Interrupted on Ctrl-C.
     """
@@ -103,7 +106,7 @@ def train(
     place(task, fabric, channels_last=not (on_gpu and precision == "32"))
     task.train()
     first = share * fabric.global_rank
-    run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
+    run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {}, look)
     run.resume(saved)
     with run.trackers:
         run.loop(batches, positions.to(fabric.device), title, until or config.steps)
@@ -125,11 +128,12 @@ class _Run:
         folder: Path,
         first: int,
         keep: Keep,
+        look: Look | None,
     ) -> None:
         self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
         self.runtime, self.folder = runtime, folder
         self.first = first  # this process's first position in the global batch
-        self.keep = keep
+        self.keep, self.look = keep, look
         self.halved = resolve_precision(config.precision) != "32"
         self.optimizers: list[Optimizer] = task.optimizers()
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
@@ -161,7 +165,9 @@ class _Run:
                     drawn = StepNumbers(ahead, moved, positions)
                 random = Randomness(self.seed, self.step, positions, drawn=drawn)
                 self._advance(batch, indices, random)
-                logged = self.step % interval == 0 or self.step == self.config.steps
+                last = self.step == self.config.steps
+                looks = self.look is not None and (last or self.look.is_due(self.step, batches))
+                logged = last or looks or self.step % interval == 0
                 synced = logged or self._is_sync_step()
                 if synced:
                     self._check()
@@ -170,8 +176,8 @@ class _Run:
                 self.seconds += now - since
                 self.done += 1
                 if logged:
-                    self._log()
-                if self.step == self.config.steps or self.step in self.keep:
+                    self._log(looks)
+                if last or self.step in self.keep:
                     self._check_weights()
                 # Before the checkpoint: a run that goes on from one has kept all that is behind it.
                 if self.step in self.keep and self.fabric.is_global_zero:
@@ -307,12 +313,14 @@ class _Run:
         kept = "the last checkpoint is kept; " if self._checkpoint.exists() else ""
         return f"{name} is {value} at step {step}: training stopped, {kept}lower --lr"
 
-    def _log(self) -> None:
+    def _log(self, looks: bool) -> None:
         if not self.fabric.is_global_zero:
             return
+        found = self.look.measure() if looks and self.look else {}
         line = {
             "step": self.step,
             **self.last,
+            **found,
             "images_per_second": round(self._speed(), 1),
             "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
         }
