@@ -31,8 +31,7 @@ from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
 from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.pretext import EncoderConfig, Pretext
-
-RANK = 1e-6  # a direction with less than this share of the largest variance has none
+from ssl_bench.training.whitening import whitened
 
 
 class KMeansConfig(EncoderConfig):
@@ -131,18 +130,9 @@ def kmeans_filters(patches: np.ndarray, count: int, seed: int) -> np.ndarray:
     that a filter's response to a patch is the product of centroid and whitened patch. The patches
     must not all be equal.
     """
-    from scipy.linalg import eigh
     from sklearn.cluster import MiniBatchKMeans
 
-    centred = patches - patches.mean(0)
-    covariance = (centred.T @ centred / len(centred)).astype(np.float64)
-    size = len(covariance)
-    variances, directions = eigh(covariance, subset_by_index=[max(0, size - count), size - 1])
-    kept = variances > RANK * variances[-1]  # ascending
-    whitening = (directions[:, kept] / np.sqrt(variances[kept])).astype(np.float32)  # (D, d)
-    whitened = centred @ whitening
-    lengths = np.linalg.norm(whitened, axis=1, keepdims=True)
-    whitened /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    unit, whitening = whitened(patches, count)
     clusters = MiniBatchKMeans(count, batch_size=10 * count, n_init=3, random_state=seed)  # type: ignore[arg-type]
-    clusters.fit(whitened)
+    clusters.fit(unit)
     return np.asarray(clusters.cluster_centers_, np.float32) @ whitening.T

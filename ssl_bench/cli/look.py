@@ -239,8 +239,9 @@ def perf() -> None:
 )
 @click.option("--norm", type=click.Choice(["own", "batch"]), default="own", show_default=True,
               help="Normalisation in alexnet: its own, LRN, or batch.")  # fmt: skip
-@click.option("--stem", type=click.Choice(["own", "small"]), default="own", show_default=True,
-              help="A ResNet's beginning: its own, or small.")  # fmt: skip
+@click.option("--stem", type=click.Choice(["own", "small", "sobel"]), default="own",
+              show_default=True,
+              help="The beginning: own, small (a ResNet), sobel (alexnet).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(
     name: str, image_size: int | None, width: float | None, norm: Any, stem: Any, as_json: bool

@@ -12,10 +12,10 @@ from ssl_bench.cli.options import (
     chosen_harness,
     computing_options,
     config_options,
+    course_options,
     devices_option,
     feature_memory_option,
     finished_option,
-    keeping_options,
     out_option,
     runtime_of,
     seeds_option,
@@ -47,12 +47,18 @@ def pretrain_command(method: str) -> click.Command:
     @computing_options
     def command(
         data: tuple[str, ...], preview: bool, workspace: Path,
-        keep_at: Sequence[int] | None = None, until: int | None = None, **options: Any,
+        keep_at: Sequence[int] | None = None, until: int | None = None, probe: str | None = None,
+        probe_every: int = 0, **options: Any,
     ) -> None:  # fmt: skip
         from ssl_bench.pictures.preview import draw_preview
         from ssl_bench.runtime import is_main_process
         from ssl_bench.training.pretrain import pretrain as job
 
+        probing = None
+        if probe is not None:
+            from ssl_bench.evaluation.online import OnlineProbe
+
+            probing = OnlineProbe.of(probe, probe_every)
         run = job(
             method,
             validated(config, options),
@@ -62,6 +68,7 @@ def pretrain_command(method: str) -> click.Command:
             skip_bad_images=options["skip_bad_images"],
             keep_at=keep_at or (),
             until=until,
+            probe=probing,
         )
         _show_run(run, workspace)
         if preview and is_main_process():
@@ -70,8 +77,8 @@ def pretrain_command(method: str) -> click.Command:
     made = click.command(method, cls=StrictCommand, help=catalogue.summary("pretext", method))(
         command
     )
-    keep = keeping_options() if "steps" in config.model_fields else []
-    made.params = [*config_options(config), *made.params, *keep, devices_option("auto")]
+    course = course_options() if "steps" in config.model_fields else []
+    made.params = [*config_options(config), *made.params, *course, devices_option("auto")]
     return made
 
 

@@ -129,8 +129,8 @@ class _Numbers(click.ParamType):
             self.fail(f"'{value}' is not numbers with commas between them, as in 1,2,4", param, ctx)
 
 
-def keeping_options() -> list[click.Option]:
-    """The options of a pretraining by steps: which encoders are kept, and how far it goes."""
+def course_options() -> list[click.Option]:
+    """Those of a pretraining by steps: which encoders are kept, how far it goes, who looks on."""
     keep_at = click.Option(
         ["--keep-at"], type=_Numbers(int), multiple=True, callback=_joined,
         help="Steps after which the encoder is kept, as METHOD@KEY:STEP: 500,1000,2000.",
@@ -139,7 +139,16 @@ def keeping_options() -> list[click.Option]:
         ["--until"], type=click.IntRange(1),
         help="Rest after this step, which is kept; without it the same command goes on.",
     )  # fmt: skip
-    return [keep_at, until]
+    probe = click.Option(
+        ["--probe"],
+        help="Look at the encoder while it is trained, by a probe such as knn.lightly, on a part "
+        "of the training images: for the log, on which nothing depends.",
+    )
+    every = click.Option(
+        ["--probe-every"], type=click.IntRange(1), default=5, show_default=True,
+        help="Epochs from one look of --probe to the next.",
+    )  # fmt: skip
+    return [keep_at, until, probe, every]
 
 
 def _joined(_context: Any, _param: Any, given: tuple[tuple[float, ...], ...]) -> Any:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.lrn import LocalResponseNorm
+from ssl_bench.encoders.sobel import Sobel
 
 
 class AlexNet(Encoder):
@@ -19,17 +20,21 @@ class AlexNet(Encoder):
     no LRN; the convolutions keep their biases, which it makes idle (DeepCluster's models/alexnet.py
     and RotNet's architectures/AlexNet.py, both as released). Their other differences are not taken
     over: one tower without groups, conv1 padded by 2, sizes of pooling rounded down.
+
+    With `sobel`, conv1 sees edges in two channels in place of three colours (sobel.py).
     """
 
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5")
     head = ("fc6.", "fc7.", "fc8.")
 
-    def __init__(self, width: float = 1.0, batch_norm: bool = False) -> None:
+    def __init__(self, width: float = 1.0, batch_norm: bool = False, sobel: bool = False) -> None:
         super().__init__()
         # Even counts: conv2, conv4 and conv5 halve what they take and what they give.
         c1, c2, c3, c4, c5 = (max(2, 2 * round(c * width / 2)) for c in (96, 256, 384, 384, 256))
         self.batch_norm = batch_norm
-        self.conv1 = self._stage(nn.Conv2d(3, c1, 11, stride=4))  # no padding: 227 px, not 224, fit
+        before = [Sobel()] if sobel else []
+        # No padding: 227 px, not 224, fit.
+        self.conv1 = self._stage(*before, nn.Conv2d(2 if sobel else 3, c1, 11, stride=4))
         # Two groups: in 2012 they lay on two GPUs, which met in conv3 only.
         self.conv2 = self._stage(*self._before(), nn.Conv2d(c1, c2, 5, padding=2, groups=2))
         self.conv3 = self._stage(*self._before(), nn.Conv2d(c2, c3, 3, padding=1))

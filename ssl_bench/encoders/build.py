@@ -25,7 +25,7 @@ from ssl_bench.encoders.spec import (
 from ssl_bench.errors import UsageError, unknown
 
 BUILDERS: dict[str, Callable[[EncoderSpec], Encoder]] = {  # of the TRUNKS
-    "alexnet": lambda spec: AlexNet(spec.width, spec.norm == "batch"),
+    "alexnet": lambda spec: AlexNet(spec.width, spec.norm == "batch", spec.stem == "sobel"),
     "dcgan": lambda spec: DCGAN(spec.width, spec.bottleneck),
 }
 CLASSES: dict[str, type[Encoder]] = {
@@ -85,8 +85,12 @@ def check_spec(spec: EncoderSpec) -> None:
         raise UsageError(f"--bottleneck is for dcgan, not for {spec.arch}")
     if spec.norm != "own" and spec.arch != "alexnet":
         raise UsageError(f"--norm is for alexnet, not for {spec.arch}")
-    if spec.stem != "own" and spec.arch in TRUNKS:
-        raise UsageError(f"--stem is for ResNets of timm and torchvision, not for {spec.arch}")
+    if spec.stem == "sobel" and spec.arch != "alexnet":
+        raise UsageError(f"--stem sobel is for alexnet, not for {spec.arch}")
+    if spec.stem == "small" and spec.arch in TRUNKS:
+        raise UsageError(
+            f"--stem small is for ResNets of timm and torchvision, not for {spec.arch}"
+        )
     least = least_size(spec.arch)
     if spec.image_size < least:
         raise UsageError(f"{spec.arch} takes images of at least {least} px, not {spec.image_size}")

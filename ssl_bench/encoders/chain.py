@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_bench.encoders.encoder import evaluating
 from ssl_bench.encoders.lrn import LocalResponseNorm
+from ssl_bench.encoders.sobel import Sobel
 
 Affine = nn.Conv2d | nn.Linear
 Run = Callable[[Tensor], Tensor]  # normalised images (B, 3, S, S) -> the network's output
@@ -21,7 +22,7 @@ Run = Callable[[Tensor], Tensor]  # normalised images (B, 3, S, S) -> the networ
 HOMOGENEOUS = (
     nn.Conv2d, nn.Linear, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d, nn.LocalResponseNorm, LocalResponseNorm, nn.Flatten, nn.Dropout,
-    nn.Identity,
+    nn.Identity, Sobel,
 )  # fmt: skip
 
 

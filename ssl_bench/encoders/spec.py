@@ -13,7 +13,7 @@ LIBRARIES = ("timm", "torchvision")  # whose models are asked for as LIBRARY:NAM
 DEFAULT_ARCH = "alexnet"
 Init = Literal["gaussian", "fan-in", "dcgan", "own"]
 Norm = Literal["own", "batch"]
-Stem = Literal["own", "small"]
+Stem = Literal["own", "small", "sobel"]
 RESNET50 = "torchvision:resnet50"  # what methods are published with since 2018
 
 
@@ -58,7 +58,7 @@ class EncoderSpec(BaseModel):
 
     `bottleneck` is the number of channels of dcgan's last layer; None: 4000 times the width.
     `norm` batch gives alexnet batch normalisation in place of its own LRN; `stem` small lets a
-    ResNet begin at full resolution (stem.py).
+    ResNet begin at full resolution (stem.py), `stem` sobel alexnet with edges (sobel.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

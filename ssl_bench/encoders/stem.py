@@ -19,7 +19,7 @@ def set_stem(model: Any, stem: Stem, arch: str) -> None:
     if stem == "own":
         return
     if not all(hasattr(model, part) for part in PARTS):
-        raise UsageError(f"--stem is for ResNets of timm and torchvision, not for {arch}")
+        raise UsageError(f"--stem small is for ResNets of timm and torchvision, not for {arch}")
     channels = model.bn1.num_features
     model.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
     # As both libraries draw all others, from the same generator.

@@ -98,6 +98,8 @@ def extract(
 ) -> dict[tuple[str, int], Rows]:
     """Rows (N, D) by (layer, dimensions), in the store's order, from central crops.
 
+    An empty `title` shows no progress.
+
     Frozen in fact: eval mode, no gradient, and the weights' digest is compared before and after.
     Raises DataError if a layer gives values that are not finite, UsageError if it gives no maps.
     """
@@ -106,7 +108,7 @@ def extract(
     encoder.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found: dict[tuple[str, int], Rows] = {}
     starts = range(0, len(store), BATCH)
-    for start in progress(starts, title, len(starts)):
+    for start in progress(starts, title, len(starts)) if title else starts:
         pixels = store.images(slice(start, start + BATCH)).to(device)
         images = spec.normalization.apply(center_crop(pixels, spec.image_size))
         for layer, maps in _maps(encoder, spec, images, wanted).items():

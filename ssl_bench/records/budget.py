@@ -31,6 +31,6 @@ def described(run: PretrainRecord) -> str:
     network = f"{settings.get('arch', '')} {settings.get('image_size', '')} px"
     network += f", width {width:g}" if width != 1 else ""
     network += ", BN" if settings.get("norm") == "batch" else ""
-    network += ", small stem" if settings.get("stem") == "small" else ""
+    network += {"small": ", small stem", "sobel": ", Sobel"}.get(settings.get("stem", ""), "")
     network += f", from {settings['start']}" if "start" in settings else ""
     return f"{run.reference}: {course}, {network}"

@@ -137,7 +137,7 @@ def _mark(name: str, value: Any) -> str:
     """A setting as rows say it; batch normalisation by the field's letters."""
     if name == "recipe":
         return value
-    words = {("norm", "batch"): "BN", ("stem", "small"): "small stem"}
+    words = {("norm", "batch"): "BN", ("stem", "small"): "small stem", ("stem", "sobel"): "Sobel"}
     if (name, str(value)) in words:
         return words[name, str(value)]
     return f"on {value}" if name == "on" else f"{name}={value}"

@@ -1,6 +1,7 @@
 """What a step sees: this process's part of each global batch, a function of the step's number."""
 
 from collections.abc import Generator, Mapping, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -40,8 +41,17 @@ class Batches:
 
     def epoch(self, step: int) -> int | None:
         """The number of the epoch in which a step is the first; None for any other step."""
-        epoch, before = (s * self.batch_size // len(self.subset) for s in (step, step - 1))
+        epoch, before = self.passed(step), self.passed(step - 1)
         return epoch if epoch != before else None
+
+    def passed(self, steps: int) -> int:
+        """Epochs that so many steps make, rounded down."""
+        return steps * self.batch_size // len(self.subset)
+
+    def epochs(self, steps: range) -> list[range]:
+        """These steps in parts, of which all but the first begin where an epoch does."""
+        begins = [step for step in steps[1:] if self.epoch(step) is not None]
+        return [range(*ends) for ends in pairwise([steps.start, *begins, steps.stop])]
 
     def read_ahead(
         self, steps: Sequence[int], device: torch.device, ahead: Ahead | None = None

@@ -62,7 +62,8 @@ class EncoderConfig(Config):
     )  # fmt: skip
     stem: Stem = Field(
         default="own", exclude_if=lambda stem: stem == "own",
-        description="a ResNet's beginning: its own, or small: 3×3, stride 1, no max-pooling",
+        description="the network's beginning: its own; small, of a ResNet: 3×3, stride 1, no "
+        "max-pooling; sobel, of alexnet: edges in place of colours",
     )  # fmt: skip
     init: Init = Field(
         default_factory=lambda given: default_init(given["arch"]),  # of what stands above

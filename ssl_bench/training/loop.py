@@ -7,10 +7,9 @@ batch): a run killed at any moment and started again ends with the same weights.
 
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,8 +38,10 @@ from ssl_bench.training.devices import (
     unwrap,
 )
 from ssl_bench.training.log import Log
-from ssl_bench.training.pretext import Between, Step, TrainConfig
+from ssl_bench.training.pretext import Between, Samples, Step, TrainConfig
+from ssl_bench.training.probe import Look
 from ssl_bench.training.schedule import rate_factor
+from ssl_bench.training.signals import stop_request
 
 LOG_LINES = 200  # about so many lines a run
 SYNC_STEPS = 20  # at most so many steps on a GPU, or on several, before a stop is acted upon
@@ -78,13 +79,15 @@ def train(
     title: str = "training",
     keep: Keep | None = None,
     until: int | None = None,
+    look: Look | None = None,
 ) -> Report:
     """Train `task` (a Trainable nn.Module) on images of `store`, or on those in `subset`.
 
     `folder` receives `checkpoint.pt` and `log.jsonl`; a run that finds a checkpoint there goes on
     from it. Of `keep`, the first process calls what stands at a step when it is done, before a
     checkpoint of it; the steps must be the same in all processes. Behind the step `until` a
-    checkpoint is written and the rest left for another time. Raises UsageError for a batch
+    checkpoint is written and the rest left for another time. What `look` finds, in the first
+    process, is logged beside the losses. Raises UsageError for a batch
     that devices cannot share, and for a step to keep that was passed before; DataError for a loss
     that is not finite, Interrupted on Ctrl-C.
     """
@@ -103,7 +106,7 @@ def train(
     place(task, fabric, channels_last=not (on_gpu and precision == "32"))
     task.train()
     first = share * fabric.global_rank
-    run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {})
+    run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {}, look)
     run.resume(saved)
     with run.trackers:
         run.loop(batches, positions.to(fabric.device), title, until or config.steps)
@@ -125,11 +128,12 @@ class _Run:
         folder: Path,
         first: int,
         keep: Keep,
+        look: Look | None,
     ) -> None:
         self.task, self.fabric, self.config, self.seed = task, fabric, config, seed
         self.runtime, self.folder = runtime, folder
         self.first = first  # this process's first position in the global batch
-        self.keep = keep
+        self.keep, self.look = keep, look
         self.halved = resolve_precision(config.precision) != "32"
         self.optimizers: list[Optimizer] = task.optimizers()
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
@@ -146,23 +150,24 @@ class _Run:
         """The steps that are left; what happens between them, all processes do at the same step."""
         on_gpu = self.fabric.device.type == "cuda"
         ahead = Ahead(self.seed, batches.positions) if on_gpu else None
-        read = batches.read_ahead(range(self.step, until), self.fabric.device, ahead)
+        read = self._read(batches, range(self.step, until), ahead)
         shown: Iterator[Any] = read
         if self.fabric.is_global_zero:
             shown = progress(read, title, until, self.step, "--steps")
         interval = max(1, self.config.steps // LOG_LINES)
-        with closing(read), _stop_request() as asked:
+        with closing(read), stop_request() as asked:
             since = time.monotonic()
             for batch, indices, numbers in shown:
                 arrived = time.monotonic()
-                self._begin_epoch(batches.store, batches.epoch(self.step))
                 drawn = None
                 if ahead is not None and numbers is not None:
                     moved = numbers.to(self.fabric.device, non_blocking=True)
                     drawn = StepNumbers(ahead, moved, positions)
                 random = Randomness(self.seed, self.step, positions, drawn=drawn)
                 self._advance(batch, indices, random)
-                logged = self.step % interval == 0 or self.step == self.config.steps
+                last = self.step == self.config.steps
+                looks = self.look is not None and (last or self.look.is_due(self.step, batches))
+                logged = last or looks or self.step % interval == 0
                 synced = logged or self._is_sync_step()
                 if synced:
                     self._check()
@@ -171,8 +176,8 @@ class _Run:
                 self.seconds += now - since
                 self.done += 1
                 if logged:
-                    self._log()
-                if self.step == self.config.steps or self.step in self.keep:
+                    self._log(looks)
+                if last or self.step in self.keep:
                     self._check_weights()
                 # Before the checkpoint: a run that goes on from one has kept all that is behind it.
                 if self.step in self.keep and self.fabric.is_global_zero:
@@ -183,18 +188,34 @@ class _Run:
         if self.step == until < self.config.steps:
             self.save()
 
-    def _begin_epoch(self, store: Images, epoch: int | None) -> None:
+    def _read(
+        self, batches: Batches, steps: range, ahead: Ahead | None
+    ) -> Generator[tuple[Mapping[str, Tensor], Tensor, Tensor | None]]:
+        """The batches of these steps, read ahead: not over the beginning of an epoch, if the task
+        looks at the whole set there and may choose what is read.
+        """
+        for part in batches.epochs(steps) if isinstance(self.task, Between) else [steps]:
+            if part:
+                self._begin_epoch(batches, part.start)
+            with closing(batches.read_ahead(part, self.fabric.device, ahead)) as read:
+                yield from read
+
+    def _begin_epoch(self, batches: Batches, step: int) -> None:
         """At the first step of an epoch, on every device, for a task that looks at the whole set.
 
-        A run that is resumed here begins the epoch again from the state that it began it from.
+        A run that is resumed here begins the epoch again from the state that it began it from; one
+        that is resumed behind it has in its buffers what was decided.
         """
         task: Any = self.task
-        if epoch is None or not isinstance(task, Between):
-            return
-        with torch.no_grad(), self.fabric.autocast(), waiting(f"before epoch {epoch + 1}"):
-            task.between(store, epoch)
-        copy_buffers(self.task, self.fabric)
-        self.task.train()
+        epoch, since = batches.epoch(step), time.monotonic()
+        if isinstance(task, Between) and epoch is not None:
+            with torch.no_grad(), self.fabric.autocast(), waiting(f"before epoch {epoch + 1}"):
+                task.between(batches.store, epoch)
+            copy_buffers(self.task, self.fabric)
+            self.task.train()
+        if isinstance(task, Samples):
+            batches.subset = task.visits.cpu()
+        self.waited -= time.monotonic() - since  # the batch comes later, but not for want of data
 
     def _advance(self, batch: Mapping[str, Tensor], indices: Tensor, random: Randomness) -> None:
         """One step: everything random in it follows from its number and the positions."""
@@ -292,12 +313,14 @@ class _Run:
         kept = "the last checkpoint is kept; " if self._checkpoint.exists() else ""
         return f"{name} is {value} at step {step}: training stopped, {kept}lower --lr"
 
-    def _log(self) -> None:
+    def _log(self, looks: bool) -> None:
         if not self.fabric.is_global_zero:
             return
+        found = self.look.measure() if looks and self.look else {}
         line = {
             "step": self.step,
             **self.last,
+            **found,
             "images_per_second": round(self._speed(), 1),
             "data_wait": round(self.waited / max(self.seconds, 1e-9), 4),
         }
@@ -370,25 +393,3 @@ class _Run:
         if self.fabric.is_global_zero:
             trim_log(self.folder / "log.jsonl", self.step)
         self.resumed_at = self.step
-
-
-@contextmanager
-def _stop_request() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop, instead of stopping anywhere."""
-    asked: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if asked:  # the second Ctrl-C means it
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -114,6 +114,17 @@ class Between(Protocol):
         ...
 
 
+@runtime_checkable
+class Samples(Between, Protocol):
+    """A task that also decides which images an epoch visits, some more often than others.
+
+    `visits`, a buffer int64 (N,) that `prepare` makes and `between` may change, names as many
+    images as there are; the epoch visits each place of it once, in its own order.
+    """
+
+    visits: Tensor
+
+
 def check_training(kind: type[Pretext]) -> None:
     """UsageError unless a pretext has all that training needs, or nothing of it.
 

@@ -44,6 +44,7 @@ from ssl_bench.training.pretext import (
     TrainConfig,
     check_training,
 )
+from ssl_bench.training.probe import Look, Probing
 from ssl_bench.training.start import Start, find_start
 
 if TYPE_CHECKING:
@@ -142,12 +143,14 @@ def pretrain(
     keep_at: Sequence[int] = (),
     until: int | None = None,
     starts: Path | None = None,
+    probe: Probing | None = None,
 ) -> PretrainRecord:
     """The record of `method` with these settings: read if it exists, else made or continued.
 
     `data` names a set, or several whose training images are taken as one. After the steps
     `keep_at` the encoder is kept as a run of its own (keep.py); behind the step `until` the
     training rests, and the record is that of the encoder kept there. `starts`: see Pretraining.of.
+    `probe` looks at the encoder while it is trained, for the log.
     UsageError for a step that the training does not reach, or passed before without keeping it.
     """
     steps = steps_to_keep(config, keep_at, until)  # before images are decoded
@@ -155,6 +158,8 @@ def pretrain(
         method, config, data, workspace, runtime, skip_bad_images=skip_bad_images, starts=starts
     )
     config, run = it.config, it.run
+    if probe:
+        probe.check(it.store)
     wanted = kept_run(workspace, it.identity, until) if until in steps else run
     if wanted.record is not None and not is_one_of_several():
         if run.record is not None:
@@ -171,7 +176,7 @@ def pretrain(
         # Another launch may have made it while the first process waited for the lock. What that
         # one sees is what all do: a process that looked for itself could miss the others.
         if fabric.broadcast(run.record is None):
-            _make(it, workspace, runtime, fabric, steps, until if until in steps else None)
+            _make(it, workspace, runtime, fabric, steps, until if until in steps else None, probe)
         fabric.barrier()
     check_kept(workspace, it.identity, steps, run.folder)
     record = wanted.record
@@ -183,7 +188,7 @@ def pretrain(
 
 def _make(
     it: Pretraining, workspace: Path, runtime: Runtime, fabric: "Fabric", steps: Sequence[int],
-    until: int | None,
+    until: int | None, probe: Probing | None,
 ) -> None:  # fmt: skip
     started = time.monotonic()
     config, store, folder = it.config, it.store, it.run.folder
@@ -191,7 +196,9 @@ def _make(
     pretext, spec = build_pretext(it.method, config, store.normalization, len(store), weights)
     start = weights_digest(pretext.encoder.state_dict())
     # Taken before the loop wraps it for its devices.
-    write = partial(_write, it, exported(pretext), spec, start)
+    encoder = exported(pretext)
+    write = partial(_write, it, encoder, spec, start)
+    look = Look(probe.every, partial(probe.measure, encoder, spec, store)) if probe else None
     course: dict[str, Any] = {}  # how the weights came about: little to say of random ones
     metrics: dict[str, float] = {}
     if isinstance(config, TrainConfig):
@@ -209,6 +216,7 @@ def _make(
             title=f"{it.method} seed {config.seed}",
             keep={step: partial(_keep, it, workspace, fabric, write, step) for step in missing},
             until=until,
+            look=look,
         )
         metrics, course = dict(report.last), {"training": _speed(report, fabric)}
     if until or not fabric.is_global_zero:

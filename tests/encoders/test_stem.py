@@ -1,9 +1,12 @@
-"""`--stem small`: a ResNet's 3×3 beginning without pooling, of both libraries."""
+"""`--stem small`, a ResNet's 3×3 beginning without pooling; `--stem sobel`, AlexNet's of edges."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import sobel
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,6 +14,9 @@ from helpers.refusals import fails
 from ssl_bench import catalogue
 from ssl_bench.data.normalization import HALF
 from ssl_bench.encoders.build import EncoderSpec
+from ssl_bench.encoders.chain import chain_obstacle
+from ssl_bench.encoders.rescale import top_of
+from ssl_bench.encoders.sobel import Sobel
 from ssl_bench.encoders.weights import load_encoder, save_encoder, weights_digest
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import EncoderConfig, PretextConfig
@@ -70,9 +76,50 @@ def test_networks_that_are_no_resnets_refuse_it(bench, tmp_path, arch: str) -> N
     size = ("--image-size", 160 if arch == "timm:test_vit" else 128)
     made = bench("pretrain", "random", "--arch", arch, *size, "--stem", "small",
                  "--data", "scenes:train=2,test=2", "--workspace", tmp_path)  # fmt: skip
-    fails(made, 2, "--stem is for ResNets of timm and torchvision")
+    fails(made, 2, "--stem small is for ResNets of timm and torchvision")
 
 
 def test_inspect_shows_it(bench) -> None:
     shown = bench.ok("inspect", "timm:test_resnet", "--image-size", 32, "--stem", "small").out
     assert "layer4" in shown
+
+
+# ---- sobel
+def test_edges_are_those_of_scipy_on_the_mean_channel() -> None:
+    """Theirs falls from right to left, ours from left to right; zeros lie beyond."""
+    images = torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    grey = images.mean(1).double().numpy()
+    for plane, axis in ((0, 1), (1, 0)):
+        expected = [-sobel(image, axis, mode="constant") for image in grey]
+        found = Sobel()(images)[:, plane].double().numpy()
+        assert found == pytest.approx(np.stack(expected), abs=1e-5)
+
+
+def test_colours_that_keep_the_mean_are_not_seen() -> None:
+    net = encoder("alexnet", image_size=64, width=0.1, stem="sobel")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    shifted = images + torch.tensor([0.5, -0.2, -0.3])[:, None, None]
+    with torch.no_grad():
+        for layer, maps in net(images, net.layers).items():
+            torch.testing.assert_close(net(shifted, net.layers)[layer], maps)
+    assert net.conv1[1].weight.shape[1] == 2
+    assert net.shape("pool5", 64) == encoder("alexnet", image_size=64, width=0.1).shape("pool5", 64)
+
+
+def test_weights_behind_edges_are_saved_and_scaled(tmp_path: Path) -> None:
+    """What is saved is what learns; a chain all the same, so scales may move through it."""
+    config = EncoderConfig(image_size=64, width=0.1, stem="sobel", init="fan-in")
+    net = build_pretext("random", config, HALF)[0].encoder
+    save_encoder(net, config.spec(HALF), tmp_path / "w.safetensors")
+    read, spec = load_encoder(tmp_path / "w.safetensors")
+    assert spec.stem == "sobel"
+    assert weights_digest(read.state_dict()) == weights_digest(net.state_dict())
+    assert net.state_dict().keys() == {n for n, _ in net.named_parameters()}
+    assert chain_obstacle(net, top_of(net), torch.zeros(1, 3, 64, 64)) is None
+
+
+@pytest.mark.parametrize("arch", ["dcgan", "torchvision:resnet18"])
+def test_networks_that_are_no_alexnet_refuse_edges(bench, tmp_path, arch: str) -> None:
+    made = bench("pretrain", "random", "--arch", arch, "--image-size", 128, "--stem", "sobel",
+                 "--data", "scenes:train=2,test=2", "--workspace", tmp_path)  # fmt: skip
+    fails(made, 2, "--stem sobel is for alexnet")

@@ -1,4 +1,6 @@
-"""The pretexts of docs/example and ours of two views, at their smallest, in their own processes.
+"""The pretexts of docs/example and ours that share or keep something, at their smallest.
+
+In their own processes:
 
 python example.py kill OUT                    each is killed by SIGKILL in step 4, in workspace OUT
 python example.py train OUT …                 each is trained to its end, in each workspace
@@ -41,7 +43,12 @@ GATHERING: dict[str, dict[str, Any]] = {
     "moco-v2": SMALL | {"queue": 20},
     "barlow-twins": SMALL,
     "vicreg": SMALL,
+    "npid": SMALL | {"projector": (16,)},
 }
+ALONE: dict[str, dict[str, Any]] = {
+    "deepcluster": {"image_size": 64, "width": 0.1, "init": "fan-in", "clusters": 4, "hidden": 8}
+}
+RESUMED = [*SETTINGS, "npid", "deepcluster"]  # of ours those that keep something of each image
 KILLED_IN = 3  # where an epoch begins: 8 of 24 images are seen in a step
 
 
@@ -54,7 +61,7 @@ def forget() -> None:
 def config_of(name: str, steps: int = 6) -> Any:
     """The method's settings, on eight images a step."""
     kind: Any = catalogue.pretext(name)
-    return kind.Config(**{"steps": steps, "batch_size": 8, **(SETTINGS | GATHERING)[name]})
+    return kind.Config(**{"steps": steps, "batch_size": 8, **(SETTINGS | GATHERING | ALONE)[name]})
 
 
 def trained(name: str, workspace: Path) -> Any:
@@ -65,7 +72,7 @@ def trained(name: str, workspace: Path) -> Any:
 
 def kill(workspace: Path) -> None:
     """Each method in a child of its own, which does not live to the end."""
-    for name in SETTINGS:
+    for name in RESUMED:
         child = os.fork()
         if not child:
             die_in(catalogue.pretext(name), KILLED_IN)
@@ -116,7 +123,7 @@ if __name__ == "__main__":
         kill(out)
     elif sys.argv[1] == "train":
         for place in map(Path, sys.argv[2:]):
-            for method in SETTINGS:
+            for method in RESUMED:
                 trained(method, place)
     else:
         shared = Runtime(workers=0, devices="auto")

@@ -57,6 +57,8 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "barlow-twins": TWO_VIEWS | HEAD | {"lr": 0.006},
     "simsiam": TWO_VIEWS | HEAD | {"predictor": 8},
     "vicreg": TWO_VIEWS | HEAD,
+    "npid": TWO_VIEWS | {"projector": (16,)},
+    "deepcluster": ENCODER | STEPS | {"clusters": 4, "hidden": 16, "lr": 0.01},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"
 SMALL = {"short": 64, "longest": 64, "head": 16, "lr": 0.01}

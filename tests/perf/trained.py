@@ -178,7 +178,7 @@ def two_views(width: float) -> Iterator[Pair]:
         if not issubclass(kind.Config, TwoViewsConfig):
             continue
         config = kind.Config(recipe="small", batch_size=count, **toy)
-        task: Any = channels_last(build_pretext(method, config, HALF)[0].train())
+        task: Any = channels_last(build_pretext(method, config, HALF, count)[0].train())
         task.optimizers()
         side = stored_size(config.image_size)
         images = torch.randint(256, (count, side, side, 3), generator=generator(0)).byte()

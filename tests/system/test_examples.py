@@ -41,11 +41,11 @@ def test_each_continues_to_the_same_bits_after_a_kill(installed, site, tmp_path)
     """Encoder, heads, teacher, queue and labels; the kill falls on the beginning of an epoch."""
     launched(site, example.__file__, "kill", tmp_path / "killed")
     assert not read_records(tmp_path / "killed")
-    assert len(list((tmp_path / "killed").glob("pretrain/*/checkpoint.pt"))) == 4
+    assert len(list((tmp_path / "killed").glob("pretrain/*/checkpoint.pt"))) == len(example.RESUMED)
     places = tmp_path / "whole", tmp_path / "killed"
     # With one thread, as the killed ones had: this process may have more, and so other bits.
     launched(site, example.__file__, "train", *places)
-    for name in example.SETTINGS:
+    for name in example.RESUMED:
         whole, again = (record_of(name, place) for place in places)
         begun = [(one.details.training or {}).get("resumed_at") for one in (whole, again)]
         assert begun == [0, example.KILLED_IN]
@@ -55,7 +55,7 @@ def test_each_continues_to_the_same_bits_after_a_kill(installed, site, tmp_path)
         assert encoder.digest != encoder.start, f"{name} learnt nothing"
 
 
-SHARED = ["contrast", "momentum", *example.GATHERING]
+SHARED = ["contrast", "momentum", "deepcluster", *example.GATHERING]
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def test_two_processes_have_the_losses_and_gradients_of_one(name, by_two, instal
     one = example.gradients(name, tmp_path, Runtime(workers=0, devices="1"))
     two = torch.load(by_two / f"{name}.pt")
     assert one.keys() == two.keys()
-    assert len(one) > 30
+    assert len(one) > 15
     for weight, expected in one.items():
         near = 1e-9 if expected.dtype == torch.float64 else 1e-5
         torch.testing.assert_close(two[weight], expected, rtol=near, atol=near, msg=weight)

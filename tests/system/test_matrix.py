@@ -51,7 +51,7 @@ PRETEXTS: Refusals = {
 }
 # They meet the encoder as simclr does, with one view a pass, as byol.
 LIKE_SIMCLR, FEW_ENCODERS = (
-    {"moco-v2", "barlow-twins", "simsiam", "vicreg"},
+    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid"},
     {"alexnet", "timm:test_vit"},
 )
 EVALUATIONS: Refusals = {

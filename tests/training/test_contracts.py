@@ -100,6 +100,44 @@ def test_a_resumed_run_begins_each_epoch_as_the_whole_one(stop_at, tmp_path):
     assert stopped.notes + again.notes == whole.notes
 
 
+class Picky(Task):
+    """Has each epoch visit the images from its number on, in pairs."""
+
+    visits: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("visits", torch.arange(IMAGES))
+
+    def between(self, store: Any, epoch: int) -> None:
+        super().between(store, epoch)
+        self.visits.copy_(epoch + torch.arange(IMAGES) // 2)
+
+    def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
+        self.notes.append(("seen", step.indices.tolist()))
+        return super().train_step(images, step)
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 4])
+def test_a_task_decides_what_an_epoch_visits(stop_at: int, tmp_path: Path) -> None:
+    """Nothing that was read ahead is of the epoch before; a resumed run goes on within one."""
+    whole, stopped, folder = run(Picky(), tmp_path / "whole"), Picky(), tmp_path / "cut"
+    seen = [indices for kind, indices in whole.notes if kind == "seen"]
+    for (epoch, begin), (_, end) in pairwise([*EPOCHS, (4, STEPS)]):
+        visited = {index for indices in seen[begin:end] for index in indices}
+        assert visited <= set(range(epoch, epoch + IMAGES // 2))
+    # 12 visits in the first three steps: each place once, and two of the next epoch's order.
+    counts = np.bincount(np.concatenate(seen[:3]))
+    assert counts.min() == 2
+    assert counts.sum() == 12
+    stopped.stop_at = stop_at
+    with pytest.raises(Interrupted):
+        run(stopped, folder)
+    again = run(Picky(), folder)
+    assert weights_digest(again.state_dict()) == weights_digest(whole.state_dict())
+    assert stopped.notes + again.notes == whole.notes
+
+
 class Loss(nn.Module):
     """Notes in which precision it is asked for a product, forward and backward."""
 

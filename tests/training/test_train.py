@@ -220,14 +220,16 @@ def test_runs_killed_at_any_moment_end_with_the_same_weights(tmp_path):
 def test_two_processes_see_what_one_sees(tmp_path):
     """Data parallel on the CPU: equal up to the order in which gradients are summed.
 
-    What is kept on the way, the first process keeps.
+    What is kept on the way, the first process keeps, and it looks at the encoder.
     """
-    keep = ("--keep-at", 3)
+    keep = ("--keep-at", 3, "--probe", "knn.lightly", "--probe-every", 1)
     commands = {
         "one": _command(tmp_path / "one", "--devices", 1, *keep),
         "two": _command(tmp_path / "two", "--devices", 2, *keep),
         "torchrun": _torchrun(_command(tmp_path / "torchrun")),
     }
+    for command in commands.values():  # enough of each class to ask for some
+        command[command.index(DATA)] = "scenes:train=60,test=4"
     weights, records = {}, {}
     for name, command in commands.items():
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -242,6 +244,15 @@ def test_two_processes_see_what_one_sees(tmp_path):
             assert torch.allclose(tensor, weights[name, step][layer], atol=2e-4), (name, layer)
         assert records[name].key == records["one"].key
         assert records[name].details.training["devices"] == 2
+    curves = [_curve(folder_of(tmp_path / n, records[n])) for n in ("one", "two", "torchrun")]
+    assert [*curves[0]] == [*curves[1]] == [8, 15, 23, 30]  # 60 images in steps of 8
+    assert all(abs(curves[1][step] - curves[0][step]) <= 10 for step in curves[0])  # one of ten
+    assert not curves[2]
+
+
+def _curve(run: Path) -> dict[int, float]:
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return {line["step"]: line["knn.lightly"] for line in lines if "knn.lightly" in line}
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(store, tmp_path):
