@@ -27,6 +27,7 @@ class Encoder(nn.Module, ABC):
     # How names of the classifier's weights begin: the encoder lacks them, or no map needs them.
     head: tuple[str, ...] = ()
     takes_keep: bool = False
+    patch_size: int = 0  # px, of those with `takes_keep`
     version: ClassVar[int] = 1  # raised when a change makes other maps of the same weights
 
     @abstractmethod

@@ -60,6 +60,7 @@ class TimmEncoder(Encoder):
             # CrossViT's two branches share their names: the second, of larger patches, has them.
             self._place = {info["module"]: i for i, info in enumerate(self.model.feature_info)}
         self.takes_keep = _make_room(self.model)
+        self.patch_size = self.model.patch_embed.patch_size[0] if self.takes_keep else 0
         self.layers = (*self._place, POOLED)
         with refusal(f"timm:{name}", image_size, own):
             maps = self._probe(image_size)

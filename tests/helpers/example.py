@@ -35,12 +35,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "masked": {"arch": "timm:test_vit", "image_size": 64, "warmup": 2, "lr": 1e-3},
 }
 SMALL = {"recipe": "small", "arch": NORMED, "projector": (32, 16)}
-# Ours that look at the images of all devices.
+VIT = {"recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0}
+# Ours that look at the images of all devices, or at some of an image's patches.
 GATHERING: dict[str, dict[str, Any]] = {
     "simclr": SMALL,
     "moco-v2": SMALL | {"queue": 20},
     "barlow-twins": SMALL,
     "vicreg": SMALL,
+    "mae": VIT | {"decoder_depth": 1, "decoder_width": 32},
 }
 KILLED_IN = 3  # where an epoch begins: 8 of 24 images are seen in a step
 

@@ -44,6 +44,10 @@ STEPS = {"steps": 3, "batch_size": 8}
 NORMED = {"arch": "timm:test_efficientnet", "image_size": 64}
 TWO_VIEWS = NORMED | STEPS | {"recipe": "small"}
 HEAD = {"projector": (32, 16)}
+MASKED = STEPS | {
+    "recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0,
+    "decoder_depth": 1, "decoder_width": 32,
+}  # fmt: skip
 PRETEXTS: dict[str, dict[str, Any]] = {
     "random": ENCODER,
     "autoencoder": ENCODER | STEPS,
@@ -57,6 +61,7 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "barlow-twins": TWO_VIEWS | HEAD | {"lr": 0.006},
     "simsiam": TWO_VIEWS | HEAD | {"predictor": 8},
     "vicreg": TWO_VIEWS | HEAD,
+    "mae": MASKED,
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"
 SMALL = {"short": 64, "longest": 64, "head": 16, "lr": 0.01}
