@@ -49,6 +49,12 @@ class Encoder(nn.Module, ABC):
         """
         return state
 
+    def take_any_size(self) -> None:
+        """From now on take images of other sizes, too, if that is a matter of interpolating places.
+
+        Weights stay as they are. Most networks take any size by themselves, or none but their own.
+        """
+
     @property
     def maps(self) -> tuple[str, ...]:
         """The layers but for `pooled`: those with an extent."""

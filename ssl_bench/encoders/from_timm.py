@@ -96,6 +96,20 @@ class TimmEncoder(Encoder):
             self.model.patch_drop.keep = None
         return {k: x if k == POOLED else x.transpose(1, 2)[..., None] for k, x in found.items()}
 
+    def take_any_size(self) -> None:
+        """As timm's `dynamic_img_size`, which is a choice of the constructor's there.
+
+        At the network's own size nothing changes. A size must be whole patches.
+        """
+        from timm.layers.format import Format
+        from timm.models.vision_transformer import VisionTransformer
+
+        if isinstance(self.model, VisionTransformer):
+            embed: Any = self.model.patch_embed
+            self.model.dynamic_img_size = True
+            embed.strict_img_size = embed.flatten = False
+            embed.output_fmt = Format.NHWC
+
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """By the filter with which timm reads what the model's own authors published."""
         filters = sys.modules[type(self.model).__module__]

@@ -36,12 +36,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 SMALL = {"recipe": "small", "arch": NORMED, "projector": (32, 16)}
 VIT = {"recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0}
+CROPS = {"small_crops": 2, "frozen": 1}
 # Ours that look at the images of all devices, or at some of an image's patches.
 GATHERING: dict[str, dict[str, Any]] = {
     "simclr": SMALL,
     "moco-v2": SMALL | {"queue": 20},
     "barlow-twins": SMALL,
     "vicreg": SMALL,
+    "swav": SMALL | CROPS | {"prototypes": 24, "queue": 8, "queue_from": 0},
+    "dino": SMALL | CROPS | {"outputs": 24, "clip": 3.0},
     "mae": VIT | {"decoder_depth": 1, "decoder_width": 32},
 }
 KILLED_IN = 3  # where an epoch begins: 8 of 24 images are seen in a step

@@ -56,7 +56,11 @@ EVALUATIONS: dict[type[FineTuned], tuple[str, int, tuple[str, ...]]] = {
 INPAINTING = 32  # images per update
 BATCH = 16  # of those with a recipe
 TOY = {"arch": "timm:test_efficientnet", "projector": (32, 16)}
-TOYS = {"mae": {"arch": "timm:test_vit", "decoder_depth": 1, "decoder_width": 32}}
+TOYS: dict[str, dict[str, Any]] = {
+    "swav": TOY | {"prototypes": 24},
+    "dino": TOY | {"outputs": 24},
+    "mae": {"arch": "timm:test_vit", "decoder_depth": 1, "decoder_width": 32},
+}
 SCENES = "scenes:train=72,test=8"
 
 

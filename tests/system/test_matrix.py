@@ -50,9 +50,9 @@ PRETEXTS: Refusals = {
     "mae": (ENCODERS.keys() - {"timm:test_vit"}, "mae takes vision transformers of timm"),
     "vicreg": ({"timm:test_vit"}, "--optimizer lars is for networks with batch normalisation"),
 }
-# They meet the encoder as simclr does, with one view a pass, as byol.
+# They meet the encoder as simclr does, with one view a pass, as byol, or with small ones, as dino.
 LIKE_SIMCLR, FEW_ENCODERS = (
-    {"moco-v2", "barlow-twins", "simsiam", "vicreg"},
+    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "swav"},
     {"alexnet", "timm:test_vit"},
 )
 EVALUATIONS: Refusals = {
