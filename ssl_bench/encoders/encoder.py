@@ -27,6 +27,7 @@ class Encoder(nn.Module, ABC):
     # How names of the classifier's weights begin: the encoder lacks them, or no map needs them.
     head: tuple[str, ...] = ()
     takes_keep: bool = False
+    patch_size: int = 0  # px, of those with `takes_keep`
     version: ClassVar[int] = 1  # raised when a change makes other maps of the same weights
 
     @abstractmethod
@@ -47,6 +48,12 @@ class Encoder(nn.Module, ABC):
         As they are, unless the library has a conversion of its own. It may raise anything.
         """
         return state
+
+    def take_any_size(self) -> None:
+        """From now on take images of other sizes, too, if that is a matter of interpolating places.
+
+        Weights stay as they are. Most networks take any size by themselves, or none but their own.
+        """
 
     @property
     def maps(self) -> tuple[str, ...]:

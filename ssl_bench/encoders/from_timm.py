@@ -60,6 +60,7 @@ class TimmEncoder(Encoder):
             # CrossViT's two branches share their names: the second, of larger patches, has them.
             self._place = {info["module"]: i for i, info in enumerate(self.model.feature_info)}
         self.takes_keep = _make_room(self.model)
+        self.patch_size = self.model.patch_embed.patch_size[0] if self.takes_keep else 0
         self.layers = (*self._place, POOLED)
         with refusal(f"timm:{name}", image_size, own):
             maps = self._probe(image_size)
@@ -94,6 +95,20 @@ class TimmEncoder(Encoder):
         finally:
             self.model.patch_drop.keep = None
         return {k: x if k == POOLED else x.transpose(1, 2)[..., None] for k, x in found.items()}
+
+    def take_any_size(self) -> None:
+        """As timm's `dynamic_img_size`, which is a choice of the constructor's there.
+
+        At the network's own size nothing changes. A size must be whole patches.
+        """
+        from timm.layers.format import Format
+        from timm.models.vision_transformer import VisionTransformer
+
+        if isinstance(self.model, VisionTransformer):
+            embed: Any = self.model.patch_embed
+            self.model.dynamic_img_size = True
+            embed.strict_img_size = embed.flatten = False
+            embed.output_fmt = Format.NHWC
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """By the filter with which timm reads what the model's own authors published."""

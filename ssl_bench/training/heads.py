@@ -26,18 +26,19 @@ def mlp(
     norm: bool = True,
     norm_out: bool = False,
     bias_out: bool = True,
+    activation: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """(B, …) -> (B, widths[-1]): linear layers with ReLUs between them, drawn by seed and `key`.
+    """(B, …) -> (B, widths[-1]): linear layers, activations between them, drawn by seed and `key`.
 
-    `norm` puts batch normalisation before each ReLU, `norm_out` one without scale and shift at the
-    end. A linear layer before one has no bias, which it would take away.
+    `norm` puts batch normalisation before each activation, `norm_out` one without scale and shift
+    at the end. A linear layer before one has no bias, which it would take away.
     """
     *hidden, last = pairwise(widths)
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in hidden:
         layers += [nn.Linear(inputs, outputs, bias=not norm)]
         layers += [nn.BatchNorm1d(outputs)] if norm else []
-        layers += [nn.ReLU()]
+        layers += [activation()]
     layers += [nn.Linear(*last, bias=bias_out and not norm_out)]
     layers += [nn.BatchNorm1d(widths[-1], affine=False)] if norm_out else []
     head = nn.Sequential(*layers)

@@ -32,8 +32,12 @@ def build_optimizer(
     lr: float,
     weight_decay: float,
     lr_vectors: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> Optimizer:
-    """One optimiser of all weights; biases and scales learn at `lr_vectors` if that is given."""
+    """One optimiser of all weights; biases and scales learn at `lr_vectors` if that is given.
+
+    `betas` are AdamW's.
+    """
     weights = [weight for module in modules for weight in module.parameters()]
     if name == "sgd" and lr_vectors is None:
         return SGD(weights, lr, MOMENTUM, weight_decay=weight_decay)
@@ -49,7 +53,7 @@ def build_optimizer(
     if name == "sgd":
         return SGD(groups, lr, MOMENTUM)
     if name == "adamw":
-        return AdamW(groups, lr)
+        return AdamW(groups, lr, betas)
     from timm.optim.lars import Lars
 
     lars: Any = Lars  # typed by its default momentum, the int 0

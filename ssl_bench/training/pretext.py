@@ -5,7 +5,7 @@ to change. docs/extend.md walks through it.
 """
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -71,16 +71,25 @@ class Step:
     batch: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     gather: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor, repr=False)
 
-    def update(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> None:
+    def update(
+        self,
+        optimizer: Optimizer,
+        loss: Tensor,
+        clip: float | None = None,
+        frozen: Iterable[nn.Parameter] = (),
+    ) -> None:
         """One update of one optimiser's parameters along the gradient of `loss`.
 
         A gradient of all these parameters together that is longer than `clip` is shortened to it.
+        Those that are `frozen` in this step stay as they are; so do their optimiser's memories.
         """
         optimizer.zero_grad(set_to_none=True)
         self.backward(loss)
         if clip is not None:
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             nn.utils.clip_grad_norm_(weights, clip)
+        for weight in frozen:  # only now: several devices wait for the gradients of all
+            weight.grad = None
         optimizer.step()
 
 

@@ -37,13 +37,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "masked": {"arch": "timm:test_vit", "image_size": 64, "warmup": 2, "lr": 1e-3},
 }
 SMALL = {"recipe": "small", "arch": NORMED, "projector": (32, 16)}
-# Ours that look at the images of all devices.
+VIT = {"recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0}
+CROPS = {"small_crops": 2, "frozen": 1}
+# Ours that look at the images of all devices, or at some of an image's patches.
 GATHERING: dict[str, dict[str, Any]] = {
     "simclr": SMALL,
     "moco-v2": SMALL | {"queue": 20},
     "barlow-twins": SMALL,
     "vicreg": SMALL,
     "npid": SMALL | {"projector": (16,)},
+    "swav": SMALL | CROPS | {"prototypes": 24, "queue": 8, "queue_from": 0},
+    "dino": SMALL | CROPS | {"outputs": 24, "clip": 3.0},
+    "mae": VIT | {"decoder_depth": 1, "decoder_width": 32},
 }
 ALONE: dict[str, dict[str, Any]] = {
     "deepcluster": {"image_size": 64, "width": 0.1, "init": "fan-in", "clusters": 4, "hidden": 8}

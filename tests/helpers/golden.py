@@ -44,6 +44,11 @@ STEPS = {"steps": 3, "batch_size": 8}
 NORMED = {"arch": "timm:test_efficientnet", "image_size": 64}
 TWO_VIEWS = NORMED | STEPS | {"recipe": "small"}
 HEAD = {"projector": (32, 16)}
+FEW_CROPS = {"small_crops": 2}
+MASKED = STEPS | {
+    "recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0,
+    "decoder_depth": 1, "decoder_width": 32,
+}  # fmt: skip
 PRETEXTS: dict[str, dict[str, Any]] = {
     "random": ENCODER,
     "autoencoder": ENCODER | STEPS,
@@ -59,6 +64,9 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "vicreg": TWO_VIEWS | HEAD,
     "npid": TWO_VIEWS | {"projector": (16,)},
     "deepcluster": ENCODER | STEPS | {"clusters": 4, "hidden": 16, "lr": 0.01},
+    "mae": MASKED,
+    "swav": TWO_VIEWS | HEAD | FEW_CROPS | {"prototypes": 24, "queue": 16, "frozen": 1},
+    "dino": TWO_VIEWS | HEAD | FEW_CROPS | {"outputs": 24, "frozen": 1},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"
 SMALL = {"short": 64, "longest": 64, "head": 16, "lr": 0.01}

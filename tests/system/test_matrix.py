@@ -47,11 +47,12 @@ Refusals = dict[str, tuple[set[str], str]]
 PRETEXTS: Refusals = {
     "inpainting": (ENCODERS.keys() - {"dcgan"}, "--arch: String should match pattern '^dcgan$'"),
     "kmeans-init": (ENCODERS.keys() - {"alexnet"}, "kmeans-init takes chains of convolutions"),
+    "mae": (ENCODERS.keys() - {"timm:test_vit"}, "mae takes vision transformers of timm"),
     "vicreg": ({"timm:test_vit"}, "--optimizer lars is for networks with batch normalisation"),
 }
-# They meet the encoder as simclr does, with one view a pass, as byol.
+# They meet the encoder as simclr does, with one view a pass, as byol, or with small ones, as dino.
 LIKE_SIMCLR, FEW_ENCODERS = (
-    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid"},
+    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav"},
     {"alexnet", "timm:test_vit"},
 )
 EVALUATIONS: Refusals = {
