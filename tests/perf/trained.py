@@ -41,7 +41,6 @@ from ssl_bench.encoders.init import initialize
 from ssl_bench.evaluation.harness import Subject
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import PretextConfig, Step
-from ssl_bench.training.two_views import TwoViewsConfig
 
 Work = Callable[[], Any]
 Parts = Sequence[nn.Module]
@@ -55,7 +54,7 @@ EVALUATIONS: dict[type[FineTuned], tuple[str, int, tuple[str, ...]]] = {
     FCN32s: ("pool5", 2, ("fc67", "score")),
 }
 INPAINTING = 32  # images per update
-TWO_VIEWS = 16
+BY_RECIPE = 16
 SCENES = "scenes:train=72,test=8"
 
 
@@ -81,7 +80,7 @@ class Pair:
 def lines(data: str = SCENES, repetitions: int = 5, width: float = 1.0) -> Iterator[str]:
     """The report, line by line as it is known."""
     yield f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {data}"
-    for pair in (*reconstructions(width), inpainting(width), *two_views(width)):
+    for pair in (*reconstructions(width), inpainting(width), *by_recipe(width)):
         yield pair.line(repetitions)
     for kind in EVALUATIONS:
         for pair in evaluated(kind, data, width):
@@ -166,18 +165,19 @@ def bare_inpainting(task: Any, hidden: Tensor, truth: Tensor) -> Work:
     return run
 
 
-def two_views(width: float) -> Iterator[Pair]:
-    """Those that compare two views, by recipe small; beside them the passes of their networks.
+def by_recipe(width: float) -> Iterator[Pair]:
+    """Those that have a recipe small, by it; beside them the passes of their networks.
 
-    What a step costs above them are views, loss and update.
+    What a step costs above them are views or tiles, loss and update.
     """
     toy: Any = {"arch": "timm:test_efficientnet", "projector": (32, 16)} if width < 1 else {}
-    count = TWO_VIEWS if width == 1 else 4
+    count = BY_RECIPE if width == 1 else 4
     for method in catalogue.names("pretext"):
         kind: Any = catalogue.pretext(method)
-        if not issubclass(kind.Config, TwoViewsConfig):
+        if "small" not in getattr(kind.Config, "recipes", {}):
             continue
-        config = kind.Config(recipe="small", batch_size=count, **toy)
+        known = {name: value for name, value in toy.items() if name in kind.Config.model_fields}
+        config = kind.Config(recipe="small", batch_size=count, **known)
         task: Any = channels_last(build_pretext(method, config, HALF)[0].train())
         task.optimizers()
         side = stored_size(config.image_size)
