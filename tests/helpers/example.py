@@ -44,6 +44,8 @@ GATHERING: dict[str, dict[str, Any]] = {
     "vicreg": SMALL,
     "relative-position": RECIPE | {"hidden": 32},
     "jigsaw": RECIPE | {"hidden": 32, "permutations": 20},
+    "colorization": RECIPE | {"hidden": 32},
+    "split-brain": RECIPE | {"hidden": 32},
 }
 KILLED_IN = 3  # where an epoch begins: 8 of 24 images are seen in a step
 

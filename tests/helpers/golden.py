@@ -59,6 +59,8 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "vicreg": RECIPE | HEAD,
     "relative-position": RECIPE | {"hidden": 32},
     "jigsaw": RECIPE | {"hidden": 32, "permutations": 20},
+    "colorization": RECIPE | {"hidden": 32},
+    "split-brain": RECIPE | {"hidden": 32},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"
 SMALL = {"short": 64, "longest": 64, "head": 16, "lr": 0.01}

@@ -170,13 +170,14 @@ def by_recipe(width: float) -> Iterator[Pair]:
 
     What a step costs above them are views or tiles, loss and update.
     """
-    toy: Any = {"arch": "timm:test_efficientnet", "projector": (32, 16)} if width < 1 else {}
+    toy: dict[str, Any] = {"arch": "timm:test_efficientnet", "projector": (32, 16), "hidden": 16}
     count = BY_RECIPE if width == 1 else 4
     for method in catalogue.names("pretext"):
         kind: Any = catalogue.pretext(method)
         if "small" not in getattr(kind.Config, "recipes", {}):
             continue
-        known = {name: value for name, value in toy.items() if name in kind.Config.model_fields}
+        fields = kind.Config.model_fields if width < 1 else ()
+        known = {name: value for name, value in toy.items() if name in fields}
         config = kind.Config(recipe="small", batch_size=count, **known)
         task: Any = channels_last(build_pretext(method, config, HALF)[0].train())
         task.optimizers()
