@@ -1,11 +1,12 @@
-"""What self-supervised losses stand on: an encoder's representation, and an MLP behind it."""
+"""What self-supervised losses stand on: an encoder's representation, or a map, and a head."""
 
 from itertools import pairwise
 from math import prod
 
 from torch import nn
 
-from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.encoders.build import learn_up_to, weights_of
+from ssl_bench.encoders.encoder import POOLED, Encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.training.config import EncoderConfig
 
@@ -42,5 +43,38 @@ def mlp(
     layers += [nn.Linear(*last, bias=bias_out and not norm_out)]
     layers += [nn.BatchNorm1d(widths[-1], affine=False)] if norm_out else []
     head = nn.Sequential(*layers)
+    initialize(head, config.init, config.seed, key)
+    return head
+
+
+def last_learnt_map(encoder: Encoder, size: int) -> str:
+    """The lowest map that depends on as many weights as the last one: conv5 of AlexNet, not pool5.
+
+    For what is predicted at places: the pooling behind it loses places, and learns nothing. From
+    now on no weight behind it asks for a gradient, for which several devices would wait.
+    """
+    layers = list(encoder.maps)
+    learn_up_to(encoder, layers[-1], size)
+    weights = len(weights_of(encoder, layers[-1], size))
+    while len(layers) > 1 and len(weights_of(encoder, layers[-2], size)) == weights:
+        layers.pop()
+    return layers[-1]
+
+
+def dense_classifier(
+    encoder: Encoder, channels: int, hidden: int, classes: int, config: EncoderConfig, key: str
+) -> nn.Sequential:
+    """(B, channels, h, w) -> (B, classes, h, w): two hidden layers with batch normalisation.
+
+    The first has AlexNet's fc6's 6×6 weights, two cells apart, for networks that end in such a
+    layer; those with a pooled representation end in none, and a cell of theirs sees enough.
+    """
+    first = nn.Conv2d(channels, hidden, 6, padding=5, dilation=2, bias=False)
+    if POOLED in encoder.layers:
+        first = nn.Conv2d(channels, hidden, 1, bias=False)
+    layers: list[nn.Module] = []
+    for layer in (first, nn.Conv2d(hidden, hidden, 1, bias=False)):
+        layers += [layer, nn.BatchNorm2d(hidden), nn.ReLU()]
+    head = nn.Sequential(*layers, nn.Conv2d(hidden, classes, 1))
     initialize(head, config.init, config.seed, key)
     return head

@@ -18,8 +18,8 @@ import torch
 
 from helpers.places import ROOT
 from ssl_bench import catalogue
-from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.squares import open_store
+from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.records.protocols import _installed
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
@@ -36,15 +36,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "clusters": {"image_size": 64, "width": 0.1, "init": "fan-in", "clusters": 4},
     "masked": {"arch": "timm:test_vit", "image_size": 64, "warmup": 2, "lr": 1e-3},
 }
-SMALL = {"recipe": "small", "arch": NORMED, "projector": (32, 16)}
+RECIPE = {"recipe": "small", "arch": NORMED}
+SMALL = RECIPE | {"projector": (32, 16)}
 VIT = {"recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0}
 CROPS = {"small_crops": 2, "frozen": 1}
-# Ours that look at the images of all devices, or at some of an image's patches.
+# Ours that look at the images of all devices, if only for a head's statistics, or at some patches.
 GATHERING: dict[str, dict[str, Any]] = {
     "simclr": SMALL,
     "moco-v2": SMALL | {"queue": 20},
     "barlow-twins": SMALL,
     "vicreg": SMALL,
+    "relative-position": RECIPE | {"hidden": 32},
+    "jigsaw": RECIPE | {"hidden": 32, "permutations": 20},
+    "colorization": RECIPE | {"hidden": 32},
+    "split-brain": RECIPE | {"hidden": 32},
     "npid": SMALL | {"projector": (16,)},
     "swav": SMALL | CROPS | {"prototypes": 24, "queue": 8, "queue_from": 0},
     "dino": SMALL | CROPS | {"outputs": 24, "clip": 3.0},
@@ -97,11 +102,11 @@ def die_in(kind: Any, index: int) -> None:
     kind.train_step = train_step
 
 
-class In64Bit(Normalization):
-    """What a network in 64 bit takes."""
-
-    def standardize(self, pixels: torch.Tensor) -> torch.Tensor:
-        return super().standardize(pixels).double()
+def in_64_bit(pretext: Any) -> None:
+    """All networks of a method, and whatever pixels its encoders are given."""
+    for part in pretext.double().modules():
+        if isinstance(part, Encoder):
+            part.register_forward_pre_hook(lambda _, given: (given[0].double(), *given[1:]))
 
 
 def gradients(name: str, folder: Path, runtime: Runtime) -> dict[str, torch.Tensor]:
@@ -114,7 +119,7 @@ def gradients(name: str, folder: Path, runtime: Runtime) -> dict[str, torch.Tens
     store = open_store(catalogue.dataset(DATA), "train", config.image_size, workers=0)
     pretext, _ = build_pretext(name, config, store.normalization, len(store))
     if name in GATHERING:
-        pretext.double().normalization = In64Bit(**store.normalization.model_dump())
+        in_64_bit(pretext)
     train(pretext, store, config, 0, runtime, folder)
     found = {n: p.grad for n, p in pretext.named_parameters() if p.grad is not None}
     lines = (folder / "log.jsonl").read_text().splitlines()

@@ -42,7 +42,7 @@ RUNTIME = Runtime(workers=0, devices="1")
 ENCODER = {"image_size": 64, "width": 0.1, "init": "fan-in"}
 STEPS = {"steps": 3, "batch_size": 8}
 NORMED = {"arch": "timm:test_efficientnet", "image_size": 64}
-TWO_VIEWS = NORMED | STEPS | {"recipe": "small"}
+RECIPE = NORMED | STEPS | {"recipe": "small"}
 HEAD = {"projector": (32, 16)}
 FEW_CROPS = {"small_crops": 2}
 MASKED = STEPS | {
@@ -56,17 +56,21 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "kmeans-init": ENCODER | {"images": 20, "patches": 400},
     "rotation": ENCODER | STEPS | {"lr": 0.01},
     "inpainting": STEPS | {"width": 0.05, "bottleneck": 8, "lr": 2e-5},
-    "simclr": TWO_VIEWS | HEAD,
-    "moco-v2": TWO_VIEWS | HEAD | {"queue": 20},
-    "byol": TWO_VIEWS | HEAD | {"predictor": 32},
-    "barlow-twins": TWO_VIEWS | HEAD | {"lr": 0.006},
-    "simsiam": TWO_VIEWS | HEAD | {"predictor": 8},
-    "vicreg": TWO_VIEWS | HEAD,
-    "npid": TWO_VIEWS | {"projector": (16,)},
+    "simclr": RECIPE | HEAD,
+    "moco-v2": RECIPE | HEAD | {"queue": 20},
+    "byol": RECIPE | HEAD | {"predictor": 32},
+    "barlow-twins": RECIPE | HEAD | {"lr": 0.006},
+    "simsiam": RECIPE | HEAD | {"predictor": 8},
+    "vicreg": RECIPE | HEAD,
+    "relative-position": RECIPE | {"hidden": 32},
+    "jigsaw": RECIPE | {"hidden": 32, "permutations": 20},
+    "colorization": RECIPE | {"hidden": 32},
+    "split-brain": RECIPE | {"hidden": 32},
+    "npid": RECIPE | {"projector": (16,)},
     "deepcluster": ENCODER | STEPS | {"clusters": 4, "hidden": 16, "lr": 0.01},
     "mae": MASKED,
-    "swav": TWO_VIEWS | HEAD | FEW_CROPS | {"prototypes": 24, "queue": 16, "frozen": 1},
-    "dino": TWO_VIEWS | HEAD | FEW_CROPS | {"outputs": 24, "frozen": 1},
+    "swav": RECIPE | HEAD | FEW_CROPS | {"prototypes": 24, "queue": 16, "frozen": 1},
+    "dino": RECIPE | HEAD | FEW_CROPS | {"outputs": 24, "frozen": 1},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"
 SMALL = {"short": 64, "longest": 64, "head": 16, "lr": 0.01}

@@ -54,11 +54,11 @@ EVALUATIONS: dict[type[FineTuned], tuple[str, int, tuple[str, ...]]] = {
     FCN32s: ("pool5", 2, ("fc67", "score")),
 }
 INPAINTING = 32  # images per update
-BATCH = 16  # of those with a recipe
-TOY = {"arch": "timm:test_efficientnet", "projector": (32, 16)}
+BY_RECIPE = 16
+TOY: dict[str, Any] = {"arch": "timm:test_efficientnet", "projector": (32, 16), "hidden": 16}
 TOYS: dict[str, dict[str, Any]] = {
-    "swav": TOY | {"prototypes": 24},
-    "dino": TOY | {"outputs": 24},
+    "swav": {"prototypes": 24},
+    "dino": {"outputs": 24},
     "mae": {"arch": "timm:test_vit", "decoder_depth": 1, "decoder_width": 32},
 }
 SCENES = "scenes:train=72,test=8"
@@ -174,14 +174,15 @@ def bare_inpainting(task: Any, hidden: Tensor, truth: Tensor) -> Work:
 def by_recipe(width: float) -> Iterator[Pair]:
     """Those that have a recipe small, by it; beside them the passes of their networks.
 
-    What a step costs above them are views, loss and update.
+    What a step costs above them are views or tiles, loss and update.
     """
-    count = BATCH if width == 1 else 4
+    count = BY_RECIPE if width == 1 else 4
     for method in catalogue.names("pretext"):
         kind: Any = catalogue.pretext(method)
-        if "small" not in getattr(kind.Config, "recipes", ()):
+        if "small" not in getattr(kind.Config, "recipes", {}):
             continue
-        toy: Any = {} if width == 1 else TOYS.get(method, TOY)
+        fields = kind.Config.model_fields if width < 1 else ()
+        toy = {k: v for k, v in (TOY | TOYS.get(method, {})).items() if k in fields}
         config = kind.Config(recipe="small", batch_size=count, **toy)
         task: Any = channels_last(build_pretext(method, config, HALF, count)[0].train())
         task.optimizers()

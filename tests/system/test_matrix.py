@@ -48,11 +48,16 @@ PRETEXTS: Refusals = {
     "inpainting": (ENCODERS.keys() - {"dcgan"}, "--arch: String should match pattern '^dcgan$'"),
     "kmeans-init": (ENCODERS.keys() - {"alexnet"}, "kmeans-init takes chains of convolutions"),
     "mae": (ENCODERS.keys() - {"timm:test_vit"}, "mae takes vision transformers of timm"),
+    "split-brain": (
+        {"torchvision:swin_t", "timm:test_vit", "timm:test_convnext"},
+        "split-brain takes networks whose channels can be cut into halves",
+    ),
     "vicreg": ({"timm:test_vit"}, "--optimizer lars is for networks with batch normalisation"),
 }
-# They meet the encoder as simclr does, with one view a pass, as byol, or with small ones, as dino.
-LIKE_SIMCLR, FEW_ENCODERS = (
-    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav"},
+# They meet the encoder as others do: simclr, with one view a pass as byol, with small ones as dino,
+# or relative-position.
+LIKE_OTHERS, FEW_ENCODERS = (
+    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav", "jigsaw"},
     {"alexnet", "timm:test_vit"},
 )
 EVALUATIONS: Refusals = {
@@ -120,7 +125,7 @@ def expect(refusals: Refusals, name: str, arch: str, make: Any, workspace: Path)
         (arch, method)
         for arch in ENCODERS
         for method in catalogue.names("pretext")
-        if method not in LIKE_SIMCLR or arch in FEW_ENCODERS
+        if method not in LIKE_OTHERS or arch in FEW_ENCODERS
     ],
 )
 def test_every_pretext_trains_every_encoder_or_refuses_it(arch, method, workspace):

@@ -38,6 +38,10 @@ def records() -> list[Any]:
         ("detection/fast-rcnn@1", "map11", "conv5", "random", 43.4, VOC07),
         ("detection/fast-rcnn@1", "map11", "conv5", "rotation", 54.4, VOC07),
         ("linear/zhang16@1", "top1", "conv5", "context-encoder", 15.5, IMAGENET),
+        ("linear/zhang16@1", "top1", "conv4", "relative-position", 31.7, IMAGENET),
+        ("linear/zhang16@1", "top1", "conv3", "jigsaw", 34.7, IMAGENET),
+        ("linear/zhang16@1", "top1", "conv5", "colorization", 31.8, IMAGENET),
+        ("finetune/krahenbuhl16@1", "map_uninterpolated", "pool5", "split-brain", 67.1, VOC07),
         ("linear/zhang16@2", "top1", "conv1", "random", 11.6, IMAGENET),  # whatever the version
     ],
 )
