@@ -79,10 +79,12 @@ def check_halves(encoder: Encoder, layer: str, size: int, luma: Tensor, arch: st
 
     Whatever mixes channels otherwise (LRN, layer normalisation, attention) is found by that.
     """
-    copy = deepcopy(encoder).double().eval()
+    copy, draw = deepcopy(encoder).double().eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in copy.parameters():  # none stays 0: a branch that begins so may mix later
+            weight += 0.1 * torch.randn(weight.shape, generator=draw)
     cut_in_halves(copy, luma)
     across = torch.linalg.cross(luma, luma.roll(1))  # a direction of colour alone
-    draw = torch.Generator().manual_seed(0)
     image = torch.randn(3, size, size, generator=draw, dtype=torch.float64)
     noise = torch.randn(1, size, size, generator=draw, dtype=torch.float64)
     shown = [image, image + across[:, None, None] * noise, image + luma[:, None, None] * noise]

@@ -1,8 +1,13 @@
 """What measures speed, at toy size: it runs every part and prints what it measured."""
 
+import json
 import re
 import subprocess
 import sys
+
+import numpy as np
+import pytest
+from PIL import Image
 
 from eval import perf_probes
 from helpers.places import ROOT
@@ -126,6 +131,29 @@ def test_commands_that_compute_nothing_are_compared_with_importing_click():
 def test_trainings_beside_busy_processes_are_compared():
     made = output("shared_machine.py", 1, 1, 64)
     assert len(re.findall(r"beside \d busy: OpenMP's own \d+ %, ours \d+ %", made)) == 3
+
+
+def test_we_are_compared_with_lightly_and_a_killed_comparison_goes_on(tmp_path):
+    pytest.importorskip("lightly", reason="lightly is an oracle, and not installed")
+    draw = np.random.default_rng(0)
+    for folder in (tmp_path / split / kind for split in ("train", "val") for kind in "ab"):
+        folder.mkdir(parents=True)
+        for i in range(8):
+            pixels = draw.integers(256, size=(48, 48, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    out, toy = tmp_path / "out", ("--epochs", 1, "--seeds", 1, "--image-size", 32)
+    words = ("--data", tmp_path, "--out", out, *toy, "--batch-size", 4, "--workers", 0)
+    made = output("lightly_parity.py", *words, "--device", "cpu")
+    line = r"^(\S+) +ours kNN \S+ \d+ images/s; lightly kNN \S+ \d+ images/s: .* as fast$"
+    found = re.findall(line, made, re.M)
+    assert found == ["simclr", "byol", "barlow-twins"]
+    results = out / "results.jsonl"
+    whole = results.read_text()
+    results.write_text(whole[:-20])  # killed in the last line, which is made again
+    output("lightly_parity.py", *words, "--device", "cpu")
+    again = results.read_text().splitlines()
+    assert again[:-1] == whole.splitlines()[:-1]
+    assert json.loads(again[-1])["knn"] == json.loads(whole.splitlines()[-1])["knn"]
 
 
 def test_the_peak_is_that_of_a_process_of_its_own():
