@@ -106,7 +106,7 @@ class DINOConfig(MultiCropConfig):
     )  # fmt: skip
 
 
-class Head(nn.Module):
+class DINOHead(nn.Module):
     """Linear layers with GELUs between them, then cosines with K learnt vectors.
 
     These are weight normalisation (Salimans and Kingma) with lengths fixed to 1.
@@ -144,7 +144,7 @@ class DINO(Pretext):
         super().__init__(config, encoder, normalization)
         check_optimizer(config.optimizer, encoder)
         self.layer, inputs = representation(encoder, config)
-        self.head = Head(inputs, config)
+        self.head = DINOHead(inputs, config)
         self.teacher = teacher_of(encoder, self.head)
         self.register_buffer("centre", torch.zeros(config.outputs))
 

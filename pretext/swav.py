@@ -83,13 +83,14 @@ class SwAVConfig(MultiCropConfig):
         return self
 
 
-unit = full_precision(F.normalize)
+unit, linear = full_precision(F.normalize), full_precision(F.linear)
 
 
 class Prototypes(nn.Linear):
     """(B, D) of unit length -> (B, K), their cosines with unit vectors; in 32 bit: ε is 0.05."""
 
-    forward = full_precision(lambda self, rows: F.linear(rows, self.weight))
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight)
 
     @torch.no_grad()
     def normalize(self) -> None:
@@ -145,6 +146,6 @@ class SwAV(Pretext):
         """(B, K) of this device's images, made among those of all devices and of the queue."""
         everyone = step.gather(scores)
         if self.queue and step.index >= max(self.full, self.config.queue_from):
-            earlier = F.linear(self.queue[view].keys, self.prototypes.weight.detach())
+            earlier = linear(self.queue[view].keys, self.prototypes.weight.detach())
             everyone = torch.cat([everyone, earlier])
         return sinkhorn(everyone, self.config.epsilon)[step.random.positions]

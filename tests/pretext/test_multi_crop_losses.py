@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from helpers.refusals import fails
-from pretext.dino import DINOConfig, Head, cosines
+from pretext.dino import DINOConfig, DINOHead, cosines
 from pretext.swav import SwAVConfig
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
@@ -195,7 +195,7 @@ def test_a_queue_that_holds_no_batch_is_refused(bench, tmp_path) -> None:
 def test_the_head_is_the_papers() -> None:
     """The last layer as weight normalisation of torch with lengths of 1."""
     config = DINOConfig(projector=(9, 9, 5), outputs=6)
-    head = Head(4, config)
+    head = DINOHead(4, config)
     parts = [type(part).__name__ for part in head.layers]
     assert parts == ["Flatten", "Linear", "GELU", "Linear", "GELU", "Linear"]
     outputs = rows(6, 3, 5).float()
@@ -205,7 +205,7 @@ def test_the_head_is_the_papers() -> None:
     weights.weight.original0.data.fill_(1)
     expected = theirs(F.normalize(outputs))
     torch.testing.assert_close(cosines(outputs, head.last.weight), expected)
-    normed = Head(4, DINOConfig(projector=(9, 5), outputs=6, head_norm=True))
+    normed = DINOHead(4, DINOConfig(projector=(9, 5), outputs=6, head_norm=True))
     assert [type(part).__name__ for part in normed.layers][2] == "BatchNorm1d"
 
 
