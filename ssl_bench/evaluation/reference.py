@@ -8,8 +8,8 @@ timm:NAME                a timm model with its pretrained weights; torchvision:N
 file:encoder.py:build    what a function in a Python file builds
 
 With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed);
-FILE:PREFIX says which of several networks in it. Images are normalised as the weights' own
-configuration says.
+FILE:PREFIX says which of several networks in it, order:FILE that its weights may be matched by
+their order. Images are normalised as the weights' own configuration says.
 """
 
 import importlib.util
@@ -30,6 +30,7 @@ from ssl_bench.training.build import open_pretext
 from ssl_bench.training.pretext import Pretext
 
 WEIGHTS = (".safetensors", ".pth", ".pt")
+BY_ORDER = "order:"  # before a file whose weights are taken in their order where no name fits
 
 
 class Reference:
@@ -124,9 +125,9 @@ class Reference:
             self._load(weights)
 
     def _load(self, weights: str) -> None:
-        path, under = _weights_file(weights)
+        path, under = _weights_file(weights.removeprefix(BY_ORDER))
         self.name += f" weights={path.stem}{under and f':{under}'}"
-        self.taken = load_foreign(self.encoder, path, under)
+        self.taken = load_foreign(self.encoder, path, under, weights.startswith(BY_ORDER))
 
     def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:
         own = own_spec(text)
