@@ -27,6 +27,7 @@ class Encoder(nn.Module, ABC):
     # How names of the classifier's weights begin: the encoder lacks them, or no map needs them.
     head: tuple[str, ...] = ()
     takes_keep: bool = False
+    trainable: ClassVar[bool] = True  # False: it has no gradients, and is evaluated frozen only
     version: ClassVar[int] = 1  # raised when a change makes other maps of the same weights
 
     @abstractmethod

@@ -124,6 +124,14 @@ def test_timm_weights_without_their_classifier_give_the_models_own_maps(tmp_path
     assert found.name == "timm:resnet18 64px weights=r18"
 
 
+def test_the_normalisation_of_a_file_of_weights_is_assumed_with_a_warning(tmp_path, capsys):
+    """timm's default weights of a network may want other pixels than those in the file."""
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
+    Reference("timm:test_vit", tmp_path, weights=str(tmp_path / "w.pth"))
+    said = "that of timm:test_vit is assumed, mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arch", "size", "mean"),
     [
