@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from ssl_bench.data.normalization import IMAGENET
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import refusal, run_up_to, say_assumed
+from ssl_bench.encoders.libraries import local_path, refusal, run_up_to, say_assumed
 from ssl_bench.errors import UsageError
 from ssl_bench.files import file_digest
 
@@ -82,7 +82,7 @@ def open_file(text: str, image_size: int | None = None) -> tuple[Encoder, Encode
     encoder. Raises UsageError for a file or function that is not there, or fails.
     """
     file, _, function = text.removeprefix("file:").rpartition(":")
-    path = Path(file).expanduser()
+    path = local_path(file)
     if path.suffix != ".py" or not path.is_file():
         raise UsageError(f"{text}: there is no Python file '{file}': file:encoder.py:build")
 
@@ -102,7 +102,7 @@ def open_hub(text: str, image_size: int | None = None) -> tuple[Encoder, Encoder
     hubconf.py. Raises UsageError for a folder or an entry that is not there, or fails.
     """
     place, _, entry = text.removeprefix("hub:").rpartition(":")
-    folder = Path(place).expanduser()
+    folder = local_path(place)
     if not (folder / "hubconf.py").is_file():
         raise UsageError(f"{text}: there is no hubconf.py in '{place}': hub:FOLDER:ENTRY")
 

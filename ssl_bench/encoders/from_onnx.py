@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_bench.data.normalization import IMAGENET
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import refusal, say_assumed
+from ssl_bench.encoders.libraries import local_path, refusal, say_assumed
 from ssl_bench.encoders.spec import EncoderSpec
 from ssl_bench.errors import UsageError, extra
 from ssl_bench.files import file_digest
@@ -85,7 +85,7 @@ class OnnxEncoder(Encoder):
 
 def open_onnx(text: str, image_size: int | None = None) -> tuple[Encoder, EncoderSpec]:
     """The network of `onnx:FILE`. UsageError for a file that is not there, or no such network."""
-    path = Path(text.removeprefix("onnx:")).expanduser()
+    path = local_path(text.removeprefix("onnx:"))
     if not path.is_file():
         raise UsageError(f"{text}: there is no file '{path}': onnx:FILE")
     name = f"onnx:{path.name}"

@@ -100,8 +100,9 @@ class TimmEncoder(Encoder):
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """By the filter with which timm reads what the model's own authors published."""
-        # DINOv2 trains its blocks in chunks: CHUNK.BLOCK, where blocks are counted through.
-        state = {CHUNK.sub(r"blocks.\1.", name): tensor for name, tensor in state.items()}
+        if not any(CHUNK.match(name) for name in self.model.state_dict()):  # EfficientNets' are so
+            # DINOv2 trains its blocks in chunks: CHUNK.BLOCK, where blocks are counted through.
+            state = {CHUNK.sub(r"blocks.\1.", name): tensor for name, tensor in state.items()}
         filters = sys.modules[type(self.model).__module__]
         convert = getattr(filters, "checkpoint_filter_fn", None)
         return dict(convert(state, self.model)) if convert else state

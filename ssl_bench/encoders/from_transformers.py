@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ssl_bench.data.normalization import IMAGENET, Normalization
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import refusal, run_up_to, say_assumed
+from ssl_bench.encoders.libraries import local_path, refusal, run_up_to, say_assumed
 from ssl_bench.encoders.spec import EncoderSpec
 from ssl_bench.errors import DataError, UsageError, extra, plain, unknown
 
@@ -86,7 +86,9 @@ def open_transformers(text: str, image_size: int | None = None) -> tuple[Encoder
         import transformers  # pyright: ignore[reportMissingImports]
 
     place, _, revision = text.removeprefix("hf:").partition("@")
-    folder = Path(place).expanduser()
+    folder = local_path(place)
+    if not place:
+        raise UsageError(f"{text} names no model: hf:ORG/NAME or hf:FOLDER")
     local = folder.is_dir()
     name = f"hf:{folder.name}" if local else text
     where: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}

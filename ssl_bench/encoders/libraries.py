@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,14 @@ def refusal(arch: str, size: int, own: int, loading: bool = False) -> Iterator[N
         why = why.splitlines()[0]
         at = f"at {size} px" if size == own else f"at {size} px (its own size is {own} px)"
         raise UsageError(f"{arch} cannot be used {at}: {plain(why)[:200]}") from error
+
+
+def local_path(text: str) -> Path:
+    """A path that is asked for, `~` expanded; UsageError for a user that there is not."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: {error}") from error
 
 
 def say_assumed(arch: str, *, normalization: bool, image_size: bool) -> None:

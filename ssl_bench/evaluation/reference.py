@@ -20,6 +20,7 @@ from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encod
 from ssl_bench.encoders.elsewhere import FORMS, RUN, open_elsewhere, scheme_of
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.foreign import load_foreign
+from ssl_bench.encoders.libraries import local_path
 from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
@@ -153,7 +154,7 @@ class Reference:
             ) from error
 
     def _open_file(self, text: str) -> None:
-        path = _path(text)
+        path = local_path(text)
         if path.is_dir():  # a run's folder, as `bench pretrain` prints it
             path = path / "encoder.safetensors"
         if not path.exists():
@@ -186,13 +187,6 @@ class Reference:
             say(f"warning: {text} equals its random initialisation")
 
 
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{text}: {error}") from error
-
-
 def _weights_file(text: str) -> tuple[Path, str]:
     """A file, or the one weights file of an installed package; behind a colon what to take of it.
 
@@ -201,10 +195,10 @@ def _weights_file(text: str) -> tuple[Path, str]:
     if text.startswith("package:"):
         name, _, under = text.removeprefix("package:").partition(":")
         return _file_of_package(name), under
-    if (path := _path(text)).is_file():
+    if (path := local_path(text)).is_file():
         return path, ""
     file, _, under = text.rpartition(":")
-    if not file or not (path := _path(file)).is_file():
+    if not file or not (path := local_path(file)).is_file():
         raise UsageError(f"there is no weights file {text}")
     return path, under
 

@@ -62,7 +62,7 @@ def _loading(reference: Reference, why: str) -> Iterator[str]:
         yield f"```python\n{FOR_TIMM.replace('{channels}', str(channels))}```"
         return
     code = FOR_US.format(layers=", ".join(layers), size=spec.image_size, last=layers[-1])
-    yield f"By `pip install ssl-bench`, for {why}:"
+    yield f"With ssl-bench, as {why}:"
     yield f"```python\n{code}```"
 
 

@@ -3,6 +3,8 @@
 import argparse
 import copy
 import json
+import sys
+import types
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -189,6 +191,22 @@ def test_a_repositorys_own_layout_gives_its_encoder(name, tmp_path):
     assert torch.equal(found, own(arch))
     assert under in taken
     assert said in taken
+
+
+def test_hydras_settings_beside_the_weights_are_not_needed(tmp_path, monkeypatch):
+    """omegaconf, whose objects Lightning pickles with the weights, need not be installed."""
+    package = types.ModuleType("omegaconf")
+    config = type("DictConfig", (), {"__module__": "omegaconf"})
+    package.DictConfig = config  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "omegaconf", package)
+    settings: Any = config()
+    settings.__dict__.update(_content={"lr": 0.3}, _parent=None)
+    content = solo_learn() | {"hyper_parameters": {"cfg": settings}}
+    torch.save(content, tmp_path / "last.ckpt")
+    monkeypatch.delitem(sys.modules, "omegaconf")
+    encoder = encoder_of(RESNET)
+    load_foreign(encoder, tmp_path / "last.ckpt")
+    assert torch.equal(features(encoder), own(RESNET))
 
 
 def test_files_of_torchs_first_form_are_read(tmp_path):
