@@ -1,4 +1,4 @@
-"""Commands that take an encoder away: a folder for timm and the hub, a file in ONNX."""
+"""Commands that take an encoder away: for timm and the hub, as ONNX, for MTEB."""
 
 from pathlib import Path
 
@@ -65,3 +65,22 @@ def export_onnx(
     out.parent.mkdir(parents=True, exist_ok=True)
     worst = job(reference.encoder, reference.spec, chosen, out)
     click.echo(f"{out}: {', '.join(chosen)}; onnxruntime within {worst:.1e} of the encoder")
+
+
+@click.command("export-mteb", cls=StrictCommand)
+@click.argument("encoder")
+@click.option("--layer", help="Layer whose mean over places is the embedding. [default: the last]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file, NAME.py.")
+@weights_option
+@image_size_option
+@workspace_option
+def export_mteb(
+    encoder: str, layer: str | None, out: Path, weights: str | None, image_size: int | None,
+    workspace: Path,
+) -> None:  # fmt: skip
+    """Write an encoder as a model for MTEB's image tasks."""
+    from ssl_bench.evaluation.defaults import opened
+    from ssl_bench.trust.for_mteb import export_mteb as job
+
+    reference = opened(encoder, workspace, weights=weights, image_size=image_size)
+    click.echo(f"{out}: from {out.stem} import model; its weights are {job(reference, out, layer)}")
