@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.evaluation.reference import Reference
+from ssl_bench.records.budget import is_trained
 from ssl_bench.records.workspace import read_records
 from ssl_bench.tables.forms import markdown
 from ssl_bench.tables.table import Table
@@ -48,7 +49,11 @@ def _front(license: str, *, is_timm: bool) -> str:
 
 def _sentence(reference: Reference) -> str:
     spec, run = reference.spec, reference.run
-    made = f"pretrained by {run.method} on {run.data}" if run else "with weights from elsewhere"
+    made = "with weights from elsewhere"
+    if run:
+        made = (
+            f"{'pretrained by' if is_trained(run) else 'not trained,'} {run.method} on {run.data}"
+        )
     return (
         f"An encoder, {spec.arch} at {spec.image_size} px, {made}; "
         f"measured by ssl-bench {version('ssl-bench')}."
