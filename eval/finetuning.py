@@ -20,7 +20,7 @@ import numpy as np
 from eval.splits import some_images
 from ssl_bench.data.dataset import Dataset, SplitName, Task
 from ssl_bench.errors import DataError, UsageError
-from ssl_bench.evaluation.harness import Evaluation, Outcome, Subject
+from ssl_bench.evaluation.harness import Evaluation, Outcome, Point, Subject
 from ssl_bench.progress import progress
 from ssl_bench.runtime import Runtime
 
@@ -60,6 +60,12 @@ class FineTuned(Evaluation):
     scored: ClassVar[int] = 128  # test images per forward pass
     clip: ClassVar[float | None] = None  # length that the gradient is shortened to
     rescaled_by: ClassVar[int] = 64  # training images, most
+
+    def points(self, subject: Subject, name: str) -> Sequence[Point]:
+        """As usual; UsageError for an encoder without gradients."""
+        if not subject.encoder.trainable:
+            raise UsageError(f"{name} cannot be trained: it is for evaluations of frozen features")
+        return super().points(subject, name)
 
     @abstractmethod
     def network(self, encoder: Encoder, layer: str, spec: EncoderSpec, train: Any) -> nn.Module:

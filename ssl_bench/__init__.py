@@ -3,7 +3,7 @@
 import ssl_bench
 
 frame = ssl_bench.load_records("runs")  # a pandas DataFrame, one line per metric
-encoder, spec = ssl_bench.load_encoder("runs/pretrain/…/encoder.safetensors")
+encoder = ssl_bench.load_encoder("context-encoder")  # with its transform; encode() gives features
 
 The contracts for authors are `Pretext`, `Evaluation`, `Probe` and `Dataset`; they and the functions
 above are imported when they are first asked for, so that `bench --help` does not load torch.
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ssl_bench.data.dataset import Dataset
-    from ssl_bench.encoders.weights import load_encoder
     from ssl_bench.evaluation.harness import Evaluation, Probe
+    from ssl_bench.evaluation.loaded import load_encoder
     from ssl_bench.training.pretext import Pretext
 
 __all__ = ["Dataset", "Evaluation", "Pretext", "Probe", "load_encoder", "load_records"]
@@ -27,7 +27,7 @@ _HOMES = {
     "Evaluation": "ssl_bench.evaluation.harness",
     "Probe": "ssl_bench.evaluation.harness",
     "Pretext": "ssl_bench.training.pretext",
-    "load_encoder": "ssl_bench.encoders.weights",
+    "load_encoder": "ssl_bench.evaluation.loaded",
 }
 
 

@@ -11,7 +11,7 @@ from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.data.store.squares import stored_size
 from ssl_bench.encoders.build import TRUNKS, EncoderSpec, build_encoder, own_spec
-from ssl_bench.encoders.from_file import open_file
+from ssl_bench.encoders.elsewhere import FORMS, open_elsewhere, scheme_of
 from ssl_bench.encoders.spec import Norm, Stem
 from ssl_bench.errors import unknown
 from ssl_bench.training.build import build_pretext
@@ -40,9 +40,9 @@ def inspect_network(
         config = catalogue.pretext(name).Config(**given)
         network, spec = build_pretext(name, config, HALF)
         encoder = network.encoder
-    elif name.startswith("file:"):
+    elif scheme_of(name):
         network = nn.Module()
-        network.encoder, spec = open_file(name, image_size)
+        network.encoder, spec = open_elsewhere(name, image_size)
         encoder = network.encoder
     elif name in TRUNKS or ":" in name:
         size = image_size or own_spec(name).image_size
@@ -53,7 +53,7 @@ def inspect_network(
         network = nn.Module()
         network.encoder = encoder = build_encoder(spec)
     else:
-        elsewhere = ["timm:NAME", "torchvision:NAME", "file:encoder.py:build"]
+        elsewhere = ["timm:NAME", "torchvision:NAME", *FORMS]
         raise unknown("network", name, [*catalogue.names("pretext"), *TRUNKS, *elsewhere])
     layers = _trace(network, spec)
     with torch.no_grad():

@@ -17,13 +17,15 @@ from ssl_bench.cli.make import (
     run,
 )
 from ssl_bench.cli.read import compare, protocols, report, rerun, runs, show, site, table, verify
+from ssl_bench.cli.take import export_mteb, export_onnx, save_pretrained
 from ssl_bench.errors import BenchError, plain
 from ssl_bench.launch import lost_connection
 from ssl_bench.threads import set_threads
 
 COMMANDS = (
     pretrain, run, export, import_, runs, table, report, site, compare, show, rerun, verify,
-    protocols, inpaint, figures, plot, data, perf, inspect, diagnose,
+    protocols, inpaint, figures, plot, data, perf, inspect, diagnose, save_pretrained, export_onnx,
+    export_mteb,
 )  # fmt: skip
 
 

@@ -124,8 +124,9 @@ def evaluation_command(name: str) -> click.Command:
 
     @click.option("--encoder", "encoders", multiple=True,
                   help="METHOD, METHOD@KEY, METHOD@KEY:STEP, a weights file, timm:NAME, "
-                  "torchvision:NAME or file:encoder.py:build; several times; default: the newest "
-                  "run of every method, of those pretrained alike.")  # fmt: skip
+                  "torchvision:NAME, hf:ORG/NAME, onnx:FILE, hub:FOLDER:ENTRY or "
+                  "file:encoder.py:build; several times; default: the newest run of every method, "
+                  "of those pretrained alike.")  # fmt: skip
     @click.option("--layer", "--layers", "layers", multiple=True,
                   help="Layer to measure, several times, or all; default: the last, or the last "
                   "map where a protocol looks at places.")  # fmt: skip
@@ -137,10 +138,10 @@ def evaluation_command(name: str) -> click.Command:
     )
     @click.option("--weights",
                   help="Weights of timm:NAME, torchvision:NAME or an own network from a file "
-                  "(FILE, or FILE:PREFIX for one of several networks in it), or from an installed "
-                  "package (package:NAME).")  # fmt: skip
+                  "(FILE, or FILE:PREFIX for one of several networks in it), or an installed "
+                  "package (package:NAME); order:… may match by order.")  # fmt: skip
     @click.option("--image-size", type=int,
-                  help="Side of the input of timm:NAME, torchvision:NAME and file:…. "
+                  help="Side of the input of all but runs and weights files of ours. "
                   "[default: their own]")  # fmt: skip
     @feature_memory_option
     @computing_options

@@ -28,6 +28,7 @@ class Encoder(nn.Module, ABC):
     head: tuple[str, ...] = ()
     takes_keep: bool = False
     patch_size: int = 0  # px, of those with `takes_keep`
+    trainable: ClassVar[bool] = True  # False: it has no gradients, and is evaluated frozen only
     version: ClassVar[int] = 1  # raised when a change makes other maps of the same weights
 
     @abstractmethod

@@ -3,7 +3,7 @@
 A checkpoint holds more than an encoder: optimisers, heads, a second network. Names tell: of all
 beginnings of names in the file (`teacher.backbone.`, `module.encoder_q.`, none) those are looked
 for under which all of the encoder's own weights stand, with their shapes. What a project calls its
-parts does not matter.
+parts does not matter. Where names tell nothing, their order does only if it is asked for.
 """
 
 import re
@@ -31,12 +31,13 @@ TOKEN = re.compile(r"(?!mask|decoder).*(token|embed)")
 Fits = dict[str, dict[str, Tensor]]  # {beginning of names: the weights that stand under it}
 
 
-def load_foreign(encoder: Encoder, path: Path, under: str = "") -> str:
+def load_foreign(encoder: Encoder, path: Path, under: str = "", by_order: bool = False) -> str:
     """Copy the weights that fit from another project's file; say and return what was taken.
 
     Nothing in the file is run. All of the encoder's own weights must be there, but for counters of
     batches and a classifier, which is zero where it does not fit. `under` is where to look: the
     beginning of names, up to a dot. Several networks that fit are ordered by `FIRST` and `LAST`.
+    With `by_order`, weights of which no name fits are taken in their order (see `_by_order`).
     Raises DataError where nothing fits, or several do and no order tells.
     """
     wanted, tensors = _Wanted(encoder), read_tensors(path)
@@ -44,7 +45,7 @@ def load_foreign(encoder: Encoder, path: Path, under: str = "") -> str:
     tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(place)}
     if not tensors:
         raise DataError(f"{path} holds nothing under '{plain(under)}'")
-    for find in (_by_name, _converted, _by_order):
+    for find in (_by_name, _converted, _by_child, *([_by_order] if by_order else [])):
         fits, way = find(wanted, tensors)
         if fits:
             break
@@ -78,6 +79,8 @@ class _Wanted:
             if not name.startswith(self.head) and not name.endswith(COUNTER)
         }
         self.convert = encoder.convert
+        parts = getattr(encoder, "model", encoder).named_children()
+        self.children = {str(place): name for place, (name, _) in enumerate(parts)}
         self._parts = {_part(name) for name in self.needed}
 
     def strict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,14 +113,17 @@ class _Wanted:
         return whole
 
     def told(self, state: Mapping[str, Tensor], way: str) -> str:
-        """How many weights matched, what is not there, and what was left out."""
+        """How many weights matched, what is not there, and what was left out and why."""
         taken = [n for n, own in self.own.items() if n in state and state[n].shape == own.shape]
         told = f"{len(taken)} of {len(self.own)} tensors matched {way}"
         absent = [name for name in self.own if name not in set(taken)]
         if absent:
             told += f"; not in it and zero: {_listed(absent)}"
-        left = [name for name in state if name not in set(taken)]
-        return f"{told}; left out: {_listed(left) or 'nothing'}"
+        left = [name for name in state if name not in self.own]
+        misshapen = [name for name in state if name in self.own and name not in set(taken)]
+        reasons = {"which the encoder lacks": left, "of another shape": misshapen}
+        out = [f"{_listed(names)} ({why})" for why, names in reasons.items() if names]
+        return f"{told}; left out: {', '.join(out) or 'nothing'}"
 
 
 def _part(name: str) -> str:
@@ -172,11 +178,13 @@ def _misfit(wanted: _Wanted, tensors: Mapping[str, Tensor], path: Path) -> DataE
         check_fit(wanted.needed, wanted.strict(state), str(path))
     except DataError as error:
         more = f"; it has {plain(other)[:200]}" if other else ""
+        if _by_order(wanted, tensors)[0]:
+            more += f"; in their order all fit: --weights order:{path.name} takes them so"
         return DataError(f"{error}{plain(where) if prefix else ''}{more}")
     raise AssertionError("what does not fit has a reason")
 
 
-# ---- three ways in which weights may fit
+# ---- four ways in which weights may fit
 def _by_name(wanted: _Wanted, tensors: Mapping[str, Tensor]) -> tuple[Fits, str]:
     fits = {}
     for prefix, count in _matches(wanted, tensors).items():
@@ -214,6 +222,18 @@ def _is_resampled_kernel(before: Mapping[str, Tensor], after: Mapping[str, Tenso
         and t.numel() not in sizes
         for n, t in after.items()
     )  # fmt: skip
+
+
+def _by_child(wanted: _Wanted, tensors: Mapping[str, Tensor]) -> tuple[Fits, str]:
+    """Of `nn.Sequential(*network.children())`, as lightly's: `4.0.conv1` is layer1.0.conv1."""
+    fits = {}
+    for prefix in _large(wanted, tensors):
+        state = _under(tensors, prefix)
+        parts = ((name.partition("."), tensor) for name, tensor in state.items())
+        named = {f"{wanted.children.get(n, n)}{dot}{rest}": t for (n, dot, rest), t in parts}
+        if len(named) == len(state) and wanted.fits(named):
+            fits[prefix] = named
+    return fits, "by the place of the part that they are of"
 
 
 def _by_order(wanted: _Wanted, tensors: Mapping[str, Tensor]) -> tuple[Fits, str]:

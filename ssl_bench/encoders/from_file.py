@@ -1,9 +1,10 @@
-"""An encoder in a Python file of one's own: `file:encoder.py:build`.
+"""An encoder that one's own code builds: `file:encoder.py:build`, torch.hub's `hub:FOLDER:ENTRY`.
 
 `build()` returns an Encoder, or any module: its children that give maps are then the layers, unless
 its attribute `layers` names others (`("stem", "blocks.3")`), and what it returns itself, if that is
 (B, C), is `pooled`. Its attributes `image_size` and `normalization` say what its weights expect,
-else 224 px and ImageNet's. The file is run, so only a command's own words may name it.
+else 224 px and ImageNet's are assumed, which is said. The code is run, so only a command's own
+words may name it.
 """
 
 import importlib.util
@@ -19,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from ssl_bench.data.normalization import IMAGENET
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import refusal, run_up_to
+from ssl_bench.encoders.libraries import local_path, refusal, run_up_to, say_assumed
 from ssl_bench.errors import UsageError
 from ssl_bench.files import file_digest
 
@@ -81,18 +82,47 @@ def open_file(text: str, image_size: int | None = None) -> tuple[Encoder, Encode
     encoder. Raises UsageError for a file or function that is not there, or fails.
     """
     file, _, function = text.removeprefix("file:").rpartition(":")
-    path = Path(file).expanduser()
+    path = local_path(file)
     if path.suffix != ".py" or not path.is_file():
         raise UsageError(f"{text}: there is no Python file '{file}': file:encoder.py:build")
-    name = f"file:{path.name}:{function}"
-    with refusal(name, image_size or 224, image_size or 224):
-        build = getattr(_imported(path), function, None)
-        if not callable(build):
+
+    def build() -> Any:
+        found = getattr(_imported(path), function, None)
+        if not callable(found):
             raise UsageError(f"{path} has no function {function}")
+        return found()
+
+    return _built(f"file:{path.name}:{function}", path, build, image_size)
+
+
+def open_hub(text: str, image_size: int | None = None) -> tuple[Encoder, EncoderSpec]:
+    """Run a local folder's hubconf.py as torch.hub does, and what its entry point builds.
+
+    The entry's own defaults say whether it brings weights. The spec's `arch` has the digest of
+    hubconf.py. Raises UsageError for a folder or an entry that is not there, or fails.
+    """
+    place, _, entry = text.removeprefix("hub:").rpartition(":")
+    folder = local_path(place)
+    if not (folder / "hubconf.py").is_file():
+        raise UsageError(f"{text}: there is no hubconf.py in '{place}': hub:FOLDER:ENTRY")
+
+    def build() -> Any:
+        return torch.hub.load(str(folder), entry, source="local")
+
+    return _built(f"hub:{folder.resolve().name}:{entry}", folder / "hubconf.py", build, image_size)
+
+
+def _built(
+    name: str, path: Path, build: Callable[[], Any], image_size: int | None
+) -> tuple[Encoder, EncoderSpec]:
+    """What the code in a file builds, as an encoder."""
+    with refusal(name, image_size or 224, image_size or 224):
         torch.manual_seed(0)  # what it may draw is the same tomorrow
         built: Any = build()
         if not isinstance(built, nn.Module):
             raise UsageError(f"{name} returns a {type(built).__name__}, not a module of torch")
+        sized = image_size is not None or hasattr(built, "image_size")
+        say_assumed(name, normalization=not hasattr(built, "normalization"), image_size=not sized)
         spec = EncoderSpec(
             arch=f"{name}@{file_digest(path)[:12]}",
             image_size=image_size or getattr(built, "image_size", 224),

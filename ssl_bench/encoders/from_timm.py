@@ -6,6 +6,7 @@ cannot do, at an image size above all, is refused in one line when it is built: 
 numbers are sent through it, and `shapes` keeps what came out: {layer: (C, h, w)}.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from ssl_bench.encoders.libraries import refusal
 from ssl_bench.encoders.spec import Stem
 from ssl_bench.encoders.stem import set_stem
 from ssl_bench.errors import UsageError, plain, unknown
+
+CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")
 
 
 def check_timm_name(name: str) -> None:
@@ -112,6 +115,9 @@ class TimmEncoder(Encoder):
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """By the filter with which timm reads what the model's own authors published."""
+        if not any(CHUNK.match(name) for name in self.model.state_dict()):  # EfficientNets' are so
+            # DINOv2 trains its blocks in chunks: CHUNK.BLOCK, where blocks are counted through.
+            state = {CHUNK.sub(r"blocks.\1.", name): tensor for name, tensor in state.items()}
         filters = sys.modules[type(self.model).__module__]
         convert = getattr(filters, "checkpoint_filter_fn", None)
         return dict(convert(state, self.model)) if convert else state

@@ -3,12 +3,15 @@
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ssl_bench.errors import BenchError, UsageError, plain
+from ssl_bench.progress import say
 
 
 @contextmanager
@@ -34,12 +37,30 @@ def refusal(arch: str, size: int, own: int, loading: bool = False) -> Iterator[N
         raise UsageError(f"{arch} cannot be used {at}: {plain(why)[:200]}") from error
 
 
+def local_path(text: str) -> Path:
+    """A path that is asked for, `~` expanded; UsageError for a user that there is not."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: {error}") from error
+
+
+def say_assumed(arch: str, *, normalization: bool, image_size: bool) -> None:
+    """Warn of what is assumed where nothing says it: ImageNet's mean and deviation, 224 px."""
+    wanted = {"its normalisation": normalization, "its image size": image_size}
+    values = {"its normalisation": "ImageNet's", "its image size": "224 px"}
+    missing = [name for name, is_missing in wanted.items() if is_missing]
+    if missing:
+        taken = " and ".join(values[name] for name in missing)
+        say(f"warning: {arch} does not say {' and '.join(missing)}: {taken} assumed")
+
+
 class _Done(Exception):
     """All layers that are asked for have been computed."""
 
 
 def run_up_to(
-    model: nn.Module,
+    model: Callable[[Tensor], Any],
     images: Tensor,
     layers: Iterable[str],
     hook: Callable[[str, Callable[[str, Any], None]], RemovableHandle],
@@ -52,7 +73,8 @@ def run_up_to(
 
     def note(layer: str, given: Any) -> None:
         maps[layer] = given
-        if len(maps) == len(wanted):
+        # A tracer follows no exception out of a module; what nobody asked for falls out of a graph.
+        if len(maps) == len(wanted) and not torch.compiler.is_exporting():
             raise _Done
 
     with ExitStack() as stack:

@@ -69,6 +69,7 @@ def _band(like: Tensor, reach: int) -> Tensor:
         with torch.inference_mode(False):  # else no training could use it later
             ones = like.new_ones(like.shape[1], like.shape[1])
             band = ones.tril_(reach).triu_(-reach)
-        if not like.is_meta:  # where only shapes are asked for
+        # Not where only shapes are asked for, nor a tracer's: neither has numbers for the next.
+        if not like.is_meta and not torch.compiler.is_exporting():
             _bands[key] = band
     return band

@@ -1,5 +1,6 @@
 """All tensors of a file that others wrote, by name; nothing in the file is run or imported."""
 
+import json
 import re
 import sys
 import warnings
@@ -49,9 +50,12 @@ class _Settings:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """{name: tensor} of a safetensors file or of what torch.save wrote, in the file's order.
 
-    Names of nested dictionaries are joined by dots, names of torch's wrappers are taken off.
-    Raises DataError for a file that cannot be read, or holds an object that could run code.
+    `….index.json` stands for the shards that it lists, which lie beside it. Names of nested
+    dictionaries are joined by dots, names of torch's wrappers are taken off. Raises DataError for a
+    file that cannot be read, or holds an object that could run code.
     """
+    if path.name.endswith(".index.json"):
+        return {n: t for shard in _shards(path) for n, t in read_tensors(shard).items()}
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -74,6 +78,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise DataError(f"{path} holds no state dict of tensors")
     return tensors
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of Hugging Face's form lists, in its order."""
+    try:
+        names = list(dict.fromkeys(json.loads(index.read_bytes())["weight_map"].values()))
+        shards = [index.parent / name for name in names]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{index} is no index of shards: it has no weight_map of files") from error
+    for name, shard in zip(names, shards, strict=True):
+        if Path(name).name != name or name.endswith(".index.json") or not shard.is_file():
+            raise DataError(f"{index} lists the shard {plain(name)}, which does not lie beside it")
+    return shards
 
 
 def _load(path: Path) -> Any:

@@ -5,11 +5,11 @@ context-encoder@3f9a     a run by the beginning of its key
 context-encoder@3f9a:200 its encoder after step 200, if it was kept; the run need not be finished
 runs/…/NAME.safetensors  a weights file that ssl-bench saved, or the folder of a run
 timm:NAME                a timm model with its pretrained weights; torchvision:NAME likewise
-file:encoder.py:build    what a function in a Python file builds
+file:encoder.py:build    what a function in a Python file builds, and more: encoders/elsewhere.py
 
 With `weights`, a local file takes the place of the pretrained ones (and `alexnet` is allowed);
-FILE:PREFIX says which of several networks in it. Images are normalised as the weights' own
-configuration says.
+FILE:PREFIX says which of several networks in it, order:FILE that its weights may be matched by
+their order. Images are normalised as the weights' own configuration says.
 """
 
 import importlib.util
@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encoder, own_spec
+from ssl_bench.encoders.elsewhere import FORMS, RUN, open_elsewhere, scheme_of
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.foreign import load_foreign
-from ssl_bench.encoders.from_file import open_file
+from ssl_bench.encoders.libraries import local_path
 from ssl_bench.encoders.weights import load_encoder, weights_digest
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import say
@@ -30,6 +31,7 @@ from ssl_bench.training.build import open_pretext
 from ssl_bench.training.pretext import Pretext
 
 WEIGHTS = (".safetensors", ".pth", ".pt")
+BY_ORDER = "order:"  # before a file whose weights are taken in their order where no name fits
 
 
 class Reference:
@@ -44,7 +46,7 @@ class Reference:
         image_size: int | None = None,
         run_file: bool = False,
     ) -> None:
-        """`run_file`: the words are the user's own, and a Python file which they name is run."""
+        """`run_file`: the words are the user's own, and Python which they name is run."""
         given: Options = {"encoder": text}
         given |= {"weights": weights} if weights else {}
         self.asked = given | ({"image_size": image_size} if image_size else {})
@@ -55,10 +57,10 @@ class Reference:
         self._pretext: Pretext | None = None
         self.encoder: Encoder
         self.spec: EncoderSpec
-        if text.startswith("file:"):
-            if not run_file:  # a record or a suite may come from anybody
+        if scheme := scheme_of(text):
+            if scheme in RUN and not run_file:  # a record or a suite may come from anybody
                 raise UsageError(f"{text} is run only where --encoder names it")
-            self._open_python(text, weights, image_size)
+            self._open_elsewhere(text, weights, image_size)
         elif weights or text.partition(":")[0] in LIBRARIES:
             self._open_foreign(text, weights, image_size)
         elif text in TRUNKS:
@@ -68,8 +70,8 @@ class Reference:
             )
         elif image_size is not None:
             raise UsageError(
-                "--image-size is for timm:NAME, torchvision:NAME, file:FILE:NAME and --weights: "
-                f"{text} has its own"
+                f"--image-size is for timm:NAME, torchvision:NAME, {', '.join(FORMS)} and "
+                f"--weights: {text} has its own"
             )
         elif text.endswith(".safetensors") or "/" in text:
             self._open_file(text)
@@ -117,17 +119,19 @@ class Reference:
             **later,
         )
 
-    def _open_python(self, text: str, weights: str | None, image_size: int | None) -> None:
-        self.encoder, self.spec = open_file(text, image_size)
+    def _open_elsewhere(self, text: str, weights: str | None, image_size: int | None) -> None:
+        self.encoder, self.spec = open_elsewhere(text, image_size)
         size = f" {image_size}px" if image_size else ""
         self.name = self.spec.arch.partition("@")[0] + size
+        if weights and not self.encoder.trainable:
+            raise UsageError(f"{text} has its weights in it: leave out --weights")
         if weights:
             self._load(weights)
 
     def _load(self, weights: str) -> None:
-        path, under = _weights_file(weights)
+        path, under = _weights_file(weights.removeprefix(BY_ORDER))
         self.name += f" weights={path.stem}{under and f':{under}'}"
-        self.taken = load_foreign(self.encoder, path, under)
+        self.taken = load_foreign(self.encoder, path, under, weights.startswith(BY_ORDER))
 
     def _open_foreign(self, text: str, weights: str | None, image_size: int | None) -> None:
         own = own_spec(text)
@@ -137,6 +141,10 @@ class Reference:
         if weights:
             self.encoder = build_encoder(self.spec)
             self._load(weights)
+            mean, std = (" ".join(f"{v:g}" for v in values)
+                         for values in (own.normalization.mean, own.normalization.std))  # fmt: skip
+            say(f"warning: weights do not say their normalisation: that of {text} is assumed, mean "
+                f"{mean}, deviation {std}")  # fmt: skip
             return
         try:
             self.encoder = build_encoder(self.spec, pretrained=True)
@@ -147,7 +155,7 @@ class Reference:
             ) from error
 
     def _open_file(self, text: str) -> None:
-        path = _path(text)
+        path = local_path(text)
         if path.is_dir():  # a run's folder, as `bench pretrain` prints it
             path = path / "encoder.safetensors"
         if not path.exists():
@@ -180,13 +188,6 @@ class Reference:
             say(f"warning: {text} equals its random initialisation")
 
 
-def _path(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{text}: {error}") from error
-
-
 def _weights_file(text: str) -> tuple[Path, str]:
     """A file, or the one weights file of an installed package; behind a colon what to take of it.
 
@@ -195,10 +196,10 @@ def _weights_file(text: str) -> tuple[Path, str]:
     if text.startswith("package:"):
         name, _, under = text.removeprefix("package:").partition(":")
         return _file_of_package(name), under
-    if (path := _path(text)).is_file():
+    if (path := local_path(text)).is_file():
         return path, ""
     file, _, under = text.rpartition(":")
-    if not file or not (path := _path(file)).is_file():
+    if not file or not (path := local_path(file)).is_file():
         raise UsageError(f"there is no weights file {text}")
     return path, under
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench import catalogue
+from ssl_bench.encoders.elsewhere import scheme_of
 from ssl_bench.errors import Busy, DataError
 from ssl_bench.evaluation.evaluate import evaluate
 from ssl_bench.evaluation.reference import Reference
@@ -135,8 +136,10 @@ class _SuiteRun:
                     time.sleep(LOOK_SECONDS)
 
     def untrained(self, reference: Reference) -> Reference | None:
-        """The same network with random weights, at the same image size."""
+        """The same network with random weights, at the same image size; None: it has no such."""
         spec = reference.spec
+        if scheme_of(spec.arch):
+            return None
         settings = {
             # Of ours, N(0, 0.01²) would be no floor; committed floors of others are these, too.
             "arch": spec.arch, "image_size": spec.image_size, "init": "fan-in",

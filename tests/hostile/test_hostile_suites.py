@@ -88,6 +88,11 @@ PLACES = [(SUITE, "scenes:train=60,test=20", name) for name in SETS]
 PLACES += [(FOREIGN, '"nowhere"', f'"{name}"') for name in FILES]
 WHOLE = '"alexnet"\nweights = "nowhere"\nimage_size = 64'
 PLACES += [(FOREIGN, WHOLE, f'"{name}"') for name in FILES]
+PLACES += [
+    (FOREIGN, WHOLE, f'"{name}"')
+    for name in ("hf:~nobody-at-all/x", "hf:", "onnx:~nobody-at-all/x", "onnx:/etc/passwd",
+                 "onnx:a\\u0000b", "hub:/etc:x", "file:/etc/passwd:x")
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("suite", "old", "new"), PLACES)

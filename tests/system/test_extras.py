@@ -19,7 +19,8 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 OPTIONAL = {
     "cv2": "opencv-contrib-python-headless", "pycocotools": "pycocotools",
     "skimage": "scikit-image", "tensorboard": "tensorboard", "mlflow": "mlflow-skinny",
-    "wandb": "wandb",
+    "wandb": "wandb", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript",
+    "transformers": "transformers",
 }  # fmt: skip
 BLOCKED = """
 import json, sys
