@@ -133,6 +133,15 @@ def upright(values: np.ndarray, image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(values, turns))
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image once it is turned as its EXIF says."""
+    if image.format == "TIFF":  # turned by Pillow itself; by some versions as it is opened
+        image.load()
+        return image.size
+    quarter = TURNS.get(image.getexif().get(ORIENTATION, 1), (0, False))[0] % 2
+    return (image.height, image.width) if quarter else image.size
+
+
 def fit_square(image: Image.Image, size: int) -> np.ndarray:
     """Resize the short side to `size` (bilinear, antialiased), crop the centre: (size, size, 3)."""
     image = rgb(image)
