@@ -29,9 +29,9 @@ def data_list() -> None:
 @data.command("get", cls=StrictCommand)
 @click.argument("name")
 def data_get(name: str) -> None:
-    """Download and unpack an official set: voc07, voc12 or voc12+sbd."""
+    """Download and unpack a public set, such as voc07 or cifar10: `bench data list` names all."""
+    from ssl_bench.data.download import get
     from ssl_bench.data.survey import counted
-    from ssl_bench.data.voc.download import get
 
     dataset = get(name)
     click.echo(f"{name} is in {dataset.where}")

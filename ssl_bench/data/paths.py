@@ -93,3 +93,8 @@ def stamp(path: Path) -> tuple[int, int, int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def data_folder() -> Path:
+    """Where public sets are looked for and downloaded to."""
+    return own_folder("SSL_BENCH_DATA", "ssl-bench-data")
