@@ -160,10 +160,8 @@ class TorchvisionDataset(Dataset):
                 f"{self.where} holds {there:,} images for {name}, and {self.name} has "
                 f"{official:,}: give a set of one's own as folder:PATH"
             )
-        metric = (
-            [] if self.set.metric == "top-1" else [f"reported on {self.name}: {self.set.metric}"]
-        )
-        found.notes = (*found.notes, *metric)
+        if name == "test" and self.set.metric != "top-1":
+            found.notes = (*found.notes, f"reported on {self.name}: {self.set.metric}")
         return found
 
     def split_for_pretraining(self, name: SplitName) -> Split:

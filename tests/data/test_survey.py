@@ -315,7 +315,7 @@ def test_get_refuses_to_mix_sets(bench: Bench, home: Path, server: Server) -> No
 
 def test_get_of_what_cannot_be_had(bench: Bench, home: Path) -> None:
     fails(bench("data", "get", "voc11"), 2, "'voc11'", "did you mean voc1")
-    fails(bench("data", "get", "scenes"), 2, "'scenes'", "known: voc07, voc12, voc12+sbd")
+    fails(bench("data", "get", "scenes"), 2, "'scenes'", "voc07, voc12, voc12+sbd")
 
 
 # ---- real photographs

@@ -184,7 +184,8 @@ def test_stl10_is_what_torchvision_reads(
     dataset = catalogue.dataset("stl10")
     for name in ("train", "test", "unlabeled"):
         theirs, ours = datasets.STL10(home, name), dataset.split(name)
-        for index, (image, label) in enumerate(theirs):
+        for index in range(len(theirs)):
+            image, label = theirs[index]
             np.testing.assert_array_equal(ours.whole(index)[0], np.asarray(image))
             assert label == (-1 if ours.labels is None else ours.labels[index])
         assert ours.classes == ("airplane", "bird", "car")
