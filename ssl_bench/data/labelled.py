@@ -74,6 +74,21 @@ def targets(
     return made
 
 
+def label_array(
+    labels: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    several: bool,
+    unjudged: Iterable[Sequence[str]] = (),
+) -> np.ndarray | None:
+    """int64 (N,), or int8 (N, C) where there are `several` an image; None without classes."""
+    if not classes:
+        return None
+    if several:
+        return targets(labels, classes, unjudged)
+    place = {name: index for index, name in enumerate(classes)}
+    return np.array([place[name] for (name,) in labels], np.int64)
+
+
 def labelled_split(
     root: Path,
     rows: Sequence[Labelled],
@@ -92,13 +107,10 @@ def labelled_split(
         str(root),
     )
     files = [row.file for row in rows]
-    labels: list[int] | np.ndarray | None = None
-    if classes and several:
-        unjudged = [row.unjudged for row in rows]
-        labels = targets([row.labels for row in rows], classes, unjudged)
-    elif classes:
-        place = {name: index for index, name in enumerate(classes)}
-        labels = [place[name] for row in rows for name in row.labels]
+    unjudged = [row.unjudged for row in rows]
+    found = label_array([row.labels for row in rows], classes, several, unjudged)
+    # A list for one label each: the fingerprint is that of the same images in folders.
+    labels = found if found is None or several else found.tolist()
     return ImageFiles(root, files, labels, classes, notes)
 
 

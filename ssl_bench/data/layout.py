@@ -32,6 +32,13 @@ def split_of(folder: str) -> SplitName | None:
     return None
 
 
+def split_in(path: Path, root: Path) -> SplitName | None:
+    """The split that a word of a file's name says, or else its folder's name, below `root`."""
+    words = set(re.findall("[a-z]+", path.name.lower()))
+    named = next((split for split, known in WORDS.items() if words & set(known)), None)
+    return named or (None if path.parent == root else split_of(path.parent.name))
+
+
 class Layout:
     """The sub-folders of a set, and which of them is which split."""
 

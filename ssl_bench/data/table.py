@@ -61,16 +61,16 @@ def table(argument: str) -> LabelledDataset:
     faults: list[str] = []
     for split, path in tables.items():
         with collecting_faults(faults):
-            for own, row in _rows(path, root, options, faults):
+            for own, row in read_table(path, root, options, faults):
                 parts.setdefault(own or split, []).append(row)
     refuse(faults, str(file))
     return LabelledDataset(name, root, parts, None if "test" in tables else Draw.of(options))
 
 
-def _rows(
+def read_table(
     path: Path, root: Path, options: Mapping[str, str], faults: list[str]
 ) -> Iterator[tuple[SplitName | None, Labelled]]:
-    """The images of a table, each with the split that it names, if any."""
+    """The images of a table, each with the split that it names, if any; lines of `faults`."""
     lines = _lines(path)
     columns = _columns(path, lines, options)
     several = any(columns.label and SEVERAL in line[columns.label] for _, line in lines)

@@ -24,7 +24,7 @@ from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.image_files import ImageFiles
 from ssl_bench.data.images import read_image
 from ssl_bench.data.labelled import checked_draw, no_test, targets, with_test
-from ssl_bench.data.layout import WORDS, Layout, split_of
+from ssl_bench.data.layout import Layout, split_in, split_of
 from ssl_bench.data.lists import lists_of
 from ssl_bench.data.paths import asked_folder, inside
 from ssl_bench.data.tree import folders_in
@@ -174,7 +174,7 @@ class CocoDataset(Dataset):
         """Folders that a file's images may be in, the likeliest first."""
         if self.given:
             return [self.root / Path(self.given).expanduser()]
-        word = split_in(path) or name
+        word = split_in(path, self.root) or name
         found = []
         for base in (self.root, self.root / "images"):
             if base.is_dir():
@@ -184,13 +184,6 @@ class CocoDataset(Dataset):
 
 
 # ---- which files
-def split_in(path: Path) -> SplitName | None:
-    """The split that a file's name, or else its folder's, says."""
-    words = set(re.findall("[a-z]+", path.stem.lower()))
-    named = next((split for split, known in WORDS.items() if words & set(known)), None)
-    return named or split_of(path.parent.name)
-
-
 def find_files(root: Path) -> dict[SplitName, Path]:
     """The annotation file of each split; DataError where there is none, or several for one."""
     there = json_files(root)
@@ -198,7 +191,7 @@ def find_files(root: Path) -> dict[SplitName, Path]:
     kept = [path for path in kept if "instances" in _words(path)] or kept
     by_split: dict[SplitName, list[Path]] = {}
     for path in kept:
-        by_split.setdefault(split_in(path) or "train", []).append(path)
+        by_split.setdefault(split_in(path, root) or "train", []).append(path)
     # COCO's image_info_test2017.json has images, and nothing of what is on them.
     found = {split: _told(split, paths, root) for split, paths in by_split.items()}
     if not found:
