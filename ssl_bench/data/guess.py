@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_bench import catalogue
-from ssl_bench.data.coco.dataset import json_files
+from ssl_bench.data.coco.dataset import json_files, looks_like_coco
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.layout import IMAGES, TRUTH, Layout, split_of
 from ssl_bench.data.masks.key import FILES
@@ -51,7 +51,7 @@ def _cityscapes(root: Path) -> Signs:
 
 
 def _camvid(root: Path) -> Signs:
-    return {"train/": _has(root, "train"), "trainannot/": _has(root, "trainannot")}
+    return {"trainannot/": _has(root, "trainannot")}
 
 
 def _voc(root: Path) -> Signs:
@@ -73,7 +73,11 @@ def _unlisted(root: Path) -> Signs:
 
 
 def _coco(root: Path) -> Signs:
-    return {"annotations (.json), in it, in annotations/ or in train/": bool(json_files(root))}
+    return {
+        "annotations (.json), in it, in annotations/ or in train/": any(
+            map(looks_like_coco, json_files(root))
+        )
+    }
 
 
 def _yolo(root: Path) -> Signs:
@@ -152,13 +156,15 @@ def _tried(specification: str) -> Guess:
         dataset = catalogue.dataset(specification)
         lines = _counts(dataset)
     except BenchError as error:
-        return Guess(specification, tuple(str(error).splitlines()[:1]), False)
+        return Guess(specification, tuple(str(error).splitlines()[:2]), False)
     if "test" not in dataset.splits:
         try:
             drawn = catalogue.dataset(specification + DRAWN)
-            return Guess(specification + DRAWN, _counts(drawn), True)
+            if not {name.lower() for name in drawn.split("train", drawn.tasks[0]).classes} & IMAGES:
+                return Guess(specification + DRAWN, _counts(drawn), True)
         except BenchError:
-            lines = (*lines, "nothing to test on: for pretraining")
+            pass
+        lines = (*lines, "nothing to test on: for pretraining")
     return Guess(specification, lines, True)
 
 

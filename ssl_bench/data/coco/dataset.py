@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data.boxes import clipped
-from ssl_bench.data.coco.files import CocoFile, CocoImage, class_mask, load, read_coco
+from ssl_bench.data.coco.files import CocoFile, CocoImage, class_mask, read_coco
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import collecting_faults, refuse
@@ -189,6 +189,7 @@ def find_files(root: Path) -> dict[SplitName, Path]:
     there = json_files(root)
     kept = [path for path in there if not _words(path) & OTHERS]
     kept = [path for path in kept if "instances" in _words(path)] or kept
+    kept = [path for path in kept if looks_like_coco(path)] or kept
     by_split: dict[SplitName, list[Path]] = {}
     for path in kept:
         by_split.setdefault(split_in(path, root) or "train", []).append(path)
@@ -220,9 +221,11 @@ def _told(split: SplitName, paths: Sequence[Path], root: Path) -> Path:
     raise DataError(f"{root} has {shown} for {split}: name one, coco:PATH,{split}=FILE")
 
 
-def is_coco(path: Path) -> bool:
-    """Whether a JSON file is of this format."""
+def looks_like_coco(path: Path) -> bool:
+    """Whether a JSON file begins as one of COCO's, which may have hundreds of megabytes."""
     try:
-        return bool(load(path))
-    except DataError:
+        with open(path, "rb") as file:
+            head = file.read(2**20)
+    except OSError:
         return False
+    return any(f'"{key}"'.encode() in head for key in ("images", "annotations", "categories"))
