@@ -38,7 +38,7 @@ LARGEST = 2**20  # bytes of a label's file
 
 
 @dataclass(frozen=True)
-class Sample:
+class TarSample:
     """Where the bytes of an image lie, and its classes."""
 
     name: str
@@ -111,7 +111,7 @@ class WebDataset(Dataset):
         return found, found
 
 
-def _read(samples: Sequence[Sample], index: int) -> bytes:
+def _read(samples: Sequence[TarSample], index: int) -> bytes:
     one = samples[index]
     with open(one.shard, "rb") as file:
         file.seek(one.start)
@@ -158,9 +158,9 @@ def find_shards(root: Path) -> dict[SplitName, list[Path]]:
 
 
 # ---- what is in them
-def indexed(paths: Sequence[Path]) -> list[Sample]:
+def indexed(paths: Sequence[Path]) -> list[TarSample]:
     """The samples of all shards; Faults with all that cannot be read."""
-    found: list[Sample] = []
+    found: list[TarSample] = []
     faults: list[str] = []
     for path in paths:
         with collecting_faults(faults):
@@ -171,7 +171,7 @@ def indexed(paths: Sequence[Path]) -> list[Sample]:
     return found
 
 
-def _samples(path: Path, faults: list[str]) -> list[Sample]:
+def _samples(path: Path, faults: list[str]) -> list[TarSample]:
     found = []
     try:
         with tarfile.open(path, "r:") as tar:  # "r:": not compressed
@@ -183,7 +183,7 @@ def _samples(path: Path, faults: list[str]) -> list[Sample]:
                 with collecting_faults(faults):
                     labels = _labels(f"{path}: {plain(key)}", tar, members)
                     name = f"{path.stem}/{key}.{images[0]}"
-                    found.append(Sample(name, path, member.offset_data, member.size, labels))
+                    found.append(TarSample(name, path, member.offset_data, member.size, labels))
     except (OSError, tarfile.TarError) as error:
         raise DataError(
             f"{path} cannot be read as a tar ({error}): unpack a .tar.gz to .tar, or fetch it anew"
