@@ -36,6 +36,11 @@ def holds_bytes(schema: Any, name: str) -> bool:
     return kind in ("binary", "large_binary") or kind.startswith("struct<bytes: binary")
 
 
+def holds_lists(schema: Any, name: str) -> bool:
+    """Whether a column has a list in each row."""
+    return str(schema.field(name).type).startswith(("list<", "large_list<", "fixed_size_list<"))
+
+
 def count(file: Path) -> int:
     """How many rows there are."""
     return _table(file, stamp(file)).num_rows if _is_arrow(file) else sum(_groups(file))

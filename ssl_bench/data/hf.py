@@ -6,9 +6,10 @@ hf:PATH                        what `save_to_disk` wrote: PATH/train/data-*.arro
 hf:ORG/NAME@REVISION           the same of the Hub, where there is a network: a commit or a tag;
                                @refs/convert/parquet has Parquet files of nearly every set
 
-`image=COLUMN` and `label=COLUMN` name the columns where their types do not tell; `test=0.25` draws
-a test set. Rows are read by pyarrow where they lie (extra `hf`): nothing is converted or copied,
-and the images' bytes are decoded once into the store, as all others.
+`image=COLUMN` and `label=COLUMN` name the columns where their types do not tell, `config=NAME` the
+folder of one of several sets; `test=0.25` draws a test set. Rows are read by pyarrow where they lie
+(extra `hf`): nothing is converted or copied, and the images' bytes are decoded once into the store,
+as all others.
 """
 
 import json
@@ -31,19 +32,21 @@ from ssl_bench.data.labelled import (
     LabelledDataset,
     by_number,
     checked_draw,
+    have_several,
     image_file,
+    judged,
     label_array,
     no_test,
     with_test,
 )
-from ssl_bench.data.layout import split_in, split_of
+from ssl_bench.data.layout import files_by_split, split_of
 from ssl_bench.data.paths import inside, path_and_options, resolved
 from ssl_bench.data.table import USUAL, read_table
 from ssl_bench.data.tree import folders_in
 from ssl_bench.errors import DataError, UsageError, plain, unknown
 
-USE = "hf:PATH or hf:ORG/NAME@REVISION[,label=COLUMN][,image=COLUMN][,test=SHARE]"
-KNOWN = (*OPTIONS, "image", "label")
+USE = "hf:PATH or hf:ORG/NAME@REVISION[,label=COLUMN][,image=COLUMN][,test=SHARE][,config=NAME]"
+KNOWN = (*OPTIONS, "image", "label", "config")
 METADATA = ("metadata.csv", "metadata.jsonl")
 REMOTE = r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?"
 
@@ -139,6 +142,7 @@ class _Columns:
     image: str
     label: str | None
     names: tuple[str, ...] | None
+    several: bool
 
 
 class ArrowDataset(Dataset):
@@ -146,12 +150,21 @@ class ArrowDataset(Dataset):
 
     def __init__(self, name: str, root: Path, options: Mapping[str, str]) -> None:
         self.name, self.root, self.where, self.draw = name, root, str(root), Draw.of(options)
-        self.files = with_test(find_files(root))
-        if "train" not in self.files:
-            raise DataError(f"{root} has no rows to train on, only {', '.join(self.files)}")
-        checked_draw(self.draw, self.files, name)
+        found = find_files(root, options.get("config"))
+        if "train" not in found:
+            raise DataError(f"{root} has no rows to train on, only {', '.join(found)}")
+        checked_draw(self.draw, found, name)
+        self.columns = _columns(found["train"][0], options)
+        self.labels = self._read_labels(found)
+        self.several = have_several(self.labels, name, self.columns.several)
+        self.files = with_test(judged(found, self.labels, name))
+        if "test" in self.files and self.files["test"] != found.get("test"):
+            self.labels["test"] = self.labels.pop("val")
         self.splits = tuple(self.files) if self.draw is None else ("train", "test")
-        self.columns = _columns(self.files["train"][0], options)
+        # A ClassLabel's own names in their order, else those in train, sorted.
+        self.classes = self.columns.names or by_number(
+            label for one in self.labels["train"] for label in one
+        )
 
     def split(self, name: SplitName, task: Task = "classification") -> Split:
         """The rows of a split; DataError for a class that no training image has."""
@@ -160,66 +173,80 @@ class ArrowDataset(Dataset):
             raise no_test(self.root, "hf")
         self.check_split(name)
         part = "train" if self.draw else name
-        labels = self._labels[part]
+        labels = self.labels[part]
         places, notes = list(range(len(labels))), list[str]()
         if self.draw is not None:
             parts = self.draw.divided(places, lambda i: f"{part}/{i}", lambda i: str(labels[i]))
             places = parts[name]
             notes = [self.draw.note(name, len(places), len(labels))]
-        several = any(len(one) != 1 for found in self._labels.values() for one in found)
         if strange := {label for one in labels for label in one} - set(self.classes):
             raise DataError(f"{self.name} {part} has the class '{min(strange)}', not in train")
         return EncodedImages(
             [f"{part}/{place:06}" for place in places],
             _Images(tuple(self.files[part]), self.columns.image, places),
-            label_array([labels[place] for place in places], self.classes, several),
+            label_array([labels[place] for place in places], self.classes, self.several),
             self.classes,
             notes,
             self.files[part],
         )
 
-    def count(self, name: SplitName, task: Task) -> int:
-        """How many rows there are."""
-        return len(self._labels[name]) if self.draw is None else len(self.split(name).names)
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """A ClassLabel's own names in their order, else those in train, sorted."""
-        if self.columns.names is not None:
-            return self.columns.names
-        return by_number(label for one in self._labels["train"] for label in one)
-
-    @cached_property
-    def _labels(self) -> dict[SplitName, list[tuple[str, ...]]]:
+    def _read_labels(
+        self, files: Mapping[SplitName, Sequence[Path]]
+    ) -> dict[SplitName, list[tuple[str, ...]]]:
         """Of each row; none without a column for them. Faults with all values that are no class."""
         found: dict[SplitName, list[tuple[str, ...]]] = {}
         faults: list[str] = []
-        for split, files in self.files.items():
+        for split, paths in files.items():
             found[split] = []
-            for file in files:
-                for value in arrow.column(file, self.columns.label):
-                    names: tuple[str, ...] = ()
-                    with collecting_faults(faults):
-                        names = _names(value, self.columns.names)
-                    found[split].append(names)
+            for value in (value for path in paths for value in self._column(path)):
+                names: tuple[str, ...] = ()
+                with collecting_faults(faults):
+                    names = _names(value, self.columns.names)
+                found[split].append(names)
         refuse(faults, self.name)
         return found
 
+    def _column(self, path: Path) -> list[Any]:
+        """Values of the column of labels; a test set without it has none."""
+        label = self.columns.label
+        return arrow.column(path, label if label in arrow.schema(path).names else None)
 
-def find_files(root: Path) -> dict[SplitName, list[Path]]:
+
+def find_files(root: Path, config: str | None) -> dict[SplitName, list[Path]]:
     """Arrow and Parquet files by the split that their names, or their folders', say."""
-    files = [path for ending in ("arrow", "parquet") for path in sorted(root.rglob(f"*.{ending}"))]
-    found: dict[SplitName, list[Path]] = {}
-    for path in files:
-        # Of save_to_disk: cache-….arrow are what a `map` left behind, and no part of the set.
-        if not path.name.startswith(("cache-", "tmp")):
-            found.setdefault(split_in(path, root) or "train", []).append(path)
+    described = root / "dataset_dict.json"
+    if described.is_file():  # of save_to_disk, which says what its folders are
+        names = _splits(described)
+        return {split_of(name) or name: sorted((root / name).glob("data-*")) for name in names}
+    found = [path for end in ("arrow", "parquet") for path in sorted(root.rglob(f"*.{end}"))]
+    # cache-….arrow are what a `map` left behind, and no part of the set.
+    found = [path for path in found if not path.name.startswith(("cache-", "tmp"))]
+    configs = {_config(path, root) for path in found}
+    if len(configs) > 1 and config not in configs:
+        raise DataError(
+            f"{root} has several sets, {', '.join(sorted(configs))}: name one, hf:PATH,config=NAME"
+        )
+    found = [path for path in found if config is None or _config(path, root) == config]
     if not found:
         raise DataError(
-            f"{root} has no .arrow and no .parquet, and no {' or '.join(METADATA)}: images in "
-            f"folders of classes are folder:{root}"
+            f"{root} has no .arrow and no .parquet{f' of {config}' if config else ''}, and no "
+            f"{' or '.join(METADATA)}: images in folders of classes are folder:{root}"
         )
-    return found
+    return files_by_split(found, root)
+
+
+def _splits(described: Path) -> list[str]:
+    try:
+        names = json.loads(described.read_text())["splits"]
+        return [name for name in names if (described.parent / Path(name).name).is_dir()]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{described} cannot be read ({error}): save the set anew") from error
+
+
+def _config(path: Path, root: Path) -> str:
+    """The folders that a file lies in, but for those of splits and data/: one of several sets."""
+    parts = path.relative_to(root).parts[:-1]
+    return "/".join(part for part in parts if part != "data" and split_of(part) is None)
 
 
 # ---- what a cell says
@@ -255,7 +282,8 @@ def _columns(file: Path, options: Mapping[str, str]) -> _Columns:
     known = [name for name, one in features.items() if _class_names(one) is not None]
     known += [name for name in schema.names if name.lower() in USUAL["label"]]
     label = options.get("label") or next(iter(known), None)
-    return _Columns(image, label, _class_names(features.get(label or "", {})))
+    several = label is not None and arrow.holds_lists(schema, label)
+    return _Columns(image, label, _class_names(features.get(label or "", {})), several)
 
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:

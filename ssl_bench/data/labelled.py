@@ -13,6 +13,7 @@ from ssl_bench.data.faults import refuse
 from ssl_bench.data.image_files import ImageFiles
 from ssl_bench.data.tree import SUFFIXES
 from ssl_bench.errors import DataError, UsageError, plain
+from ssl_bench.progress import say_once
 
 T = TypeVar("T")
 
@@ -21,12 +22,14 @@ T = TypeVar("T")
 class Labelled:
     """An image's file and its classes: none at all, one, or of a set of several any number.
 
-    `unjudged` are classes of which it is not said whether they are there.
+    `unjudged` are classes of which it is not said whether they are there; `listed` says that its
+    list can give several, so that none at all is an answer, too.
     """
 
     file: Path
     labels: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
+    listed: bool = False
 
 
 # ---- splits
@@ -36,6 +39,16 @@ def with_test(parts: Mapping[SplitName, T]) -> dict[SplitName, T]:
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
     return found | {name: part for name, part in parts.items() if name not in ("val", *found)}
+
+
+def judged(
+    parts: Mapping[SplitName, T], labels: Mapping[SplitName, Sequence[Sequence[str]]], name: str
+) -> dict[SplitName, T]:
+    """Without the splits whose images have no labels, though train's have: hidden test sets."""
+    hidden = [s for s in parts if any(labels["train"]) and not any(labels[s])]
+    for split in hidden:
+        say_once(f"{name}: the images of {split} have no labels, and are left out")
+    return {split: part for split, part in parts.items() if split not in hidden}
 
 
 def checked_draw(draw: Draw | None, splits: Iterable[SplitName], name: str) -> None:
@@ -74,14 +87,36 @@ def targets(
     return made
 
 
+def have_several(
+    labels: Mapping[SplitName, Sequence[Sequence[str]]], name: str, listed: bool
+) -> bool:
+    """Whether images have several labels each: where they are `listed` so, or any has two.
+
+    Raises Faults where one each is meant, and some images of a split have none.
+    """
+    if listed or any(len(one) > 1 for each in labels.values() for one in each):
+        return True
+    lacking = {split: sum(not one for one in each) for split, each in labels.items()}
+    refuse(
+        [
+            f"{count:,} of the {len(labels[split]):,} images of {name} {split} have no class, and "
+            "the others one: give each its own"
+            for split, count in lacking.items()
+            if 0 < count < len(labels[split])
+        ],
+        name,
+    )
+    return False
+
+
 def label_array(
     labels: Sequence[Sequence[str]],
     classes: Sequence[str],
     several: bool,
     unjudged: Iterable[Sequence[str]] = (),
 ) -> np.ndarray | None:
-    """int64 (N,), or int8 (N, C) where there are `several` an image; None without classes."""
-    if not classes:
+    """int64 (N,), or int8 (N, C) where there are `several` an image; None where none has any."""
+    if not classes or not (several or any(labels)):
         return None
     if several:
         return targets(labels, classes, unjudged)
@@ -115,10 +150,7 @@ def labelled_split(
 
 
 class LabelledDataset(Dataset):
-    """Images with the names of their classes, by split; classes are those of train.
-
-    They have several labels each if any has none or two; if all have none, they are unlabelled.
-    """
+    """Images with the names of their classes, by split; classes are those of train."""
 
     def __init__(
         self,
@@ -132,7 +164,12 @@ class LabelledDataset(Dataset):
         if not parts.get("train"):
             raise DataError(f"{name} has no image to train on, only splits {', '.join(parts)}")
         self.name, self.root, self.where, self.draw = name, root, str(root), draw
-        self.several = any(len(row.labels) != 1 for rows in parts.values() for row in rows)
+        labels = {split: [row.labels for row in rows] for split, rows in parts.items()}
+        rows = [row for each in parts.values() for row in each]
+        # Columns of 0 and 1 with exactly one 1 everywhere are one label each.
+        listed = any(row.listed and (len(row.labels) != 1 or row.unjudged) for row in rows)
+        self.several = have_several(labels, name, listed)
+        parts = judged(parts, labels, name)
         self.given = len(parts["train"])
         if draw is not None:
             checked_draw(draw, parts, name)

@@ -16,6 +16,8 @@ from ssl_bench.data.paths import inside
 from ssl_bench.data.tree import SUFFIXES
 from ssl_bench.errors import DataError, plain
 
+SUFFIX = "|".join(map(re.escape, SUFFIXES))
+
 
 def read_lists(root: Path, lists: Mapping[SplitName, Path]) -> dict[SplitName, list[Labelled]]:
     """The images of each list; Faults with all lines that cannot be used."""
@@ -72,8 +74,8 @@ def _columns(line: str) -> tuple[str, str]:
     """Path and class; more columns, such as boxes, are not looked at."""
     if re.search(r"[\t,]", line):
         name, label, *_ = (part.strip() for part in re.split(r"[\t,]", line))
-    elif line.lower().endswith(SUFFIXES):  # a path with spaces
-        name, label = line, ""
+    elif found := re.fullmatch(rf"(.+?(?:{SUFFIX}))(?:\s+(\S+).*)?", line, re.IGNORECASE):
+        name, label = found[1], found[2] or ""  # a path may have spaces
     else:
         name, _, label = line.rpartition(" ") if " " in line else (line, "", "")
     if not name.strip():

@@ -78,7 +78,8 @@ def read_table(
         try:
             labels, unjudged = _labels(line, columns, several)
             file = image_file(inside(root, line[columns.path], root))
-            yield _split(line, columns), Labelled(file, labels, unjudged)
+            listed = several or bool(columns.flags)
+            yield _split(line, columns), Labelled(file, labels, unjudged, listed)
         except DataError as error:
             faults.append(f"line {number} of {path}: {error}")
 

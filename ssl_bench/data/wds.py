@@ -24,8 +24,16 @@ from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.encoded import EncodedImages
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.labelled import by_number, checked_draw, label_array, no_test, with_test
-from ssl_bench.data.layout import split_in
+from ssl_bench.data.labelled import (
+    by_number,
+    checked_draw,
+    have_several,
+    judged,
+    label_array,
+    no_test,
+    with_test,
+)
+from ssl_bench.data.layout import files_by_split
 from ssl_bench.data.paths import path_and_options, resolved
 from ssl_bench.data.tree import SUFFIXES
 from ssl_bench.errors import DataError, UsageError, plain, unknown
@@ -58,20 +66,23 @@ class WebDataset(Dataset):
         if not text:
             raise UsageError(f"shards are asked for as {USE}")
         globs = {key: options[key] for key in ("val", "test") if "tar" in options.get(key, "")}
-        self.shards = with_test(
+        found = (
             {"train": shards(text)} | {key: shards(glob) for key, glob in globs.items()}
             if globs or not resolved(text).is_dir()
             else find_shards(resolved(text))
         )
-        if "train" not in self.shards:
-            raise DataError(f"{text} has no shards to train on, only {', '.join(self.shards)}")
+        if "train" not in found:
+            raise DataError(f"{text} has no shards to train on, only {', '.join(found)}")
         self.draw = None if "test" in globs else Draw.of(options)
-        checked_draw(self.draw, self.shards, f"wds:{text}")
-        self.where = str(self.shards["train"][0].parent)
+        checked_draw(self.draw, found, f"wds:{text}")
+        self.where = str(found["train"][0].parent)
         given = [f",{key}={plain(Path(options[key]).name)}" for key in KNOWN if key in options]
         self.name = f"wds:{plain(Path(text).name)}{''.join(given)}"
-        self.splits = tuple(self.shards) if self.draw is None else ("train", "test")
-        self.samples = {split: indexed(found) for split, found in self.shards.items()}
+        samples = {split: indexed(paths) for split, paths in found.items()}
+        labels = {split: [one.labels for one in each] for split, each in samples.items()}
+        self.several = have_several(labels, self.name, listed=False)
+        self.samples = with_test(judged(samples, labels, self.name))
+        self.splits = tuple(self.samples) if self.draw is None else ("train", "test")
 
     def split(self, name: SplitName, task: Task = "classification") -> Split:
         """The images of a split; Faults with all classes that no training image has."""
@@ -85,12 +96,11 @@ class WebDataset(Dataset):
             samples = self.draw.divided(samples, lambda one: one.name, lambda one: str(one.labels))
             samples = samples[name]
             notes = [self.draw.note(name, len(samples), total)]
-        several = any(len(one.labels) != 1 for found in self.samples.values() for one in found)
         classes, shown = self._classes()
         strange = {label for one in samples for label in one.labels} - set(classes)
         refuse([f"{self.name} {name} has the class '{label}', which train lacks" for label in
                 sorted(strange)], self.name)  # fmt: skip
-        labels = label_array([one.labels for one in samples], classes, several)
+        labels = label_array([one.labels for one in samples], classes, self.several)
         read = partial(_read, samples)
         files = sorted({one.shard for one in samples})
         return EncodedImages([one.name for one in samples], read, labels, shown, notes, files)
@@ -149,12 +159,10 @@ def braced(text: str) -> list[str]:
 
 def find_shards(root: Path) -> dict[SplitName, list[Path]]:
     """Those in a folder, and in its sub-folders, by the split that their names say."""
-    found: dict[SplitName, list[Path]] = {}
-    for path in sorted([*root.glob("*.tar"), *root.glob("*/*.tar")]):
-        found.setdefault(split_in(path, root) or "train", []).append(path)
+    found = sorted([*root.glob("*.tar"), *root.glob("*/*.tar")])
     if not found:
         raise DataError(f"{root} has no .tar: shards are asked for as {USE}")
-    return found
+    return files_by_split(found, root)
 
 
 # ---- what is in them

@@ -93,6 +93,37 @@ def test_several_labels_text_and_a_draw(tmp_path: Path) -> None:
     assert_refused(lambda: split_of(spec, "test"), "test=0.25")
 
 
+def test_a_hidden_test_set_is_left_out(tmp_path: Path, sets: Any) -> None:
+    """The Hub's test sets have −1 for every label: val is what there is to test on."""
+    label = datasets.ClassLabel(names=NAMES)
+    parts = {**sets, "validation": sets["test"], "test": made(3, label, [-1, -1, -1])}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "a")
+    dataset = catalogue.dataset(f"hf:{tmp_path / 'a'}")
+    assert dataset.splits == ("train", "test")
+    assert labels_of(dataset.split("test")) == ["apple", "pear"]
+    assert labels_of(dataset.split("train")) == ["pear", "apple", "apple", "pear", "apple"]
+    parts["train"] = made(3, label, [0, -1, 1])
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "b")
+    refuses(f"hf:{tmp_path / 'b'}", "1 of the 3 images of", "have no class")
+
+
+def test_splits_of_other_names_and_several_sets(tmp_path: Path, sets: Any) -> None:
+    label = datasets.ClassLabel(names=NAMES)
+    more = datasets.DatasetDict({**sets, "unsupervised": made(2, label, [1, 1])})
+    more.save_to_disk(tmp_path / "disk")
+    dataset = catalogue.dataset(f"hf:{tmp_path / 'disk'}")
+    assert dataset.splits == ("train", "test", "unsupervised")
+    assert len(dataset.split("train").names) == 5  # without the unsupervised
+    root = tmp_path / "parquet"
+    for name in ("small", "large"):
+        (root / name / "train").mkdir(parents=True)
+        sets["train"].to_parquet(root / name / "train/0000.parquet")
+    refuses(f"hf:{root}", "several sets, large, small", "config=NAME")
+    assert len(split_of(f"hf:{root},config=small").names) == 5
+    sets["train"].to_parquet(root / "small/odd.parquet")
+    refuses(f"hf:{root},config=small", "odd.parquet says no split by its name")
+
+
 def test_photographs_are_turned_upright_as_datasets_does(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x112] = 6

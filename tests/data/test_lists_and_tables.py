@@ -71,6 +71,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
         ("cat/a.png cat", "dog/c.png dog"),
         ("cat/a.png,cat", "dog/c.png,dog"),
         ("cat/a.png\tcat\t1", "", "dog/c.png\tdog\t2"),
+        ("cat/a.png cat 0.5 0.5", "dog/c.png  dog 1"),
     ],
 )
 def test_lists(root: Path, lines: tuple[str, ...]) -> None:
@@ -153,6 +154,17 @@ def test_two_tables_and_a_draw(root: Path) -> None:
     assert len(drawn.names) == 1  # a class's only image is for training
     refuses(f"csv:{root / 'a.csv'},val=none.csv", "none.csv is no file")
     assert_refused(lambda: split_of(f"csv:{root / 'a.csv'}", "test"), "test=0.25")
+
+
+def test_a_table_without_labels_is_no_test_set(root: Path) -> None:
+    """Kaggle's test.csv has paths only: nothing can be measured on it."""
+    write(root / "train.csv", "id,label", "cat/a,cat", "dog/c,dog")
+    write(root / "test.csv", "id", "cat/b", "dog/d")
+    dataset = catalogue.dataset(f"csv:{root / 'train.csv'},test=test.csv")
+    assert dataset.splits == ("train",)
+    assert labels_of(dataset.split("train")) == ["cat", "dog"]
+    unlabelled = split_of(f"csv:{root / 'test.csv'}")
+    assert (len(unlabelled.names), unlabelled.labels) == (2, None)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,16 @@ def test_bad_shards(root: Path, tmp_path: Path) -> None:
     refuses(f"wds:{tmp_path / 'empty'}", "has no .tar")
 
 
+def test_samples_without_a_class(root: Path) -> None:
+    write(root / "train-9%d.tar", [{"txt": "a caption"}])
+    refuses(f"wds:{root}", "1 of the 6 images of", "have no class")
+    write(root / "train-9%d.tar", [{"cls": 9}])
+    write(root / "test-%d.tar", [{"txt": "a hidden label"}])
+    assert labels_of(split_of(f"wds:{root}", "test")) == ["9"]  # val's
+    write(root / "extra-%d.tar", [{"cls": 9}])
+    refuses(f"wds:{root}", "extra-0.tar says no split by its name")
+
+
 def test_classes_that_train_lacks(root: Path) -> None:
     write(root / "val-1%d.tar", [{"cls": 77}])
     refuses(f"wds:{root}", "has the class '77', which train lacks")
