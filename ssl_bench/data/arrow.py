@@ -99,7 +99,8 @@ def _opened(file: Path, _: object) -> Any:
     with extra("hf"):
         import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
     with _naming(file):
-        return pq.ParquetFile(file)
+        # Mapped: processes that are forked share an open file's place in it.
+        return pq.ParquetFile(file, memory_map=True)
 
 
 def _parquet(file: Path) -> Any:
@@ -114,4 +115,4 @@ def _groups(file: Path) -> list[int]:
 
 @lru_cache(maxsize=2)
 def _group(file: Path, _: object, group: int, name: str) -> Any:
-    return _parquet(file).read_row_group(group, columns=[name])
+    return _parquet(file).read_row_group(group, columns=[name], use_threads=False)

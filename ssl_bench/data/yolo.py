@@ -162,7 +162,7 @@ def _described(root: Path) -> tuple[tuple[str, ...], dict[SplitName, list[Path]]
         content = _yaml(found)
         names = content.get("names")
         names = dict(enumerate(names)) if isinstance(names, list) else names
-        if not isinstance(names, dict) or sorted(names) != list(range(len(names))) or not names:
+        if not isinstance(names, dict) or set(names) != {*range(len(names))} or not names:
             raise DataError(f"{found} has no names: of the classes 0, 1, …: write them")
         return _checked([names[i] for i in range(len(names))], found), _folders(found, content)
     for name in NAMES:
@@ -195,6 +195,9 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _checked(names: Sequence[object], path: Path) -> tuple[str, ...]:
+    # Aliases of YAML nest without end, so that nothing but plain values is written out.
+    if not all(isinstance(name, str | int | float) for name in names):
+        raise DataError(f"{path} has a class that is no name: give each a word")
     classes = tuple(" ".join(str(name).split()) for name in names)
     if len(set(classes)) < len(classes) or "" in classes:
         raise DataError(f"{path} has a class twice, or one without a name: give each its own")
@@ -221,10 +224,12 @@ def _folders(path: Path, content: Mapping[str, Any]) -> dict[SplitName, list[Pat
 
 def _folder(path: Path, split: SplitName, said: object, base: object) -> Path:
     """Below the folder of data.yaml, whatever leads there: `path:` is often another machine's."""
-    root, text = path.parent, str(said)
+    if not isinstance(said, str):
+        raise DataError(f"{path} has a {split}: that is no path: name a folder, or a list of them")
+    root, text = path.parent, said
     # Roboflow writes ../train/images for what lies beside data.yaml.
     tail = Path(*[part for part in Path(text).parts if part not in ("..", "/", ".")])
-    tries = [root / str(base) / text] if base else []
+    tries = [root / base / text] if isinstance(base, str) else []
     for found in (*tries, root / text, root / tail, *(root / p for p in _tails(tail))):
         if found.exists() and found.resolve().is_relative_to(root):
             return found.resolve()

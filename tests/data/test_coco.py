@@ -224,6 +224,20 @@ def test_bad_truth_is_one_report(root: Path) -> None:
             task="segmentation")  # fmt: skip
 
 
+def test_numbers_that_no_image_has(root: Path) -> None:
+    """A polygon of a million pixels would be drawn in memory; an integer may have any length."""
+    content = contents("train")
+    content["annotations"] += [
+        annotation(40, 10, 2, bbox=[1, 1, 10**400, 2]),
+        annotation(41, 10, 2, bbox=[1, 1, 1e308, 2]),
+    ]
+    write(root / "annotations/instances_train2017.json", content)
+    refuses(f"coco:{root}", "annotation 40 with the box", "annotation 41 with the box")
+    content["annotations"][-2:] = [annotation(42, 10, 2, segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]])]
+    write(root / "annotations/instances_train2017.json", content)
+    refuses(f"coco:{root}", "annotation 42", "takes numbers", task="segmentation")
+
+
 @pytest.mark.parametrize("name", ["../train0.jpg", "/etc/passwd", "a/../../x.jpg"])
 def test_no_name_leads_out(root: Path, name: str) -> None:
     content = contents("train")

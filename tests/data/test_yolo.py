@@ -1,5 +1,6 @@
 """`yolo:PATH`: Ultralytics' and Darknet's files; the oracle is a box written both ways."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,15 @@ def test_bad_descriptions(root: Path) -> None:
     describe(root, names=["bolt", "bolt"])
     refuses(f"yolo:{root}", "a class twice")
     describe(root, names={0: "bolt", 2: "nut"})
+    refuses(f"yolo:{root}", "no names: of the classes")
+    laughs = "\n".join(
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefghijkl")
+    )
+    (root / "data.yaml").write_text(f"a: &a [x]\n{laughs}\nnames: *l\n")
+    refuses(f"yolo:{root}", "a class that is no name")
+    (root / "data.yaml").write_text(f"a: &a [x]\n{laughs}\nnames: [b]\ntrain: *l\n")
+    refuses(f"yolo:{root}", "train: that is no path")
+    describe(root, names={0: "bolt", "one": "nut"})
     refuses(f"yolo:{root}", "no names: of the classes")
     (root / "data.yaml").write_text("names: [")
     refuses(f"yolo:{root}", "cannot be read as YAML")

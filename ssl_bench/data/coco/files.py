@@ -5,7 +5,6 @@ pixels counted from 0, a `segmentation` a list of polygons or run lengths.
 """
 
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ import numpy as np
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.paths import stamp
 from ssl_bench.errors import DataError, extra, plain
+
+LARGEST = 2**20  # px: a polygon is drawn point by point, in memory, before it is cut to its image
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def _annotation(
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Whether it is one that an image's pixels are counted by: an integer may have any length."""
+    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 def _classes(content: dict[str, Any], names: dict[int, str], images: Any) -> tuple[str, ...]:
