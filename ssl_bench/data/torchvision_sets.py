@@ -178,16 +178,16 @@ class TorchvisionDataset(Dataset):
         if self.name == "eurosat":
             return self._drawn(name)
         parts = [self.opened(each) for each in self.set.parts[name]]
-        classes = tuple(map(str, getattr(parts[0], "classes", range(10))))
         if hasattr(parts[0], "data"):
             files = sorted(path for path in Path(self.where).iterdir() if path.is_file())
             labels = np.array(getattr(parts[0], "targets", None) or parts[0].labels, np.int64)
+            classes = classes_of(parts[0], labels)
             opened = partial(_pixels, self, self.set.parts[name][0])
             title = f"{self.name}/{name}"
             return Pixels(title, opened, labels, len(labels), classes, files)
         pairs = [pair for part in parts for pair in zip(files_of(part), part._labels, strict=True)]
         files, labels = [file for file, _ in pairs], [int(label) for _, label in pairs]
-        return ImageFiles(Path(self.where), files, labels, classes)
+        return ImageFiles(Path(self.where), files, labels, classes_of(parts[0], np.array(labels)))
 
     def _drawn(self, name: SplitName) -> Split:
         """EuroSAT's fifth of each class, or the rest."""
@@ -222,6 +222,11 @@ def root_of(name: str) -> Path:
 def files_of(source: Any) -> list[Path]:
     """The images' files, in the set's order."""
     return [Path(file) for file in getattr(source, "_image_files", None) or source._images]
+
+
+def classes_of(source: Any, labels: np.ndarray) -> tuple[str, ...]:
+    """Their names; numbers where torchvision has none, as of SVHN's digits."""
+    return tuple(map(str, getattr(source, "classes", range(1 + int(labels.max(initial=0))))))
 
 
 def _pixels(dataset: TorchvisionDataset, keywords: Mapping[str, Any]) -> np.ndarray:
