@@ -77,7 +77,7 @@ def _naming(file: Path) -> Iterator[None]:
     """DataError with the file's name for what pyarrow raises."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:  # ArrowInvalid is a ValueError
+    except (OSError, ValueError, LookupError) as error:  # ArrowInvalid is a ValueError
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{file} cannot be read ({reason}): fetch or save it anew") from error
 

@@ -269,11 +269,13 @@ def _names(value: object, names: tuple[str, ...] | None) -> tuple[str, ...]:
 def _columns(file: Path, options: Mapping[str, str]) -> _Columns:
     """By the types that Hugging Face's own description says, else by Arrow's types and by names."""
     schema = arrow.schema(file)
-    features = arrow.features(schema)
+    described = arrow.features(schema)
+    features = {name: one for name, one in described.items() if name in schema.names}
     for key in ("image", "label"):
         if key in options and options[key] not in schema.names:
             raise unknown(f"column of {file}", options[key], schema.names)
-    images = [name for name, one in features.items() if one.get("_type") == "Image"]
+    kinds = {n: one.get("_type") for n, one in features.items() if isinstance(one, dict)}
+    images = [name for name, kind in kinds.items() if kind == "Image"]
     images += [name for name in schema.names if arrow.holds_bytes(schema, name)]
     image = options.get("image") or next(iter(images), None)
     if image is None:

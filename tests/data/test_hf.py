@@ -124,6 +124,18 @@ def test_splits_of_other_names_and_several_sets(tmp_path: Path, sets: Any) -> No
     refuses(f"hf:{root},config=small", "odd.parquet says no split by its name")
 
 
+def test_lists_as_older_versions_described_them(tmp_path: Path) -> None:
+    """A list of labels was once a list in the description, and the column is no other."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    listed = datasets.Sequence(datasets.ClassLabel(names=NAMES))
+    made(2, listed, [[0], [1, 0]]).to_parquet(tmp_path / "train.parquet")
+    table = pq.read_table(tmp_path / "train.parquet")
+    old = {"image": {"_type": "Image"}, "label": [{"names": NAMES, "_type": "ClassLabel"}]}
+    described = {b"huggingface": json.dumps({"info": {"features": old}}).encode()}
+    pq.write_table(table.replace_schema_metadata(described), tmp_path / "train.parquet")
+    assert labels_of(split_of(f"hf:{tmp_path}")) == [{"pear"}, {"apple", "pear"}]
+
+
 def test_photographs_are_turned_upright_as_datasets_does(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x112] = 6
