@@ -138,14 +138,15 @@ def datasets(specifications: str | Sequence[str]) -> "tuple[Dataset, ...]":
 def _way_to(path: Path) -> str | None:
     """How to name what lies at a path as a dataset, if anything does."""
     try:
+        way = f", or see `bench data guess {plain(path)}`"
         if path.is_file():
-            return "a file: unpack it, and give the folder as folder:PATH"
+            return f"a file: unpack it, and give the folder as folder:PATH{way}"
         if not path.is_dir():
             return None
     except (OSError, ValueError):  # too long for a name, a null byte
         return None
     voc = (path / "JPEGImages").is_dir() and (path / "Annotations").is_dir()
-    return f"a folder: give {'voc' if voc else 'folder'}:{plain(path)}"
+    return f"a folder: give {'voc' if voc else 'folder'}:{plain(path)}{way}"
 
 
 def said_of(kind: Kind, name: str, attribute: str) -> Any:

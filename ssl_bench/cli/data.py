@@ -1,14 +1,12 @@
 """`bench data`: sets of images."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ssl_bench import catalogue
 from ssl_bench.cli.groups import StrictCommand, SuggestingGroup
-
-if TYPE_CHECKING:
-    pass
+from ssl_bench.errors import BenchError
 
 
 # ---- data
@@ -29,9 +27,9 @@ def data_list() -> None:
 @data.command("get", cls=StrictCommand)
 @click.argument("name")
 def data_get(name: str) -> None:
-    """Download and unpack an official set: voc07, voc12 or voc12+sbd."""
+    """Download and unpack a public set, such as voc07 or cifar10: `bench data list` names all."""
+    from ssl_bench.data.download import get
     from ssl_bench.data.survey import counted
-    from ssl_bench.data.voc.download import get
 
     dataset = get(name)
     click.echo(f"{name} is in {dataset.where}")
@@ -49,8 +47,31 @@ def data_get(name: str) -> None:
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
               help="Processes that read images.")  # fmt: skip
 def data_check(name: str, task: Any, workers: int) -> None:
-    """Read all of a set, such as voc:PATH: print what is in it, and all that is wrong with it."""
+    """Read all of a set, such as voc:PATH: print what is in it, and all that is wrong with it.
+
+    Of a folder that it does not understand it says which layouts come near, and what is missing.
+    """
     from ssl_bench.data.survey import check
 
-    for line in check(catalogue.dataset(name), task, workers):
+    understood = False
+    try:
+        for line in check(catalogue.dataset(name), task, workers):
+            understood = True
+            click.echo(line)
+    except BenchError:
+        if not understood:
+            from ssl_bench.data.guess import nearby
+
+            for line in nearby(name):
+                click.echo(line, err=True)
+        raise
+
+
+@data.command("guess", cls=StrictCommand)
+@click.argument("path")
+def data_guess(path: str) -> None:
+    """Say what a folder or a file could be given as, such as coco:PATH, and what is near."""
+    from ssl_bench.data.guess import proposals
+
+    for line in proposals(path):
         click.echo(line)

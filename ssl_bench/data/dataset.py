@@ -100,14 +100,16 @@ class Split(ABC):
 
         Raises DataError, with a line for each fault, for annotations that cannot be used.
         """
-        raise DataError("these images have no boxes: detection takes scenes or voc:PATH")
+        raise DataError("these images have no boxes: detection takes scenes, voc:, coco: or yolo:")
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 (H, W) of the image's size: 0 background, 1 + class index, 255 void.
 
         Raises DataError for a mask that cannot be used.
         """
-        raise DataError("these images have no masks: segmentation takes scenes or voc:PATH")
+        raise DataError(
+            "these images have no masks: segmentation takes scenes, voc:, coco: or masks:"
+        )
 
 
 class Dataset(ABC):

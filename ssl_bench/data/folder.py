@@ -4,64 +4,43 @@ PATH/train/<class>/…  and  PATH/val/<class>/…  (or test/)   for training and
 PATH/train/…          and  PATH/val/…                       images without labels
 PATH/NAME/<class>/…                                         any other split that is asked for
 PATH/<class>/…        as   folder:PATH,test=0.25[,seed=1]   a test set drawn from every class
+PATH/…                as   folder:PATH,train=FILE,test=FILE lists of images (lists.py)
+PATH/<a>/<class>/…    as   folder:PATH,depth=2              classes are folders of the second level
 PATH/…                                                      images only, for pretraining
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
-from ssl_bench.data.draw import OPTIONS, Draw
+from ssl_bench.data.draw import OPTIONS, Draw, is_share
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.images import load_square, load_whole
+from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.labelled import LabelledDataset, labelled_split
 from ssl_bench.data.layout import Layout, check_classes, listed, split_of
-from ssl_bench.data.paths import path_and_options, resolved, stamp
+from ssl_bench.data.lists import lists_of, read_annotations, read_lists
+from ssl_bench.data.paths import asked, path_and_options, resolved
 from ssl_bench.data.tree import (
     SUFFIXES,
     LeftOut,
     count_beside,
-    folders_in,
+    folders_at,
     has_images,
     images_below,
+    is_image,
 )
 from ssl_bench.errors import DataError, UsageError, plain, unknown
 
 USE = "folder:PATH[,test=SHARE][,seed=NUMBER]"
+LISTED = "folder:PATH,train=LIST[,val=LIST][,test=LIST]"
+KNOWN = (*OPTIONS, "depth")
+DEEPEST = 9  # levels of class folders
 
 
-class FolderSplit(Split):
-    """Image files below one root, by path relative to it."""
-
-    def __init__(
-        self,
-        root: Path,
-        files: Sequence[Path],
-        labels: Sequence[int] | None,
-        classes: Sequence[str],
-        notes: Sequence[str] = (),
-    ) -> None:
-        self.root = root
-        self.names = [file.relative_to(root).as_posix() for file in files]
-        self.labels = None if labels is None else np.array(labels, dtype=np.int64)
-        self.classes = tuple(classes)
-        self.notes = tuple(notes)
-        digest = hashlib.sha256(repr((str(root), self.classes)).encode())
-        for name, file, label in zip(self.names, files, labels or [0] * len(files), strict=True):
-            text = (name, stamp(file), label)
-            # A name in an old encoding is not UTF-8: it is refused by name when it is read.
-            digest.update(repr(text).encode(errors="backslashreplace"))
-        self.fingerprint = digest.hexdigest()
-
-    def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:
-        """Decode one file, turned upright as its EXIF says; see Split.load."""
-        return load_square(self.root / self.names[index], size, smallest, turn=True)
-
-    def whole(self, index: int) -> tuple[np.ndarray, str]:
-        """Decode one file, turned upright as its EXIF says; see Split.whole."""
-        return load_whole(self.root / self.names[index], turn=True)
+def folder(argument: str) -> Dataset:
+    """Folders, or, with `train=LIST`, lists of images in them."""
+    options = path_and_options(argument)[1]
+    return from_lists(argument) if "train" in options else FolderDataset(argument)
 
 
 class FolderDataset(Dataset):
@@ -69,8 +48,8 @@ class FolderDataset(Dataset):
 
     def __init__(self, argument: str) -> None:
         path, options = path_and_options(argument)
-        for key in options.keys() - set(OPTIONS):
-            raise unknown("option of folder", key, OPTIONS)
+        for key in options.keys() - set(KNOWN):
+            raise unknown("option of folder", key, KNOWN)
         if not path:
             raise UsageError(f"a folder of images is asked for as {USE}")
         self.root = resolved(path)
@@ -79,8 +58,9 @@ class FolderDataset(Dataset):
         self.where = str(self.root)
         self.layout = Layout(self.root)
         self.train = self.layout.find("train")
+        self.depth = _depth(options.get("depth", "1"))
         self.draw = Draw.of(options)
-        given = [f",{key}={options[key]}" for key in OPTIONS if key in options]
+        given = [f",{key}={plain(options[key])}" for key in KNOWN if key in options]
         self.name = "".join([f"folder:{plain(self.root.name)}", *given])
         self.splits = self._splits()
 
@@ -102,7 +82,7 @@ class FolderDataset(Dataset):
     # ---- which folders
     def _has_labels(self) -> bool:
         """Whether train has folders of classes."""
-        return self.train is not None and bool(folders_in(self.train))
+        return self.train is not None and bool(folders_at(self.train, self.depth))
 
     def _splits(self) -> tuple[SplitName, ...]:
         if self.draw is not None:
@@ -137,7 +117,9 @@ class FolderDataset(Dataset):
     def _known(self, folder: Path) -> bool:
         """Whether images of a folder have labels, if those of train do."""
         assert self.train is not None
-        return not self._has_labels() or bool({*folders_in(self.train)} & {*folders_in(folder)})
+        if not self._has_labels() or annotations_of(folder):
+            return True
+        return bool({*folders_at(self.train, self.depth)} & {*folders_at(folder, self.depth)})
 
     def _understood(self, name: SplitName, folder: Path) -> list[str]:
         """How the folders were read, where it is not plain from their names."""
@@ -157,6 +139,8 @@ class FolderDataset(Dataset):
         """Labels count in the order of train's class folders; val may lack some of them."""
         assert self.train is not None
         classes = self._classes(self.train)
+        if root != self.train and (listed := annotations_of(root)):
+            return _annotated(root, listed, classes, notes)
         strange = set(self._classes(root)) - set(classes)
         if strange:
             raise DataError(f"{root} has class '{min(strange)}', which {self.train.name}/ lacks")
@@ -167,13 +151,15 @@ class FolderDataset(Dataset):
             raise _without_images(root / empty[0], left, ": fill or remove it")
         if not any(each.values()):
             raise _without_images(root, left)
-        return FolderSplit(root, *_flattened(each.values()), classes, [*notes, *left.notes()])
+        more = [*notes, *left.notes(), *(_deeper(root, each) if self.depth == 1 else [])]
+        return ImageFiles(root, *_flattened(each.values()), classes, more)
 
     def _classes(self, root: Path) -> list[str]:
-        if classes := folders_in(root):
+        if classes := folders_at(root, self.depth):
             check_classes(root, classes)
             return classes
-        raise DataError(f"{root} has no class folders: expected {root}/<class>/…")
+        level = "" if self.depth == 1 else f" {self.depth} levels down"
+        raise DataError(f"{root} has no class folders{level}: expected {root}/<class>/…")
 
     def _unlabelled(self, root: Path, notes: list[str]) -> Split:
         """Images of a split without class folders, such as COCO's train2017/."""
@@ -189,7 +175,7 @@ class FolderDataset(Dataset):
         if not files:
             self._classes(root)
             raise _without_images(root, left)
-        return FolderSplit(root, files, None, (), [*notes, *left.notes()])
+        return ImageFiles(root, files, None, (), [*notes, *left.notes()])
 
     def _flat(self, name: SplitName) -> Split:
         self.layout.check_flat()
@@ -209,9 +195,7 @@ class FolderDataset(Dataset):
             f"no train/: all {len(files):,} images are taken, without labels, those of "
             f"{listed(folders)} too"
         )
-        return FolderSplit(
-            self.root, files, None, (), [*([note] if folders else []), *left.notes()]
-        )
+        return ImageFiles(self.root, files, None, (), [*([note] if folders else []), *left.notes()])
 
     def _drawn(self, name: SplitName, draw: Draw) -> Split:
         """`train` or `test` of one folder of classes: PATH/train, else PATH."""
@@ -232,20 +216,21 @@ class FolderDataset(Dataset):
         files, labels = _flattened(part)
         if not files:
             raise DataError(f"{root} has no class of two images or more: no test set can be drawn")
-        note = (
-            f"{draw.share:.0%} of each class are the test set, drawn by seed {draw.seed}: {name} "
-            f"has {len(files):,} of {sum(map(len, each.values())):,} images"
-        )
-        return FolderSplit(root, files, labels, tuple(each), [note, *left.notes()])
+        note = draw.note(name, len(files), sum(map(len, each.values())))
+        return ImageFiles(root, files, labels, tuple(each), [note, *left.notes()])
 
 
 def _by_class(root: Path, classes: Sequence[str], left: LeftOut) -> dict[str, list[Path]]:
     """Each class's images in torchvision's order; Faults with all folders that are unreadable."""
-    count_beside(root, left)
+    # Of nested classes also what lies beside them on the levels above: a/x.jpg for a/cat/.
+    above = {Path(name).parent for name in classes} | {Path()}
+    for folder in sorted(root / one for one in above if (root / one).is_dir()):
+        count_beside(folder, left)
     each: dict[str, list[Path]] = {name: [] for name in classes}
     faults: list[str] = []
-    there = set(folders_in(root))
-    for name in filter(there.__contains__, classes):  # a class may be in train only
+    for name in classes:
+        if not (root / name).is_dir():  # a class may be in train only
+            continue
         with collecting_faults(faults):
             found = images_below(root / name, left)
             each[name] = sorted(found, key=lambda file: (str(file.parent), file.name))
@@ -262,3 +247,44 @@ def _flattened(each: Iterable[Sequence[Path]]) -> tuple[list[Path], list[int]]:
 def _without_images(folder: Path, left: LeftOut, remedy: str = "") -> DataError:
     there = f"; left out: {left}" if str(left) else ""
     return DataError(f"{folder} has no images ({', '.join(SUFFIXES)}){there}{remedy}")
+
+
+def _deeper(root: Path, each: dict[str, list[Path]]) -> list[str]:
+    """A line where all classes have folders of images, and none an image of its own."""
+    below = [{file.relative_to(root / name).parts[0] for file in each[name]} for name in each]
+    if any(len(names) < 2 or any(map(is_image, names)) for names in below):
+        return []
+    name = next(iter(each))
+    return [f"the images of {name}/ and all others lie in folders: depth=2 takes these as classes"]
+
+
+def _depth(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= DEEPEST):
+        raise UsageError(f"depth= takes the level that class folders are on, as 2, not '{text}'")
+    return int(text)
+
+
+# ---- lists
+def annotations_of(folder: Path) -> Path | None:
+    """Tiny ImageNet's list of a split without class folders: val/val_annotations.txt."""
+    path = folder / f"{folder.name}_annotations.txt"
+    return path if path.is_file() else None
+
+
+def _annotated(root: Path, listed: Path, classes: list[str], notes: list[str]) -> Split:
+    rows = read_annotations(listed, root)
+    return labelled_split(root, rows, classes, False, [*notes, f"its classes are {listed.name}'s"])
+
+
+def from_lists(argument: str) -> Dataset:
+    """`folder:PATH,train=LIST,test=LIST`: see lists.py."""
+    root, options, name = asked("folder", argument, ("train", "val", *OPTIONS), LISTED)
+    drawn = (
+        "test" in options and is_share(options["test"]) and not (root / options["test"]).is_file()
+    )
+    own = {split: options[split] for split in ("train", "val", "test") if split in options}
+    draw = None
+    if drawn or "seed" in options:
+        draw = Draw.of(options)
+        del own["test"]
+    return LabelledDataset(name, root, read_lists(root, lists_of(root, own)), draw)

@@ -35,21 +35,28 @@ TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False),
 # ---- files
 def load_square(path: Path, size: int, smallest: int, turn: bool = False) -> tuple[np.ndarray, str]:
     """Decode one image file to uint8 (size, size, 3), as `fit_square`; see Split.load."""
-
-    def square(image: Image.Image) -> np.ndarray:
-        if min(image.size) < smallest:
-            raise SmallImage(
-                f"{path} is {image.width}×{image.height}, and an image has at least {smallest} px "
-                f"a side: remove it{SKIP}"
-            )
-        return fit_square(Image.fromarray(_pixels(image, turn)), size)
-
-    return read_image(path, square)
+    return read_image(path, squared(path, size, smallest, turn))
 
 
 def load_whole(path: Path, turn: bool = False) -> tuple[np.ndarray, str]:
     """Decode one image file to uint8 (H, W, 3); see Split.whole."""
-    return read_image(path, lambda image: _pixels(image, turn))
+    return read_image(path, lambda image: whole_pixels(image, turn))
+
+
+def squared(
+    name: object, size: int, smallest: int, turn: bool
+) -> Callable[[Image.Image], np.ndarray]:
+    """What makes a square of an image; SmallImage, with its name, for one that is too small."""
+
+    def square(image: Image.Image) -> np.ndarray:
+        if min(image.size) < smallest:
+            raise SmallImage(
+                f"{name} is {image.width}×{image.height}, and an image has at least {smallest} px "
+                f"a side: remove it{SKIP}"
+            )
+        return fit_square(Image.fromarray(whole_pixels(image, turn)), size)
+
+    return square
 
 
 def read_image(
@@ -67,24 +74,37 @@ def read_image(
         shown = str(path).encode(errors="backslashreplace").decode()
         raise DataError(f"{shown} has a name that is not UTF-8: rename it{SKIP}") from error
     try:
-        used, content = _open(path, use)
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")  # to read a pipe would wait for ever
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error, remedy) from error
+    return decode(content, path, use, remedy)
+
+
+def decode(
+    content: bytes,
+    name: object,
+    use: Callable[[Image.Image], T],
+    remedy: str = f"mend or remove it{SKIP}",
+) -> tuple[T, str]:
+    """What `use` makes of an encoded image of the usual FORMATS, and its hexadecimal digest.
+
+    Raises DataError, with its name and the `remedy`, if it cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of an image between its limit and twice that.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                used = use(image)
     except (OSError, SyntaxError, ValueError, *BOMBS) as error:
-        raise DataError(
-            f"{plain(path)} cannot be read as an image ({_reason(error)}): {remedy}"
-        ) from error
+        raise _unreadable(name, error, remedy) from error
     return used, hashlib.sha256(content).hexdigest()
 
 
-def _open(path: Path, use: Callable[[Image.Image], T]) -> tuple[T, bytes]:
-    """What `use` makes of an image of the usual FORMATS in a regular file, and its bytes."""
-    if path.exists() and not path.is_file():
-        raise OSError("not a regular file")  # to read a pipe would wait for ever
-    content = path.read_bytes()
-    with warnings.catch_warnings():
-        # Pillow only warns of an image between its limit and twice that.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return use(image), content
+def _unreadable(name: object, error: Exception, remedy: str) -> DataError:
+    return DataError(f"{plain(name)} cannot be read as an image ({_reason(error)}): {remedy}")
 
 
 def own_picture(path: Path) -> Image.Image:
@@ -133,6 +153,15 @@ def upright(values: np.ndarray, image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(values, turns))
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image once it is turned as its EXIF says."""
+    if image.format == "TIFF":  # turned by Pillow itself; by some versions as it is opened
+        image.load()
+        return image.size
+    quarter = TURNS.get(image.getexif().get(ORIENTATION, 1), (0, False))[0] % 2
+    return (image.height, image.width) if quarter else image.size
+
+
 def fit_square(image: Image.Image, size: int) -> np.ndarray:
     """Resize the short side to `size` (bilinear, antialiased), crop the centre: (size, size, 3)."""
     image = rgb(image)
@@ -145,6 +174,7 @@ def fit_square(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def _pixels(image: Image.Image, turn: bool) -> np.ndarray:
+def whole_pixels(image: Image.Image, turn: bool) -> np.ndarray:
+    """uint8 (H, W, 3) RGB, turned upright as EXIF says if `turn`."""
     pixels = np.asarray(rgb(image))
     return upright(pixels, image) if turn else pixels

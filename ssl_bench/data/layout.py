@@ -32,6 +32,30 @@ def split_of(folder: str) -> SplitName | None:
     return None
 
 
+def split_in(path: Path, root: Path) -> SplitName | None:
+    """The split that a word of a file's name says, or else its folder's name, below `root`."""
+    words = set(re.findall("[a-z]+", path.name.lower()))
+    named = next((split for split, known in WORDS.items() if words & set(known)), None)
+    return named or (None if path.parent == root else split_of(path.parent.name))
+
+
+def files_by_split(paths: Sequence[Path], root: Path) -> dict[SplitName, list[Path]]:
+    """Files by the split that their names say; all are train where none says any.
+
+    Raises DataError where some say one and others none: nobody knows what these are.
+    """
+    found: dict[SplitName, list[Path]] = {}
+    unnamed = [path for path in paths if split_in(path, root) is None]
+    if unnamed and len(unnamed) < len(paths):
+        raise DataError(
+            f"{unnamed[0]} says no split by its name, though others do: call it train, val or "
+            "test, or move it away"
+        )
+    for path in paths:
+        found.setdefault(split_in(path, root) or "train", []).append(path)
+    return found
+
+
 class Layout:
     """The sub-folders of a set, and which of them is which split."""
 

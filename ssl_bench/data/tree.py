@@ -74,9 +74,22 @@ def folders_in(root: Path) -> list[str]:
     return [entry.name for entry in entries(root) if is_folder(entry) and not is_hidden(entry.name)]
 
 
+def folders_at(root: Path, depth: int) -> list[str]:
+    """The folders `depth` levels below one, as `animal/cat` for 2, sorted."""
+    if depth == 1:
+        return folders_in(root)
+    above = folders_in(root)
+    return [f"{one}/{below}" for one in above for below in folders_at(root / one, depth - 1)]
+
+
 def has_images(root: Path) -> bool:
     """Whether images lie directly in a folder."""
     return any(_kind(entry) == "image" for entry in entries(root))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is read as an image, by its name."""
+    return not is_hidden(name) and Path(name).suffix.lower() in SUFFIXES
 
 
 def count_beside(root: Path, left: LeftOut) -> None:

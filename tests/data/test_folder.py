@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from helpers.photos import CLASSES, COUNTS, draw_photo
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import SplitName
-from ssl_bench.data.folder import FolderSplit
+from ssl_bench.data.image_files import ImageFiles
 from ssl_bench.data.images import fit_square
 from ssl_bench.data.store.squares import ImageStore, open_store, stored_size
 from ssl_bench.errors import DataError
@@ -193,7 +193,7 @@ def test_no_damage_gets_past_the_decoder(tmp_path: Path, suffix: str) -> None:
         damaged.append(bytes(content))
     path = tmp_path / f"damaged.{suffix}"
     path.touch()
-    split = FolderSplit(tmp_path, [path], None, ())
+    split = ImageFiles(tmp_path, [path], None, ())
     messages = []
     for content in damaged:
         path.write_bytes(content)
@@ -315,7 +315,7 @@ def test_second_opening_decodes_nothing(tiny_photos: Path, monkeypatch: pytest.M
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(FolderSplit, "load", refuse)
+    monkeypatch.setattr(ImageFiles, "load", refuse)
     second = opened(tiny_photos)
     assert second.folder == first.folder
     assert second.index == first.index
@@ -339,15 +339,15 @@ def test_two_sizes_do_not_collide(tiny_photos: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_interruption_leaves_nothing_behind(tiny_photos, cache, monkeypatch, error):
-    load = FolderSplit.load
+    load = ImageFiles.load
 
-    def stop_at_the_fifth(self: FolderSplit, index: int, size: int, smallest: int) -> object:
+    def stop_at_the_fifth(self: ImageFiles, index: int, size: int, smallest: int) -> object:
         if index == 4:
             raise error
         return load(self, index, size, smallest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FolderSplit, "load", stop_at_the_fifth)
+        patch.setattr(ImageFiles, "load", stop_at_the_fifth)
         with pytest.raises((KeyboardInterrupt, DataError)):
             opened(tiny_photos)
     assert [p for p in cache.iterdir() if p.suffix != ".lock"] == []
@@ -378,7 +378,7 @@ def test_damaged_store_is_named(tiny_photos: Path, name: str) -> None:
 def test_real_photographs_decode_like_torchvision_s(photos: Path) -> None:
     dataset = catalogue.dataset(f"folder:{photos / 'imagenette-128'}")
     split = dataset.split("train")
-    assert isinstance(split, FolderSplit)
+    assert isinstance(split, ImageFiles)
     count = len(split.names)
     for i in np.linspace(0, count - 1, min(16, count)).astype(int):
         pixels, _ = split.load(int(i), 128, 1)

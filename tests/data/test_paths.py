@@ -10,6 +10,7 @@ from helpers.bench import Bench
 from helpers.refusals import fails
 from ssl_bench.data.paths import own_folder, stamp
 from ssl_bench.data.store.cache import cache_folder
+from ssl_bench.data.torchvision_sets import SETS
 from ssl_bench.data.voc.official import data_folder
 
 VARIABLES = {"SSL_BENCH_CACHE": cache_folder, "SSL_BENCH_DATA": data_folder}
@@ -55,7 +56,7 @@ def test_without_a_home_the_variable_is_named(
     made = bench("pretrain", "random", "--data", "scenes:train=2,test=2", "--image-size", 64)
     fails(made, 1, "there is no home folder: let SSL_BENCH_CACHE name a folder")
     monkeypatch.setenv("SSL_BENCH_DATA", given)
-    assert bench("data", "list").out.count("let SSL_BENCH_DATA name a folder") == 3
+    assert bench("data", "list").out.count("let SSL_BENCH_DATA name a folder") == 3 + len(SETS)
 
 
 def test_a_stamp_tells_two_files_of_one_size_and_moment_apart(tmp_path: Path) -> None:

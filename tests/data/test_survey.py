@@ -1,6 +1,7 @@
 """`bench data list | get | check`: what is there, fetched from a server of ours, and checked."""
 
 import hashlib
+import re
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -59,13 +60,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---- list
 def test_list_says_what_is_there(bench: Bench, home: Path, small: None) -> None:
-    made = bench.ok("data", "list")
-    assert "folder     a folder of images is asked for as folder:PATH" in made.out
-    assert "scenes     nothing is stored" in made.out
-    assert "detection: train 2,000, test 2,000" in made.out
+    made = bench.ok("data", "list").out
+    said = "\n".join(re.sub(r"^(\S+) +", r"\1 ", line) for line in made.splitlines())
+    assert "folder a folder of images is asked for as folder:PATH" in said
+    assert "scenes nothing is stored" in said
+    assert "detection: train 2,000, test 2,000" in said
     for name in ("voc07", "voc12"):
-        assert f"{name:<10} {name} is not there: {home}" in made.out
-        assert f"`bench data get {name}`" in made.out
+        assert f"{name} {name} is not there: {home}" in said
+        assert f"`bench data get {name}`" in said
     add_masks(make_year(home / "VOCdevkit" / "VOC2007"))
     lines = bench("data", "list").out.splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("voc07"))
@@ -313,7 +315,7 @@ def test_get_refuses_to_mix_sets(bench: Bench, home: Path, server: Server) -> No
 
 def test_get_of_what_cannot_be_had(bench: Bench, home: Path) -> None:
     fails(bench("data", "get", "voc11"), 2, "'voc11'", "did you mean voc1")
-    fails(bench("data", "get", "scenes"), 2, "'scenes'", "known: voc07, voc12, voc12+sbd")
+    fails(bench("data", "get", "scenes"), 2, "'scenes'", "voc07, voc12, voc12+sbd")
 
 
 # ---- real photographs

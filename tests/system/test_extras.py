@@ -18,9 +18,9 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 # What is imported by a name that is not its distribution's.
 OPTIONAL = {
     "cv2": "opencv-contrib-python-headless", "pycocotools": "pycocotools",
-    "skimage": "scikit-image", "tensorboard": "tensorboard", "mlflow": "mlflow-skinny",
-    "wandb": "wandb", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript",
-    "transformers": "transformers",
+    "pyarrow": "pyarrow", "skimage": "scikit-image", "tensorboard": "tensorboard",
+    "mlflow": "mlflow-skinny", "wandb": "wandb", "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript", "transformers": "transformers",
 }  # fmt: skip
 BLOCKED = """
 import json, sys
@@ -90,7 +90,7 @@ def test_every_import_of_an_optional_package_stands_in_its_extra():
     for package in ("ssl_bench", "pretext", "eval"):
         for file in (ROOT / package).rglob("*.py"):
             found |= {*_bare_imports(ast.parse(file.read_text()))}
-    assert {module for module, _ in found} >= {"cv2", "pycocotools", "skimage"}
+    assert {module for module, _ in found} >= {"cv2", "pyarrow", "pycocotools", "skimage"}
     for module, name in found:
         assert any(need.startswith(OPTIONAL[module]) for need in EXTRAS.get(name, [])), (
             module,
@@ -110,7 +110,7 @@ def test_ruff_is_the_same_before_a_commit_and_in_make_check():
 
 def test_every_extra_is_pinned():
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in _pins()}
-    installed = ("dev", "docs", "detect", "inpaint")  # by make
+    installed = ("dev", "docs", "detect", "hf", "inpaint")  # by make
     needs = {need.partition(">=")[0] for name in installed for need in EXTRAS[name]}
     assert {need for need in needs if "[" not in need} <= pinned
 

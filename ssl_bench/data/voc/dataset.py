@@ -111,7 +111,7 @@ class VOCDataset(Dataset):
         self.tasks = self._tasks()
         if not any(lists.has("test") for lists in self.lists.values()):
             self.splits = ("train",)
-        self.given = _checked_classes(options["classes"]) if "classes" in options else ()
+        self.given = given_classes(options["classes"]) if "classes" in options else ()
         self.name = self._usual_name(given)
         if "name" in options:
             self.name = self._checked_name(options["name"])
@@ -147,16 +147,9 @@ class VOCDataset(Dataset):
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Of labels and boxes: those given, or VOC's, or the annotations' names, sorted."""
-        if self.given or self._is_vocs:
+        if self.given or self._is_official:
             return self.given or CLASSES
-        found = sorted(self._names)
-        shown = [f"{name} ({self._names[name]:,})" for name in found[:SHOWN]]
-        more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
-        say_once(
-            f"{self.name}: {len(found):,} classes by its annotations, with their objects: "
-            f"{', '.join(shown)}{more}"
-        )
-        return tuple(found)
+        return chosen_classes(self.name, self._names)
 
     @cached_property
     def mask_classes(self) -> tuple[str, ...]:
@@ -266,7 +259,21 @@ def _checked_root(path: str) -> Path:
     return root
 
 
-def _checked_classes(text: str) -> tuple[str, ...]:
+def chosen_classes(name: str, counts: Counter[str]) -> tuple[str, ...]:
+    """VOC's classes where no annotation names another one, else the names, sorted; said once."""
+    if counts.keys() <= set(CLASSES):
+        return CLASSES
+    found = sorted(counts)
+    shown = [f"{each} ({counts[each]:,})" for each in found[:SHOWN]]
+    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    say_once(
+        f"{name}: {len(found):,} classes by its annotations, with their objects: "
+        f"{', '.join(shown)}{more}"
+    )
+    return tuple(found)
+
+
+def given_classes(text: str) -> tuple[str, ...]:
     """UsageError for names that are empty, long or twice there."""
     names = tuple(" ".join(name.split()) for name in text.split(","))
     if len(set(names)) < len(names) or not all(0 < len(name) <= LONGEST for name in names):

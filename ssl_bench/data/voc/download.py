@@ -1,30 +1,20 @@
-"""`bench data get`: the official archives, fetched, checked and unpacked by torchvision.
+"""`bench data get voc07`: VOC's official archives, fetched and unpacked by torchvision.
 
 An archive that lies in its place already, put there by hand, is not fetched again.
 """
 
-import socket
-import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
 
 from torchvision.datasets import SBDataset, VOCDetection
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from ssl_bench import catalogue
-from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.voc import official
 from ssl_bench.data.voc.dataset import OFFICIAL
 from ssl_bench.data.voc.files import read_list
 from ssl_bench.data.voc.split import listed_images
-from ssl_bench.errors import DataError, unknown
-from ssl_bench.progress import say, waiting
-
-SECONDS = 60  # without an answer, after which the network counts as absent
+from ssl_bench.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -36,21 +26,6 @@ class Archive:
     folder: Path
     fetch: Callable[[], object]
     there: Callable[[], bool]
-
-
-def get(name: str) -> Dataset:
-    """Fetch what is missing of an official set, and open it.
-
-    Raises UsageError for a set that is none of them; DataError where an archive cannot be had,
-    with its name and the place to put it, and where another set lies in the place.
-    """
-    known = [*OFFICIAL, official.WITH_SBD]
-    if name not in known:
-        raise unknown("set to download", name, known)
-    for archive in archives(name):
-        if not archive.there():
-            _fetch(archive, name)
-    return catalogue.dataset(name)
 
 
 def archives(name: str) -> list[Archive]:
@@ -117,28 +92,3 @@ def _sbd() -> Archive:
         )
 
     return Archive(SBDataset.url, SBDataset.filename, root, fetch, there)
-
-
-def _fetch(archive: Archive, name: str) -> None:
-    say(f"fetching {archive.file} to {archive.folder}")
-    try:
-        archive.folder.mkdir(parents=True, exist_ok=True)
-        with _impatient(), waiting(f"fetching {archive.file}"):
-            archive.fetch()
-    except (OSError, EOFError, RuntimeError, HTTPException, tarfile.TarError) as error:
-        if isinstance(error, HTTPError):
-            error.close()
-        raise DataError(
-            f"{archive.file} cannot be had from {archive.url} ({error}): put it into "
-            f"{archive.folder} by hand, then `bench data get {name}` unpacks it"
-        ) from error
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    before = socket.getdefaulttimeout()  # torchvision lets us give none, and waits for ever
-    socket.setdefaulttimeout(SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_bench.data.boxes import clipped
 from ssl_bench.data.dataset import Objects
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.errors import DataError, unknown
@@ -29,7 +30,6 @@ OFFICIAL_LABEL = {1: "1", 0: "-1", -1: "0"}
 PLAIN = r"(\w[\w.-]{0,99})"  # no separator: a name cannot lead out of the folder
 CLASS_LINE = PLAIN + r"\s+(1|-1|0)"  # of a class file
 LONGEST = 100  # letters of a class's name
-ROUNDING = 1.001  # a box may end so many pixels outside its image: rounded after a resize, by hand
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,8 @@ def boxes_of(
     DataError, with a line for each, for boxes farther out and for what clipping leaves empty.
     """
     # Pixels 1 … 10 are ten columns, 0 … 10 with the end exclusive: only the first corner moves.
-    limit = np.array([width, height, width, height], np.float64)
     boxes = np.array([one.box for one in found], np.float64).reshape(-1, 4) - (1, 1, 0, 0)
-    # In float64, as float32 would round an edge that is just outside to one that is just inside.
-    outside = (boxes < -ROUNDING) | (boxes > limit + ROUNDING)  # (M, 4)
-    clipped = np.clip(boxes, 0, limit).astype(np.float32)
-    empty = clipped[:, 2:] <= clipped[:, :2]  # (M, 2)
-    wrong = [bool(row.any()) for row in np.concatenate([outside, empty], 1)]
+    inside, wrong = clipped(boxes, width, height)
     faults = [
         f"{path} has a {one.name} with the box {', '.join(f'{edge:g}' for edge in one.box)}, which "
         f"lies outside its image of {width}×{height} px: correct it, or put the image's own "
@@ -167,7 +162,7 @@ def boxes_of(
     ]
     refuse(faults, str(path))
     labels = [classes.index(one.name) for one in found]
-    return Objects.of(clipped, labels, [one.difficult for one in found])
+    return Objects.of(inside, labels, [one.difficult for one in found])
 
 
 # ---- lists

@@ -6,6 +6,7 @@ SBD has no void.
 
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ssl_bench.errors import DataError
 OWN = "put the image's own mask there, from the archive"
 DEEP = ("I;16", "I;16B", "I")  # Pillow's modes for grey of 16 bits
 MOST = VOID - 1  # classes that a mask can tell apart
+LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")  # of a JPEG the indices are not what was saved
 MAT_BYTES = 2**20  # SBD's are below 100 kB; a larger file may unpack to gigabytes
 
 
@@ -26,7 +28,8 @@ def read_class_mask(path: Path, height: int, width: int, classes: int) -> np.nda
     `path` is a PNG or, with the suffix .mat, a file of SBD. Raises DataError, naming it, for a
     file that cannot be read, of colours, of another size, or with an index that is no class.
     """
-    mask = (_read_mat if path.suffix == ".mat" else _read_png)(path, height, width)
+    read = _read_mat if path.suffix == ".mat" else partial(read_indices, formats=("PNG",))
+    mask = read(path, height, width)
     # In the type of the file: as uint8 an index of 260 would be a 4.
     wrong = np.setdiff1d(mask, [*range(min(classes, MOST) + 1), VOID])
     if len(wrong):
@@ -51,13 +54,18 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 # ---- VOC
-def _read_png(path: Path, height: int, width: int) -> np.ndarray:
-    """The size is compared before pixels are decoded: a huge mask costs nothing."""
+def read_indices(
+    path: Path, height: int, width: int, formats: tuple[str, ...] = LOSSLESS
+) -> np.ndarray:
+    """Indices (height, width) in the file's own type; DataError for colours or another size.
+
+    The size is compared before pixels are decoded: a huge mask costs nothing.
+    """
     # Pillow's warning of a bomb would come before the size is compared, which refuses one anyway.
     quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
     try:
         content = path.read_bytes()
-        with quiet, Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        with quiet, Image.open(io.BytesIO(content), formats=formats) as image:
             _check_size(path, (image.height, image.width), height, width)
             if image.mode not in ("P", "L", "1", *DEEP):
                 raise DataError(
@@ -67,9 +75,10 @@ def _read_png(path: Path, height: int, width: int) -> np.ndarray:
             # Of a palette image Pillow gives the indices, not the colours; of one bit, booleans.
             indices = np.asarray(image)
             indices = indices if image.mode in DEEP else indices.astype(np.uint8)
+            spread = image.mode == "L" and image.format == "PNG"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
-    return indices // _grey_factor(content) if image.mode == "L" else indices
+    return indices // _grey_factor(content) if spread else indices
 
 
 def _grey_factor(content: bytes) -> int:

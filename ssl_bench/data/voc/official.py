@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_bench.data.dataset import Dataset, SplitName, Task
-from ssl_bench.data.paths import own_folder
+from ssl_bench.data.paths import data_folder
 from ssl_bench.data.voc.dataset import OFFICIAL, VOCDataset
 from ssl_bench.data.voc.files import read_list
 from ssl_bench.data.voc.split import VOCImage, VOCSplit
@@ -28,11 +28,6 @@ SBD_SIZES = {"train": 8498, "val": 2857}  # SBD's own lists
 
 
 # ---- VOC
-def data_folder() -> Path:
-    """Where the official sets are looked for and downloaded to."""
-    return own_folder("SSL_BENCH_DATA", "ssl-bench-data")
-
-
 def year_folder(name: str) -> Path:
     """Where `voc07` or `voc12` is, if it is there."""
     return data_folder() / "VOCdevkit" / YEARS[name]

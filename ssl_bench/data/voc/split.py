@@ -128,13 +128,13 @@ def listed_images(root: Path, path: Path, task: Task) -> list[VOCImage]:
     """The images of the list at `path`, with what the task takes."""
     photos, (folder, suffix) = root / "JPEGImages", TRUTH[task]
     return [
-        VOCImage(name, _photo(photos / name), root / folder / f"{name}{suffix}", path)
+        VOCImage(name, photo_called(photos / name), root / folder / f"{name}{suffix}", path)
         for name in read_list(path)
     ]
 
 
-def _photo(name: Path) -> Path:
-    """The file of this name without a suffix; the official one where there is none."""
+def photo_called(name: Path) -> Path:
+    """The image file of this name without a suffix; the official one where there is none."""
     # Not with_suffix: the name may have a point of its own.
     paths = [name.with_name(name.name + suffix) for suffix in PHOTOS]
     return next((path for path in paths if path.is_file()), paths[0])

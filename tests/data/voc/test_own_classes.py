@@ -1,5 +1,6 @@
 """VOC's layout with other classes than VOC's: where they come from, and what images alone allow."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -201,7 +202,66 @@ def test_lists_that_are_there(
         assert list(check(dataset, "classification", 0))
 
 
+# ---- without ImageSets
 def test_no_lists_at_all(parts: Path) -> None:
+    """Images and annotations alone: all are there to train on, and a test set can be drawn."""
     for path in (parts / "ImageSets" / "Main").iterdir():
         path.unlink()
+    dataset = catalogue.dataset(f"voc:{parts}")
+    assert (dataset.splits, dataset.tasks) == (("train",), ("classification", "detection"))
+    assert dataset.split("train").classes == ("bolt", "nut", "washer")
+    refused(DataError, lambda: dataset.split("test"), f"voc:{parts},test=0.25")
+    shutil.rmtree(parts / "Annotations")
     refused(DataError, lambda: catalogue.dataset(f"voc:{parts}"), "no lists", "JPEGImages")
+
+
+def annotated(root: Path, photos: str, annotations: str, names: Sequence[str] = "abcd") -> Path:
+    for place, name in enumerate(names):
+        (root / photos).mkdir(parents=True, exist_ok=True)
+        draw_photo(place).save(root / photos / f"{name}.jpg")
+        path = annotate(root / "scratch", name, thing("nut"), filename=f"{name}.jpg")
+        (root / annotations).mkdir(parents=True, exist_ok=True)
+        path.rename(root / annotations / path.name)
+    shutil.rmtree(root / "scratch")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("photos", "annotations"),
+    [(".", "."), ("images", "annots"), ("JPEGImages", "Annotations"), (".", "xml"), ("img", ".")],
+)
+def test_a_drawn_test_set(tmp_path: Path, photos: str, annotations: str) -> None:
+    """The draw is by names: the same wherever the files lie, and the same images as of VOC's."""
+    root = annotated(tmp_path / "set", photos, annotations)
+    dataset = catalogue.dataset(f"voc:{root},test=0.25,seed=3")
+    assert dataset.name == "voc:set,test=0.25,seed=3"
+    train, test = dataset.split("train", "detection"), dataset.split("test", "detection")
+    assert sorted([*train.names, *test.names]) == list("abcd")
+    assert len(test.names) == 1
+    # Of VOC's (1, 2, 30, 40), from 1 with both ends: from 0 with the end exclusive.
+    assert train.objects(0).boxes.tolist() == [[0, 1, 30, 40]]
+    assert any("drawn by seed 3" in note for note in test.notes)
+    other = annotated(tmp_path / "other", "images", "annots")
+    assert test.names == catalogue.dataset(f"voc:{other},test=0.25,seed=3").split("test").names
+
+
+def test_roboflows_folders_by_split(tmp_path: Path) -> None:
+    for folder in ("train", "valid"):
+        annotated(tmp_path, folder, folder, folder[:2])
+    (tmp_path / "valid/v.xml").unlink()
+    dataset = catalogue.dataset(f"voc:{tmp_path}")
+    assert dataset.splits == ("train", "test")
+    assert dataset.split("test").names == ["a"]
+    assert "1 × image without an annotation (v.jpg)" in dataset.split("test").notes[0]
+    refused(UsageError, lambda: catalogue.dataset(f"voc:{tmp_path},test=0.5"), "its own test set")
+
+
+def test_faults_without_lists_are_one_report(tmp_path: Path) -> None:
+    root = annotated(tmp_path, "images", "annots")
+    (root / "images/a.jpg").unlink()
+    annotate(root, "b", thing("nut", difficult=5)).rename(root / "annots/b.xml")
+    annotate(root, "c", filename="z.jpg").rename(root / "annots/c.xml")
+    with pytest.raises(DataError) as raised:
+        catalogue.dataset(f"voc:{root}").split("train")
+    for part in ("3 faults", "a.jpg is missing", "difficult '5'", "filename 'z.jpg'"):
+        assert part in str(raised.value)

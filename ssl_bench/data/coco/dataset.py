@@ -1,0 +1,231 @@
+"""`coco:PATH`: boxes, masks and labels in COCO's JSON files: COCO itself, and what tools export.
+
+PATH/annotations/instances_train2017.json, instances_val2017.json     and  train2017/, val2017/
+PATH/annotations/<any name with train, val or test>.json              and  images/, images/train/ …
+PATH/train/_annotations.coco.json, valid/…                            images beside (Roboflow)
+PATH/<only one>.json        as  coco:PATH,test=0.25                   a test set is drawn
+
+`train=FILE`, `val=FILE` and `test=FILE` name the files, relative to PATH, `images=FOLDER` where the
+images are. Classes are the categories of train, in the order of their ids.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ssl_bench.data.boxes import clipped
+from ssl_bench.data.coco.files import CocoFile, CocoImage, class_mask, read_coco
+from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
+from ssl_bench.data.draw import OPTIONS, Draw
+from ssl_bench.data.faults import collecting_faults, refuse
+from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.images import read_image
+from ssl_bench.data.labelled import checked_draw, no_test, targets, with_test
+from ssl_bench.data.layout import Layout, split_in, split_of
+from ssl_bench.data.lists import lists_of
+from ssl_bench.data.paths import asked_folder, inside
+from ssl_bench.data.tree import folders_in
+from ssl_bench.errors import DataError, plain
+
+USE = "coco:PATH[,train=FILE][,val=FILE][,test=FILE or SHARE][,images=FOLDER]"
+KNOWN = ("train", "val", *OPTIONS, "images")
+OTHERS = {"captions", "keypoints", "stuff", "panoptic", "densepose", "info"}  # files of other tasks
+
+
+class CocoSplit(ImageFiles):
+    """Images with their annotations. EXIF turns nothing: boxes are in the file's pixels."""
+
+    turn = False
+
+    def __init__(
+        self,
+        base: Path,
+        images: Sequence[CocoImage],
+        classes: tuple[str, ...],
+        notes: Sequence[str],
+        source: Path,
+        crowds: bool,
+    ) -> None:
+        """Raises Faults with all names that lead out of `base`."""
+        files: list[Path] = []
+        faults: list[str] = []
+        for image in images:
+            with collecting_faults(faults):
+                files.append(inside(base, image.name, base))
+        refuse(faults, str(source))
+        # A crowd of persons shows persons: it counts for the labels of its image.
+        names = [tuple({one.name for one in image.objects}) for image in images]
+        super().__init__(base, files, targets(names, classes), classes, notes, [source])
+        self.images, self.crowds = images, crowds
+
+    def objects(self, index: int) -> Objects:
+        """The boxes; crowds are difficult where they are kept, as COCO judges them: not at all."""
+        image = self.images[index]
+        self._check_size(index)
+        found = [one for one in image.objects if self.crowds or not one.crowd]
+        boxes = np.array([one.box for one in found], np.float64).reshape(-1, 4)
+        inside_image, wrong = clipped(boxes, image.size[1], image.size[0])
+        faults = [
+            f"{plain(image.name)} has the annotation {plain(one.number)[:40]} with the box "
+            f"{', '.join(f'{edge:g}' for edge in one.box)}, which lies outside its image of "
+            f"{image.size[1]}×{image.size[0]} px: correct it"
+            for one, is_wrong in zip(found, wrong, strict=True)
+            if is_wrong
+        ]
+        refuse(faults, image.name)
+        labels = [self.classes.index(one.name) for one in found]
+        return Objects.of(inside_image, labels, [one.crowd for one in found])
+
+    def mask(self, index: int) -> np.ndarray:
+        """Things as classes; see class_mask."""
+        self._check_size(index)
+        return class_mask(self.images[index], self.classes)
+
+    def _check_size(self, index: int) -> None:
+        path, said = self.root / self.names[index], self.images[index].size
+        size, _ = read_image(path, lambda opened: (opened.height, opened.width))
+        if size != said:
+            raise DataError(
+                f"{path} is {size[1]}×{size[0]} px, but its annotation file says "
+                f"{said[1]}×{said[0]}: put the image's own file there, or correct the size"
+            )
+
+
+class CocoDataset(Dataset):
+    """Files of annotations in COCO's format, one a split, or one to draw a test set from."""
+
+    def __init__(self, argument: str) -> None:
+        self.root, options, self.name = asked_folder("coco", argument, KNOWN, USE)
+        self.where, self.given = str(self.root), options.get("images")
+        named = {
+            split: options[split]
+            for split in ("train", "val", "test")
+            if split in options and (split != "test" or (self.root / options[split]).is_file())
+        }
+        self.files = with_test(lists_of(self.root, named) or find_files(self.root))
+        self.draw = None if "test" in named else Draw.of(options)
+        if "train" not in self.files:
+            raise DataError(f"{self.root} has no file to train on: name it, coco:PATH,train=FILE")
+        checked_draw(self.draw, self.files, self.name)
+        self.splits = tuple(self.files) if self.draw is None else ("train", "test")
+        # By the smaller file: whether there are masks is the same in all.
+        smallest = read_coco(min(self.files.values(), key=lambda path: path.stat().st_size))
+        masks = ("segmentation",) if smallest.has_masks and len(smallest.classes) < VOID else ()
+        self.tasks = ("classification", "detection", *masks)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Those of train."""
+        return read_coco(self.files["train"]).classes
+
+    def split(self, name: SplitName, task: Task = "classification") -> Split:
+        """The images of a split, with all that the file says of them.
+
+        Of train a crowd's box is left out, as every trainer on COCO does. Raises Faults for a file
+        with entries that cannot be used.
+        """
+        self.check_task(task)
+        if name == "test" and name not in self.splits:
+            raise no_test(self.root, "coco")
+        self.check_split(name)
+        path = self.files["train" if self.draw else name]
+        source = read_coco(path)
+        images, notes = self._images(source, name, task)
+        base = self._base(path, images, name)
+        return CocoSplit(base, images, self.classes, notes, path, crowds=name != "train")
+
+    def _images(
+        self, source: CocoFile, name: SplitName, task: Task
+    ) -> tuple[list[CocoImage], list[str]]:
+        """Those of a split, and what there is to say of them."""
+        strange = {one.name for image in source.images for one in image.objects}
+        if strange := strange - set(self.classes):
+            raise DataError(
+                f"{source.path} has the category '{plain(min(strange))}', which "
+                f"{self.files['train'].name} lacks: correct it"
+            )
+        notes = [f"{name} is {source.path.relative_to(self.root)}"]
+        if source.empty:
+            notes.append(f"left out: {source.empty:,} × box without width or height")
+        crowds = sum(one.crowd for image in source.images for one in image.objects)
+        if crowds and name == "train" and task == "detection":
+            notes.append(f"left out of the boxes: {crowds:,} × crowd")
+        if self.draw is None:
+            return source.images, notes
+        images = self.draw.divided(source.images, lambda image: image.name, lambda _: "")[name]
+        total = len(source.images)
+        return images, [*notes, self.draw.note(name, len(images), total, "all images")]
+
+    def _base(self, path: Path, images: Sequence[CocoImage], name: SplitName) -> Path:
+        """The first folder that has one of the first images; DataError if none does."""
+        places = self._places(path, name)
+        for at in places:
+            if any((at / image.name).is_file() for image in images[:20]):
+                return at
+        raise DataError(
+            f"{path} names images such as {plain(images[0].name)[:80]}, which are in none of "
+            f"{', '.join(map(str, dict.fromkeys(places)))}: say where, as coco:PATH,images=FOLDER"
+        )
+
+    def _places(self, path: Path, name: SplitName) -> list[Path]:
+        """Folders that a file's images may be in, the likeliest first."""
+        if self.given:
+            return [self.root / Path(self.given).expanduser()]
+        word = split_in(path, self.root) or name
+        found = []
+        for base in (self.root, self.root / "images"):
+            if base.is_dir():
+                found += [base / one for one in folders_in(base) if split_of(one) == word]
+        below = [at / "images" for at in found]
+        return [path.parent, *found, *below, self.root / "images", self.root]
+
+
+# ---- which files
+def find_files(root: Path) -> dict[SplitName, Path]:
+    """The annotation file of each split; DataError where there is none, or several for one."""
+    there = json_files(root)
+    kept = [path for path in there if not _words(path) & OTHERS]
+    kept = [path for path in kept if "instances" in _words(path)] or kept
+    kept = [path for path in kept if looks_like_coco(path)] or kept
+    by_split: dict[SplitName, list[Path]] = {}
+    for path in kept:
+        by_split.setdefault(split_in(path, root) or "train", []).append(path)
+    # COCO's image_info_test2017.json has images, and nothing of what is on them.
+    found = {split: _told(split, paths, root) for split, paths in by_split.items()}
+    if not found:
+        raise DataError(
+            f"{root} has no JSON file of COCO's format, in it, in annotations/ or in train/: "
+            "name it, coco:PATH,train=FILE"
+        )
+    return found
+
+
+def json_files(root: Path) -> list[Path]:
+    """Of a folder, of annotations/, and of the folders of splits."""
+    folders = [root, root / "annotations"]
+    folders += [root / name for name in Layout(root).folders if split_of(name)]
+    return [path for at in folders if at.is_dir() for path in sorted(at.glob("*.json"))]
+
+
+def _words(path: Path) -> set[str]:
+    return set(re.findall("[a-z]+", path.stem.lower()))
+
+
+def _told(split: SplitName, paths: Sequence[Path], root: Path) -> Path:
+    if len(paths) == 1:
+        return paths[0]
+    shown = ", ".join(str(path.relative_to(root)) for path in paths[:4])
+    raise DataError(f"{root} has {shown} for {split}: name one, coco:PATH,{split}=FILE")
+
+
+def looks_like_coco(path: Path) -> bool:
+    """Whether a JSON file begins as one of COCO's, which may have hundreds of megabytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(2**20)
+    except OSError:
+        return False
+    return any(f'"{key}"'.encode() in head for key in ("images", "annotations", "categories"))

@@ -1,0 +1,221 @@
+"""What lies in a folder or a file, as specifications that open it, and which layouts come near.
+
+`bench data guess PATH` tries every layout that PATH has a sign of; what opens is proposed, of the
+others it says what is missing. docs/layouts.md has a tree for each.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_bench import catalogue
+from ssl_bench.data.coco.dataset import json_files, looks_like_coco
+from ssl_bench.data.dataset import Dataset
+from ssl_bench.data.layout import IMAGES, TRUTH, Layout, split_of
+from ssl_bench.data.masks.key import FILES
+from ssl_bench.data.paths import resolved
+from ssl_bench.data.tree import LeftOut, folders_in, images_below
+from ssl_bench.data.voc.files import list_names
+from ssl_bench.data.voc.unlisted import XML
+from ssl_bench.data.yolo import NAMES
+from ssl_bench.errors import BenchError, DataError, plain
+
+Signs = dict[str, bool]  # what a layout has, in words, and whether it is there
+DRAWN = ",test=0.25"
+FILES_OF = {".csv": "csv:{}", ".tsv": "csv:{}", ".tar": "wds:{}", ".json": "coco:{parent}",
+            ".yaml": "yolo:{parent}", ".yml": "yolo:{parent}", ".arrow": "hf:{parent}",
+            ".parquet": "hf:{parent}"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A specification: what it has, if it opens, or why it does not."""
+
+    specification: str
+    said: tuple[str, ...]
+    opens: bool
+
+
+# ---- signs
+def _has(root: Path, *patterns: str) -> bool:
+    return any(next(root.glob(pattern), None) is not None for pattern in patterns)
+
+
+def _with_splits(root: Path, ending: str) -> bool:
+    """Files of that ending in a folder, or in those of its splits, or one level below."""
+    return _has(root, f"*{ending}", f"*/*{ending}", f"*/*/*{ending}")
+
+
+def _cityscapes(root: Path) -> Signs:
+    return {"leftImg8bit/": _has(root, "leftImg8bit"), "gtFine/": _has(root, "gtFine")}
+
+
+def _camvid(root: Path) -> Signs:
+    return {"trainannot/": _has(root, "trainannot")}
+
+
+def _voc(root: Path) -> Signs:
+    sets = [root / "ImageSets" / name for name in ("Main", "Segmentation")]
+    return {
+        "JPEGImages/": _has(root, "JPEGImages"),
+        "Annotations/ or SegmentationClass/": _has(root, "Annotations", "SegmentationClass"),
+        "lists in ImageSets/": any(list_names(at) for at in sets),
+    }
+
+
+def _unlisted(root: Path) -> Signs:
+    below = [root, *(root / name for name in folders_in(root))]
+    return {
+        f"annotations (.xml) beside the images, or in {', '.join(sorted(XML)[:3])} …": any(
+            _has(at, "*.xml", "*/*.xml") for at in below
+        )
+    }
+
+
+def _coco(root: Path) -> Signs:
+    return {
+        "annotations (.json), in it, in annotations/ or in train/": any(
+            map(looks_like_coco, json_files(root))
+        )
+    }
+
+
+def _yolo(root: Path) -> Signs:
+    described = _has(root, "*.yaml", "*.yml") or any((root / name).is_file() for name in NAMES)
+    # Darknet has them beside the images.
+    return {
+        "data.yaml or classes.txt": described,
+        "labels/": _has(root, "labels", "*/labels", "*/*.txt"),
+    }
+
+
+def _masks(root: Path) -> Signs:
+    inner = [root, *(root / name for name in folders_in(root) if split_of(name))]
+    images = any(name.lower() in IMAGES for at in inner for name in folders_in(at))
+    masks = any(name.lower() in TRUTH for at in inner for name in folders_in(at))
+    beside = any(_has(root, f"{name}[-_]*", f"{name}annot*") for name in Layout(root).folders)
+    listed = any((root / name).is_file() for name in FILES)
+    return {"images/": images or beside, "masks/": masks or (beside and listed)}
+
+
+def _hf(root: Path) -> Signs:
+    rows = _with_splits(root, ".arrow") or _with_splits(root, ".parquet")
+    return {".arrow, .parquet or metadata.csv": rows or _has(root, "metadata.*", "*/metadata.*")}
+
+
+def _wds(root: Path) -> Signs:
+    return {"shards (.tar)": _has(root, "*.tar", "*/*.tar")}
+
+
+def _folder(root: Path) -> Signs:
+    return {"images": bool(images_below(root, LeftOut()))}
+
+
+LAYOUTS: list[tuple[str, Callable[[Path], Signs]]] = [
+    ("cityscapes", _cityscapes), ("camvid", _camvid), ("voc", _voc), ("voc", _unlisted),
+    ("coco", _coco), ("yolo", _yolo), ("hf", _hf), ("wds", _wds), ("masks", _masks),
+    ("folder", _folder),
+]  # fmt: skip
+
+
+# ---- what they come to
+def guesses(path: Path) -> list[Guess]:
+    """What opens, most special first; then what is near, with what is missing."""
+    found = list(_of_file(path) if path.is_file() else _of_folder(path))
+    return sorted(found, key=lambda guess: not guess.opens)
+
+
+def _of_file(path: Path) -> Iterator[Guess]:
+    if form := FILES_OF.get(path.suffix.lower()):
+        yield _tried(form.format(path, parent=path.parent))
+
+
+def _of_folder(root: Path) -> Iterator[Guess]:
+    seen = set[str]()
+    for name, signs_of in LAYOUTS:
+        signs = signs_of(root)
+        there = [what for what, is_there in signs.items() if is_there]
+        missing = [what for what, is_there in signs.items() if not is_there]
+        if not there or name in seen:
+            continue
+        if missing:
+            said = f"there is {', '.join(there)}; missing: {', '.join(missing)}"
+            yield Guess(f"{name}:{root}", (said,), False)
+            continue
+        seen.add(name)
+        yield _tried(f"{name}:{root}")
+    for table in sorted(root.glob("*.csv"))[:5]:
+        # A palette or a metadata file is a table, too, and no set.
+        if table.name not in (*FILES, "metadata.csv") and (found := _tried(f"csv:{table}")).opens:
+            yield found
+
+
+def _tried(specification: str) -> Guess:
+    """Opened, with a drawn test set where it has none of its own and can have one."""
+    try:
+        dataset = catalogue.dataset(specification)
+        lines = _counts(dataset)
+    except BenchError as error:
+        return Guess(specification, tuple(str(error).splitlines()[:2]), False)
+    if "test" not in dataset.splits:
+        try:
+            drawn = catalogue.dataset(specification + DRAWN)
+            if not {name.lower() for name in drawn.split("train", drawn.tasks[0]).classes} & IMAGES:
+                return Guess(specification + DRAWN, _counts(drawn), True)
+        except BenchError:
+            pass
+        lines = (*lines, "nothing to test on: for pretraining")
+    return Guess(specification, lines, True)
+
+
+def _counts(dataset: Dataset) -> tuple[str, ...]:
+    """A line for each task: images of each split, and how many classes."""
+    lines = []
+    for task in dataset.tasks:
+        splits = {name: dataset.split(name, task) for name in dataset.splits}
+        counts = ", ".join(f"{name} {len(split.names):,}" for name, split in splits.items())
+        train = splits["train"]
+        classes = f"{len(train.classes):,} classes" if train.classes else "no labels"
+        lines.append(f"{task}: {counts}; {classes}")
+    return tuple(lines)
+
+
+# ---- for the command line
+def proposals(text: str) -> list[str]:
+    """Lines for `bench data guess`; DataError where nothing opens, with what comes near."""
+    path = resolved(text)
+    if not path.exists():
+        raise DataError(f"{plain(path)} is not there: give a folder or a file")
+    found = guesses(path)
+    lines = [line for guess in found for line in _shown(guess)]
+    if not any(guess.opens for guess in found):
+        near = "; ".join(
+            f"{guess.specification.partition(':')[0]}: {guess.said[0]}" for guess in found
+        )
+        raise DataError(
+            f"no layout opens {plain(path)} ({near or 'no sign of any'}): docs/layouts.md has a "
+            "tree for each"
+        )
+    return lines
+
+
+def _shown(guess: Guess) -> list[str]:
+    if guess.opens:
+        return [guess.specification, *(f"  {line}" for line in guess.said)]
+    return [f"near: {guess.specification}", *(f"  {line}" for line in guess.said)]
+
+
+def nearby(specification: str) -> list[str]:
+    """What else what is asked for could be: lines for `bench data check` that cannot open it."""
+    name, _, rest = specification.partition(":")
+    text = rest.partition(",")[0] if name in catalogue.names("data") else specification
+    try:
+        path = resolved(text)
+        if not text or not path.exists():
+            return []
+        found = [
+            one for one in guesses(path) if one.specification.partition(",")[0] != specification
+        ]
+    except BenchError:
+        return []
+    return [line for guess in found for line in _shown(guess)]
