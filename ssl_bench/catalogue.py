@@ -9,6 +9,8 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -116,8 +118,30 @@ def evaluation(name: str) -> "type[Harness]":
     return load("eval", name)
 
 
+_read_once: "ContextVar[dict[str, Dataset] | None]" = ContextVar("read once", default=None)
+
+
+@contextmanager
+def each_dataset_once() -> Iterator[None]:
+    """Within it a specification asks for one object, whose splits are listed once."""
+    token = _read_once.set({})
+    try:
+        yield
+    finally:
+        _read_once.reset(token)
+
+
 def dataset(specification: str) -> "Dataset":
     """The dataset that `NAME` or `NAME:ARGUMENT` asks for."""
+    kept = _read_once.get()
+    if kept is None:
+        return _dataset(specification)
+    if specification not in kept:
+        kept[specification] = _dataset(specification)
+    return kept[specification]
+
+
+def _dataset(specification: str) -> "Dataset":
     name, _, argument = specification.partition(":")
     if name not in _found("data") and (way := _way_to(Path(specification))):
         raise UsageError(f"'{plain(specification)}' is no dataset's name, but there is {way}")

@@ -44,7 +44,11 @@ def suite_records(
     What another process is at is left for later, so that several processes on one workspace share
     a suite. Raises DataError if there is no number.
     """
-    suite_run = _SuiteRun(suite, workspace, runtime, skip_bad_images, finished)
+    with catalogue.each_dataset_once():
+        return _records(suite, _SuiteRun(suite, workspace, runtime, skip_bad_images, finished))
+
+
+def _records(suite: Suite, suite_run: "_SuiteRun") -> list[EvaluationRecord]:
     found = dict[int, list[EvaluationRecord]]()
     left = dict(enumerate(suite.plan, start=1))
     total = len(left)

@@ -89,8 +89,7 @@ def open_store(
     have a side below LEAST, unless `skip_bad_images`, which leaves these images out and lists them
     in the index.
     """
-    with waiting(f"listing the images of {dataset.name} {split}"):
-        source = dataset.split(split) if labelled else dataset.split_for_pretraining(split)
+    source = _listed(dataset, split, labelled)
     size = stored_size(image_size)
     key = cache_key(LAYOUT, source.fingerprint, size, image_size, skip_bad_images)
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{key}"
@@ -98,6 +97,16 @@ def open_store(
     index = partial(_index, size=size, crop=image_size)
     decode_once(folder, source, read, index, title, skip_bad_images, workers)
     return ImageStore(folder, read_index(folder, Index))
+
+
+def _listed(dataset: Dataset, split: SplitName, labelled: bool) -> Split:
+    """A split, which is read once in a dataset's life: a suite opens it for each of its rows."""
+    found: dict[tuple[SplitName, bool], Split] = vars(dataset).setdefault("_listed", {})
+    if (split, labelled) not in found:
+        with waiting(f"listing the images of {dataset.name} {split}"):
+            read = dataset.split if labelled else dataset.split_for_pretraining
+            found[split, labelled] = read(split)
+    return found[split, labelled]
 
 
 @dataclass(frozen=True)
