@@ -77,7 +77,8 @@ def _naming(file: Path) -> Iterator[None]:
     """DataError with the file's name for what pyarrow raises."""
     try:
         yield
-    except (OSError, ValueError, LookupError) as error:  # ArrowInvalid is a ValueError
+    # pyarrow's own errors are kinds of these.
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{file} cannot be read ({reason}): fetch or save it anew") from error
 
@@ -89,9 +90,11 @@ def _table(file: Path, _: object) -> Any:
     with _naming(file):
         source = pa.memory_map(str(file))
         try:
-            return pa.ipc.open_stream(source).read_all()  # datasets' own
+            table = pa.ipc.open_stream(source).read_all()  # datasets' own
         except pa.ArrowInvalid:
-            return pa.ipc.open_file(source).read_all()  # Feather
+            table = pa.ipc.open_file(source).read_all()  # Feather
+        table.validate(full=True)  # a damaged offset would be followed to anywhere in memory
+        return table
 
 
 @lru_cache(maxsize=256)
@@ -115,4 +118,6 @@ def _groups(file: Path) -> list[int]:
 
 @lru_cache(maxsize=2)
 def _group(file: Path, _: object, group: int, name: str) -> Any:
-    return _parquet(file).read_row_group(group, columns=[name], use_threads=False)
+    table = _parquet(file).read_row_group(group, columns=[name], use_threads=False)
+    table.validate(full=True)
+    return table

@@ -15,6 +15,7 @@ from helpers.layouts import assert_refused, labels_of, photographs, refuses, spl
 from helpers.photos import draw_photo
 from ssl_bench import catalogue
 from ssl_bench.data.store.squares import open_store
+from ssl_bench.errors import DataError
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("pyarrow")
@@ -217,6 +218,26 @@ def test_bad_rows_are_one_report(tmp_path: Path) -> None:
     refuses(f"hf:{tmp_path / 'a'}", "train/000001 cannot be read as an image", "row 2 of")
     made(2, datasets.Value("float32"), [0.5, 1]).save_to_disk(tmp_path / "b")
     refuses(f"hf:{tmp_path / 'b'}", "0.5 is no class", "1.0 is no class")
+
+
+def test_damaged_files_end_in_a_report(root: Path) -> None:
+    """Anywhere: an offset that leads out of the file must not be followed into memory."""
+    random = np.random.default_rng(0)
+    files = (path for end in ("arrow", "parquet") for path in sorted(root.rglob(f"*.{end}")))
+    path = next(path for path in files if "train" in str(path.relative_to(root)))
+    whole, refused = path.read_bytes(), 0
+    for start in random.choice([0, len(whole) - 1500], 60):  # where the file says what it holds
+        content = bytearray(whole)
+        for place in random.integers(start, start + 1500, 3):
+            content[place] = random.integers(0, 256)
+        path.write_bytes(content)
+        try:
+            split = split_of(f"hf:{root}")
+            for index in range(len(split.names)):
+                split.whole(index)
+        except DataError:  # any other error fails, as a crash does
+            refused += 1
+    assert refused > 20
 
 
 def test_what_is_none_of_these(tmp_path: Path) -> None:
