@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from ssl_bench.errors import UsageError, unknown
@@ -20,7 +21,9 @@ from ssl_bench.tables.names import step_mark
 from ssl_bench.tables.table import Cell, Table
 
 PANEL, LEGEND = (2.7, 2.2), 1.9  # inches
-SAME = ("arch", "image_size", "width")  # settings that a row across a panel shares with its method
+SAME = ("arch", "image_size", "width", "norm")  # what a row across a panel shares with its method
+BESIDE = 3  # panels; of one protocol, more courses go on in the next line
+OTHERS = "0.55"  # layers of a network that no course trains: colours are for those that it has
 
 
 @dataclass(frozen=True)
@@ -74,36 +77,53 @@ def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Pa
     from matplotlib import pyplot as plt
 
     panels = _panels(table, courses)
-    wide, high = PANEL
+    beside = BESIDE if len(panels) == 1 else len(courses)
+    lines_of = [courses[i : i + beside] for i in range(0, len(courses), beside)]
+    (wide, high), down = PANEL, len(panels) * len(lines_of)
+    across = min(beside, len(courses))
     figure, axes = plt.subplots(
-        len(panels), len(courses), sharex="col", sharey="row", squeeze=False, layout="constrained",
-        figsize=(wide * len(courses) + LEGEND, high * len(panels) + 0.6),
+        down, across, sharey="row", squeeze=False, layout="constrained",
+        figsize=(wide * across + LEGEND, high * down + 0.6),
     )  # fmt: skip
-    layers = list(dict.fromkeys(layer for columns in panels.values() for layer in columns))
-    # The kind of line says which row without steps it is.
-    looks = {
-        layer: {name: value for name, value in look.items() if name != "linestyle"}
-        for layer, look in looks_of(layers).items()
-    }
+    looks = _looks(table, courses, panels)
     lines = dict(zip(_all_across(courses), BROKEN * 8, strict=False))
-    for line, (title, columns) in zip(axes, panels.items(), strict=True):
-        for axis, course in zip(line, courses, strict=True):
+    drawn = [(panel, some) for panel in panels.items() for some in lines_of]
+    for line, ((title, columns), some) in zip(axes, drawn, strict=True):
+        for axis, course in zip(line, some, strict=False):
             for layer, column in columns.items():
                 _line(axis, table, course, column, looks[layer])
                 for row in course.across:
                     _across(axis, table.cell(row, column), looks[layer], lines[row])
             axis.tick_params(labelsize=7)
             axis.grid(color="0.9", linewidth=0.5)
+            axis.set_title(fill(course.name, 34), fontsize=8)
+            _scale(axis, list(course.rows))
+        for axis in line[len(some) :]:
+            axis.remove()
         line[0].set_ylim(_limits(_cells(table, courses, columns)))
         line[0].set_ylabel(f"{title}\n{table.quantity(next(iter(columns.values())))}", fontsize=7)
-    for axis, course in zip(axes[0], courses, strict=True):
-        axis.set_title(course.name, fontsize=8)
-    for axis, course in zip(axes[-1], courses, strict=True):
-        _scale(axis, list(course.rows))
     figure.supxlabel("steps of training", fontsize=8)
     figure.suptitle(_caption(table, courses, panels), fontsize=7)
     _legend(figure, looks, lines)
     return save_for_print(figure, path)
+
+
+def _looks(
+    table: Table, courses: Sequence[Course], panels: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Of each layer; the kind of line is left to say which row without steps it is."""
+    layers: dict[str, bool] = {}  # whether a course has it
+    for columns in panels.values():
+        for layer, column in columns.items():
+            rows = (row for course in courses for row in course.rows.values())
+            own = any(table.cell(row, column) for row in rows)
+            layers[layer] = layers.get(layer, False) or own
+    own = looks_of([layer for layer, trained in layers.items() if trained])
+    others = looks_of([layer for layer, trained in layers.items() if not trained])
+    looks = own | {layer: {**look, "color": OTHERS} for layer, look in others.items()}
+    return {
+        layer: {k: v for k, v in look.items() if k != "linestyle"} for layer, look in looks.items()
+    }
 
 
 def _panels(table: Table, courses: Sequence[Course]) -> dict[str, dict[str, str]]:
@@ -200,8 +220,8 @@ def _legend(figure: Any, looks: Mapping[str, Mapping[str, Any]], lines: Mapping[
 
     layers = [(name, Line2D([], [], markersize=4, **look)) for name, look in looks.items()]
     rows = [
-        (name, Line2D([], [], color="0.4", linestyle=line, marker="o", markerfacecolor="white",
-                      markersize=4))
+        (fill(name, 30), Line2D([], [], color="0.4", linestyle=line, marker="o",
+                                markerfacecolor="white", markersize=4))
         for name, line in lines.items()
     ]  # fmt: skip
     names, handles = zip(*layers, *rows, strict=True)
