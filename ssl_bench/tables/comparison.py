@@ -50,9 +50,13 @@ def compare(
             raise UsageError(f"{name} has no number of {' and '.join([*data, *protocols])}")
     found = []
     for column in (column for column in table.columns if column in mine.numbers):
-        paired = _difference(table, mine, theirs, column)
+        one, other = _of_the_same_seeds(mine, theirs, column)
+        paired = (
+            paired_difference(one, other)
+            if mine.run or theirs.run
+            else table.difference(mine.row, theirs.row, column)
+        )
         if paired:
-            one, other = mine.numbers[column], theirs.numbers[column]
             metric, digits = one[0].metric, one[0].digits
             found.append(Compared(column, metric, _mean(one), _mean(other), digits, paired))
     if not found:
@@ -64,16 +68,16 @@ def _mean(numbers: Sequence[Measured]) -> float:
     return float(np.mean([one.value for one in numbers]))
 
 
-def _difference(table: Table, a: Named, b: Named, column: str) -> Paired | None:
-    if not (a.run or b.run):
-        return table.difference(a.row, b.row, column)
-    # A run beside a method of several seeds is compared with the method's run of the same seed.
+def _of_the_same_seeds(
+    a: Named, b: Named, column: str
+) -> tuple[Sequence[Measured], Sequence[Measured]]:
+    """A run beside a method of several seeds stands beside the method's run of the same seed."""
     mine, theirs = a.numbers[column], b.numbers.get(column, [])
-    if not a.run:
+    if b.run and not a.run:
         mine = [one for one in mine if one.seeds in {other.seeds for other in theirs}]
-    if not b.run:
+    if a.run and not b.run:
         theirs = [one for one in theirs if one.seeds in {other.seeds for other in mine}]
-    return paired_difference(mine, theirs)
+    return mine, theirs
 
 
 def _named(table: Table, name: str, columns: Sequence[str]) -> Named:
