@@ -14,6 +14,7 @@ from ssl_bench.tables.blocks import Block, blocks
 from ssl_bench.tables.family import FILE as FAMILY
 from ssl_bench.tables.family import Family
 from ssl_bench.tables.footnotes import CHANCE, LEADS, STALE, legend
+from ssl_bench.tables.order import FEWEST, published_orders
 from ssl_bench.tables.published import Published, published_beside
 from ssl_bench.tables.table import Cell, Table
 
@@ -43,6 +44,23 @@ def markdown(table: Table) -> str:
     published = published_beside(table)
     parts = [part for block in blocks(table) for part in _block(table, block, published)]
     return "\n\n".join([*parts, "\n".join(legend(table, published))])
+
+
+def orders_markdown(table: Table) -> str:
+    """The published order beside the measured one, of each column that has one; see order.py."""
+    parts = [f"No column has {FEWEST} methods whose numbers are published."]
+    if orders := published_orders(table):
+        heading = ("method", "measured", "published")
+        parts = [
+            part
+            for order in orders
+            for part in (
+                f"**Published order: {_escaped(order.column)}**",
+                _pipes([heading, *order.lines]),
+                order.text,
+            )
+        ]
+    return "\n\n".join(parts)
 
 
 def _block(table: Table, block: Block, published: Published) -> list[str]:

@@ -27,16 +27,26 @@ class Number(BaseModel):
     layer: str = ""
     values: dict[str, float]
 
+    def is_of(self, record: EvaluationRecord) -> bool:
+        """Of a record's test images: the set by its name, kept for official ones, and how many."""
+        name = record.data.removeprefix("folder:").lower()
+        return (name, record.details.test_images) == (self.data.lower(), self.test_images)
+
 
 class Source(BaseModel):
-    """A published table: image size in px, images and steps of pretraining, as far as stated."""
+    """A published table: network, image size in px, images and steps of pretraining, if stated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
+    arch: str
     size: int
     pretraining: str
     steps: int | None = None
     number: tuple[Number, ...]
+
+    def has_network_of(self, record: EvaluationRecord) -> bool:
+        """Whether a record's encoder, if it was pretrained here, is the paper's network."""
+        return record.pretraining.get("arch", self.arch) == self.arch
 
 
 @cache
@@ -90,30 +100,19 @@ def published_for(one: Measured) -> tuple[float, Source] | None:
     for source in sources():
         for number in source.number:
             wanted = (number.protocol, number.metric, number.layer)
-            if wanted != (name, one.metric, layer) or not _same_images(one.record, number):
+            if wanted != (name, one.metric, layer) or not number.is_of(one.record):
                 continue
             if one.record.method in number.values:
-                other = _other_network(one.record)  # last: it imports the pretext, and torch
-                return None if other else (number.values[one.record.method], source)
+                value = number.values[one.record.method]
+                return (value, source) if source.has_network_of(one.record) else None
     return None
 
 
-def _same_images(record: EvaluationRecord, number: Number) -> bool:
-    """By the set's name, which of official ones is kept for these, and the number of images."""
-    name = record.data.removeprefix("folder:").lower()
-    return (name, record.details.test_images) == (number.data.lower(), number.test_images)
+def deviations(one: Measured, source: Source, settings: bool = True) -> Iterator[str]:
+    """How the measured number was made otherwise than the published one: `here, not there`.
 
-
-def _other_network(record: EvaluationRecord) -> bool:
-    pretext = catalogue.find("pretext", record.method)
-    if pretext is None:
-        return False
-    usual = pretext.Config.model_fields["arch"].default
-    return (record.details.pretraining or {}).get("arch", usual) != usual
-
-
-def deviations(one: Measured, source: Source) -> Iterator[str]:
-    """How the measured number was made otherwise than the published one: `here, not there`."""
+    Without `settings` those of the pretext's own training are left out.
+    """
     record = one.record
     printed = record.details.protocol.split(" ")[1:]
     yield from printed
@@ -125,15 +124,15 @@ def deviations(one: Measured, source: Source) -> Iterator[str]:
     if pretraining.get("width", 1.0) != 1.0:
         yield f"width {pretraining['width']}, not 1"
     method = str(record.details.encoder or record.method)
-    settings = list(_settings(method, pretraining))
-    if settings:
-        yield f"pretrained with {', '.join(settings)}"
+    if settings and (changed := list(_settings(method, pretraining))):
+        yield f"pretrained with {', '.join(changed)}"
     if "steps" not in pretraining and not _is_fitted(method):  # it saw no image
         return
     if record.details.pretraining_data != source.pretraining:
         yield f"pretrained on {record.details.pretraining_data}, not {source.pretraining}"
-    if source.steps and pretraining.get("steps", source.steps) != source.steps:
-        yield f"{pretraining['steps']:,} pretraining steps, not {source.steps:,}"
+    if (steps := pretraining.get("steps", source.steps)) != source.steps:
+        there = f", not {source.steps:,}" if source.steps else ""  # few papers say it
+        yield f"{steps:,} pretraining steps{there}"
 
 
 # Settings that are stated in words of their own, or are no deviation.

@@ -27,6 +27,7 @@ from ssl_bench.records.workspace import folder_of
 from ssl_bench.tables.blocks import Block, blocks
 from ssl_bench.tables.footnotes import LEADS, STALE, legend
 from ssl_bench.tables.forms import cell_text, chance_row, difference_text
+from ssl_bench.tables.order import Order, published_orders
 from ssl_bench.tables.published import Published, published_beside
 from ssl_bench.tables.sentences import findings
 from ssl_bench.tables.table import Table
@@ -91,7 +92,7 @@ def write_report(
     records = [
         _record_section(r, workspace, environments.index(_environment(r)) + 1) for r in found
     ]
-    published = published_beside(table)
+    published, orders = published_beside(table), published_orders(table)
     page = template("report").render(
         title=title,
         home=home,
@@ -103,7 +104,7 @@ def write_report(
         methods=dict.fromkeys(map(table.method, table.rows)),
         protocols=dict.fromkeys(r.identity.protocol for r in table.evaluations),
         # A page is narrow: always cut.
-        blocks=[_block(table, block, published) for block in blocks(table, wide=0)],
+        blocks=[_block(table, b, published, orders) for b in blocks(table, wide=0)],
         legend=[line.replace("**", "") for line in legend(table, published)],  # Markdown's
         records=records,
         environments=environments,
@@ -120,7 +121,9 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(f"{name}.html.j2")
 
 
-def _block(table: Table, block: Block, published: Published) -> dict[str, Any]:
+def _block(
+    table: Table, block: Block, published: Published, orders: Sequence[Order]
+) -> dict[str, Any]:
     columns = block.columns
     return {
         "title": block.title,
@@ -131,6 +134,11 @@ def _block(table: Table, block: Block, published: Published) -> dict[str, Any]:
         "differences": list(_differences(table, columns)),
         "published": [
             Line(row, [table.method(row)], cells) for row, cells in published.rows(table, columns)
+        ],
+        "orders": [
+            (order, [Line(row, [table.method(row)], values) for row, *values in order.lines])
+            for order in orders
+            if order.column in columns
         ],
     }
 
