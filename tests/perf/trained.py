@@ -184,7 +184,8 @@ def by_recipe(width: float) -> Iterator[Pair]:
         fields = kind.Config.model_fields if width < 1 else ()
         toy = {k: v for k, v in (TOY | TOYS.get(method, {})).items() if k in fields}
         config = kind.Config(recipe="small", batch_size=count, **toy)
-        task: Any = channels_last(build_pretext(method, config, HALF, count)[0].train())
+        of_set = max(count, getattr(config, "clusters", 0))  # enough images to be clustered
+        task: Any = channels_last(build_pretext(method, config, HALF, of_set)[0].train())
         task.optimizers()
         side = stored_size(config.image_size)
         images = torch.randint(256, (count, side, side, 3), generator=generator(0)).byte()
