@@ -466,6 +466,16 @@ def test_a_network_tells_its_rows_apart_without_its_settings():
         record("random", 0, 2.0, settings={"arch": "dcgan", "init": "dcgan"}),
     ]
     assert list(Table.of(networks).rows) == ["random arch=alexnet", "random arch=dcgan"]
+    # The network of all that is not random is that of the table; a random row of another says so.
+    library = {"settings": {"arch": "timm:x", "init": "own"}, "arch": "timm:x"}
+    shared = [
+        record("random", 0, 2.0, **library),
+        record("timm:x weights=w", 0, 3.0, arch="timm:x"),
+    ]
+    expected = ["random arch=alexnet", "random", "timm:x weights=w"]
+    assert list(Table.of([networks[0], *shared]).rows) == expected
+    both = Table.of([networks[0], *shared, record("mine", 0, 1.0, settings={"arch": "alexnet"})])
+    assert both.rows[:2] == ["random arch=alexnet", "random arch=timm:x"]
     settings = [{"arch": "alexnet", "mask": m, "lr": lr} for m, lr in (("a", 0.1), ("b", 0.2))]
     rows = Table.of([record("mine", 0, 1.0, settings=each) for each in settings]).rows
     assert list(rows) == ["mine mask=a lr=0.1", "mine mask=b lr=0.2"]
