@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ssl_bench.errors import UsageError, unknown
-from ssl_bench.pictures.style import BROKEN, save_for_print, styled
+from ssl_bench.pictures.style import BROKEN, save_for_print, styled, wrapped
 from ssl_bench.pictures.style import looks as looks_of
 from ssl_bench.tables.blocks import title_and_rest
 from ssl_bench.tables.names import step_mark
 from ssl_bench.tables.table import Cell, Table
 
 PANEL, LEGEND = (2.7, 2.2), 1.9  # inches
+NAME = 32  # letters of a line of a name
 SAME = ("arch", "image_size", "width")  # settings that a row across a panel shares with its method
 
 
@@ -68,17 +71,20 @@ def _same(table: Table, row: str, rows: Mapping[int, str]) -> bool:
     return all(own.get(name) == theirs.get(name) for name in SAME) or not own
 
 
-@styled
 def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Path]:
     """Write `path` with .png, at 300 dpi, .svg and .pdf; returns all."""
-    from matplotlib import pyplot as plt
+    return save_for_print(course_figure(table, courses), path)
 
+
+@styled
+def course_figure(table: Table, courses: Sequence[Course]) -> Figure:
+    """A column of panels for each of these courses."""
     panels = _panels(table, courses)
     wide, high = PANEL
-    figure, axes = plt.subplots(
-        len(panels), len(courses), sharex="col", sharey="row", squeeze=False, layout="constrained",
-        figsize=(wide * len(courses) + LEGEND, high * len(panels) + 0.6),
-    )  # fmt: skip
+    figure = Figure(
+        figsize=(wide * len(courses) + LEGEND, high * len(panels) + 0.6), layout="constrained"
+    )
+    axes = figure.subplots(len(panels), len(courses), sharex="col", sharey="row", squeeze=False)
     layers = list(dict.fromkeys(layer for columns in panels.values() for layer in columns))
     # The kind of line says which row without steps it is.
     looks = {
@@ -97,13 +103,13 @@ def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Pa
         line[0].set_ylim(_limits(_cells(table, courses, columns)))
         line[0].set_ylabel(f"{title}\n{table.quantity(next(iter(columns.values())))}", fontsize=7)
     for axis, course in zip(axes[0], courses, strict=True):
-        axis.set_title(course.name, fontsize=8)
+        axis.set_title(wrapped(course.name, NAME), fontsize=8)
     for axis, course in zip(axes[-1], courses, strict=True):
         _scale(axis, list(course.rows))
     figure.supxlabel("steps of training", fontsize=8)
     figure.suptitle(_caption(table, courses, panels), fontsize=7)
     _legend(figure, looks, lines)
-    return save_for_print(figure, path)
+    return figure
 
 
 def _panels(table: Table, courses: Sequence[Course]) -> dict[str, dict[str, str]]:
@@ -199,10 +205,10 @@ def _legend(figure: Any, looks: Mapping[str, Mapping[str, Any]], lines: Mapping[
     from matplotlib.lines import Line2D
 
     layers = [(name, Line2D([], [], markersize=4, **look)) for name, look in looks.items()]
+    hollow = {"color": "0.4", "marker": "o", "markerfacecolor": "white", "markersize": 4}
     rows = [
-        (name, Line2D([], [], color="0.4", linestyle=line, marker="o", markerfacecolor="white",
-                      markersize=4))
+        (wrapped(name, NAME), Line2D([], [], linestyle=line, **hollow))
         for name, line in lines.items()
-    ]  # fmt: skip
+    ]
     names, handles = zip(*layers, *rows, strict=True)
     figure.legend(handles, names, loc="outside right center", fontsize=7, frameon=False)

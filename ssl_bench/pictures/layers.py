@@ -20,7 +20,7 @@ from ssl_bench.tables.names import step_mark
 from ssl_bench.tables.table import Table
 
 PANEL = (4.2, 3.0)  # inches
-WIDEST = 12.0  # inches of a figure, above which panels stand one below the other
+WIDEST = 14.0  # inches of a figure, above which panels stand one below the other
 LETTER, LINE = 0.062, 0.15  # inches, of a name's mean letter and of its line
 NAME = 36  # letters of a line of a name
 BESIDE = 1.1  # of an axis' width, where names begin

@@ -1,8 +1,8 @@
 """`bench plot training`: what each training logged, by step, finished or not.
 
-From `log.jsonl` of a workspace's runs; an export has none. A panel a quantity, those of online probes
-first; a line a run; runs of one method and settings share a look. What is logged at many steps is
-drawn faintly, with its running mean.
+From `log.jsonl` of a workspace's runs; an export has none. A panel a quantity, those of online
+probes first; a line a run; runs of one method and settings share a look. What is logged at many
+steps is drawn faintly, with its running mean.
 """
 
 import json

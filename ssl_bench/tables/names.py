@@ -78,7 +78,7 @@ def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] 
     """The label or the method, with what differs among its runs: the network; of one, all settings.
 
     A method's own settings come before those of the training, the images last. A setting that a
-    record leaves out, as it has its default, is not named; nor is, of a random row, the network that
+    record leaves out, as it has its default, is not named; of a random row nor is the network that
     all rows share that are not random. `labels` are those declared, one a record, None where there
     is none.
     """

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,7 @@ def overlaps(panel: Any) -> list[tuple[str, str]]:
     boxes = [(text.get_text(), text.get_window_extent()) for text in panel.texts if text.get_text()]
     boxes.sort(key=lambda each: -each[1].y0)
     tolerated = 0.5 * panel.figure.dpi / 72
-    pairs = zip(boxes, boxes[1:], strict=False)
-    return [(a, b) for (a, one), (b, two) in pairs if one.y0 < two.y1 - tolerated]
+    return [(a, b) for (a, one), (b, two) in pairwise(boxes) if one.y0 < two.y1 - tolerated]
 
 
 def test_each_line_is_named_at_its_end_and_no_name_lies_on_another(tmp_path: Path) -> None:
@@ -197,6 +197,26 @@ def test_of_a_training_the_last_encoder_is_drawn_by_layer(tmp_path: Path) -> Non
     named = {text.get_text() for text in panel.texts if text.get_text()}
     expected = {"context-encoder, step 200 of 300", "autoencoder, step 100 of 300"}
     assert named == {"random", *expected}
+
+
+def test_long_names_of_differences_and_a_narrow_legend_are_whole(tmp_path: Path) -> None:
+    """None lies on the next, no minus stands alone, nothing is cut at the figure's edge."""
+    long = " ".join(["context-encoder with a name of three lines, as there are,"] * 2)
+    hits = {"random": 50, "a": 80, "b": 52, long: 90, f"{long}, 2": 50}
+    made = [stored(tmp_path, m, answers(right, 100 - right)) for m, right in hits.items()]
+    for some in (made, made[:3]):
+        figure = draw_differences(Table.of(some, tmp_path))
+        (panel,) = panels(figure)
+        figure.draw_without_rendering()
+        labels = panel.get_yticklabels()
+        assert len(labels) == len(some) - 1
+        lines = [line.strip() for each in labels for line in each.get_text().split("\n")]
+        assert "−" not in lines
+        boxes = [each.get_window_extent() for each in labels]
+        assert all(one.y0 >= two.y1 for one, two in pairwise(boxes))
+        legend = figure.legends[0].get_window_extent()
+        assert legend.x0 >= 0
+        assert legend.x1 <= figure.bbox.width
 
 
 def test_one_layer_is_no_course_through_the_network(tmp_path: Path) -> None:
