@@ -10,11 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ssl_bench.errors import UsageError, unknown
-from ssl_bench.pictures.style import BROKEN, save_for_print, styled
+from ssl_bench.pictures.style import BROKEN, save_for_print, styled, wrapped
 from ssl_bench.pictures.style import looks as looks_of
 from ssl_bench.tables.blocks import title_and_rest
 from ssl_bench.tables.names import step_mark
@@ -22,6 +23,7 @@ from ssl_bench.tables.table import Cell, Table
 
 PANEL, LEGEND = (2.7, 2.2), 1.9  # inches
 SAME = ("arch", "image_size", "width", "norm")  # what a row across a panel shares with its method
+NAME = 32  # letters of a line of a name
 BESIDE = 3  # panels; of one protocol, more courses go on in the next line
 OTHERS = "0.55"  # layers of a network that no course trains: colours are for those that it has
 
@@ -71,20 +73,21 @@ def _same(table: Table, row: str, rows: Mapping[int, str]) -> bool:
     return all(own.get(name) == theirs.get(name) for name in SAME) or not own
 
 
-@styled
 def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Path]:
     """Write `path` with .png, at 300 dpi, .svg and .pdf; returns all."""
-    from matplotlib import pyplot as plt
+    return save_for_print(course_figure(table, courses), path)
 
+
+@styled
+def course_figure(table: Table, courses: Sequence[Course]) -> Figure:
+    """A column of panels for each of these courses."""
     panels = _panels(table, courses)
     beside = BESIDE if len(panels) == 1 else len(courses)
     lines_of = [courses[i : i + beside] for i in range(0, len(courses), beside)]
     (wide, high), down = PANEL, len(panels) * len(lines_of)
     across = min(beside, len(courses))
-    figure, axes = plt.subplots(
-        down, across, sharey="row", squeeze=False, layout="constrained",
-        figsize=(wide * across + LEGEND, high * down + 0.6),
-    )  # fmt: skip
+    figure = Figure(figsize=(wide * across + LEGEND, high * down + 0.6), layout="constrained")
+    axes = figure.subplots(down, across, sharey="row", squeeze=False)
     looks = _looks(table, courses, panels)
     lines = dict(zip(_all_across(courses), BROKEN * 8, strict=False))
     drawn = [(panel, some) for panel in panels.items() for some in lines_of]
@@ -96,7 +99,7 @@ def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Pa
                     _across(axis, table.cell(row, column), looks[layer], lines[row])
             axis.tick_params(labelsize=7)
             axis.grid(color="0.9", linewidth=0.5)
-            axis.set_title(fill(course.name, 34), fontsize=8)
+            axis.set_title(wrapped(course.name, NAME), fontsize=8)
             _scale(axis, list(course.rows))
         for axis in line[len(some) :]:
             axis.remove()
@@ -105,7 +108,7 @@ def draw_courses(table: Table, courses: Sequence[Course], path: Path) -> list[Pa
     figure.supxlabel("steps of training", fontsize=8)
     figure.suptitle(_caption(table, courses, panels), fontsize=7)
     _legend(figure, looks, lines)
-    return save_for_print(figure, path)
+    return figure
 
 
 def _looks(
@@ -219,10 +222,10 @@ def _legend(figure: Any, looks: Mapping[str, Mapping[str, Any]], lines: Mapping[
     from matplotlib.lines import Line2D
 
     layers = [(name, Line2D([], [], markersize=4, **look)) for name, look in looks.items()]
+    hollow = {"color": "0.4", "marker": "o", "markerfacecolor": "white", "markersize": 4}
     rows = [
-        (fill(name, 30), Line2D([], [], color="0.4", linestyle=line, marker="o",
-                                markerfacecolor="white", markersize=4))
+        (wrapped(name, NAME), Line2D([], [], linestyle=line, **hollow))
         for name, line in lines.items()
-    ]  # fmt: skip
+    ]
     names, handles = zip(*layers, *rows, strict=True)
     figure.legend(handles, names, loc="outside right center", fontsize=7, frameon=False)

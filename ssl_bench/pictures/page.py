@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from ssl_bench.errors import UsageError
+from ssl_bench.pictures.course import course_figure, courses_of
 from ssl_bench.pictures.layers import draw_layers
 from ssl_bench.pictures.rows import draw_differences, draw_rows
 from ssl_bench.pictures.style import GREY, GRID, INK, LOOK, UNDATED
@@ -19,6 +20,8 @@ from ssl_bench.tables.report import PageFigure
 from ssl_bench.tables.table import Table
 
 OWN = {INK: "ink", GRID: "line", GREY: "faint", "#ffffff": "paper"}  # the page's colours
+
+SIDE_BY_SIDE = 3  # courses for which a page is wide enough
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,15 @@ def page_figures(table: Table, workspace: Path) -> list[PageFigure]:
     asked: list[tuple[str, str, Callable[[], Figure]]] = [
         (plot.title, plot.caption, partial(plot.draw, table)) for plot in PLOTS.values()
     ]
+    try:
+        courses = courses_of(table)
+    except UsageError:  # no encoder was kept on the way
+        courses = []
+    kept = "Encoders that were kept on the way, by the step of their training, with 95 % intervals."
+    for place in range(0, len(courses), SIDE_BY_SIDE):
+        some = courses[place : place + SIDE_BY_SIDE]
+        title = f"By step of training: {'; '.join(course.name for course in some)}"
+        asked.append((title, kept, partial(course_figure, table, some)))
     logged = "What the trainings logged, by step: losses on training batches."
     asked.append(("Training", logged, lambda: draw_training(logs_of(workspace))))
     found = []

@@ -27,7 +27,7 @@ from ssl_bench.tables.table import Cell, Table
 ACROSS = 4  # panels side by side
 PANEL, LINE = 2.0, 0.2  # inches: a panel's width, a row's height
 LETTER = 0.062  # inches, of a name's mean letter
-NAME = 44  # letters of a line of a name
+NAME = 44  # letters of a line of a name, and half as many again beside one or two panels
 
 
 @styled
@@ -79,9 +79,10 @@ def draw_differences(table: Table) -> Figure:
     columns = [c for c in table.columns if any(c == column for *_, column in found)]
     # A part of a table may lack one of the two.
     there = [(a, b) for a, b, _ in found if {a, b} <= {*table.rows}]
-    # A long one breaks at the minus.
-    breaks = {pair: "\n" if sum(map(len, pair)) + 3 > NAME else " " for pair in there}
-    pairs = {(a, b): f"{a} −{space}{b}" for (a, b), space in breaks.items()}
+    # A long one breaks at the minus, which stands alone on no line.
+    longest = _letters(columns)
+    breaks = {pair: "\n" if sum(map(len, pair)) + 3 > longest else " " for pair in there}
+    pairs = {(a, b): f"{a}\u00a0−{space}{b}" for (a, b), space in breaks.items()}
     if not (columns and pairs):
         raise UsageError("no difference is tested: a suite declares them, see docs/tables.md")
     figure, panels = _panels([*pairs.values()], columns)
@@ -120,8 +121,9 @@ def _kinds_of_differences(found: Sequence[Paired]) -> list[Any]:
 # ---- what both have in common
 def _panels(names: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Mapping[str, Any]]:
     """A panel for each column, in lines of four; the names stand before each line."""
-    shown = [wrapped(name, NAME) for name in names]
-    lines = sum(1 + name.count("\n") * 0.7 for name in shown)
+    shown = [wrapped(name, _letters(columns)) for name in names]
+    # All rows are as high as the highest, so that no name lies on the next.
+    lines = len(names) * (1 + 0.6 * max(name.count("\n") for name in shown))
     margin = LETTER * max(len(part) for name in shown for part in name.split("\n"))
     across = min(ACROSS, len(columns))
     down = -(-len(columns) // across)
@@ -143,6 +145,10 @@ def _panels(names: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Mappi
     return figure, panels
 
 
+def _letters(columns: Sequence[str]) -> int:
+    return NAME if len(columns) > 2 else NAME * 3 // 2
+
+
 def _interval(
     axis: Any, place: int, one: Cell | Paired, colour: str, marker: str, filled: bool
 ) -> None:
@@ -162,4 +168,8 @@ def _mark(text: str, filled: bool, marker: str = "o", colour: str = GREY) -> Lin
 
 
 def _legend(figure: Figure, handles: Sequence[Any]) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 if len(handles) > 2 else 1)
+    wide = LETTER * max(len(handle.get_label()) for handle in handles) + 0.7
+    # One that is wider than the figure would be cut.
+    figure.set_figwidth(max(figure.get_figwidth(), wide))
+    columns = 2 if len(handles) > 2 and 2 * wide < figure.get_figwidth() else 1
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -4,6 +4,7 @@ Okabe and Ito's palette ("Color Universal Design", 2008) is told apart by all ki
 vision; markers and kinds of line differ as well, so that all of it can be read in grey.
 """
 
+import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,12 +68,19 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def wrapped(text: str, letters: int, lines: int = 4) -> str:
-    """A name in lines of so many letters, its own lines cut to `lines` each."""
-    return "\n".join(
+    """A name in lines of so many letters, its own lines cut to `lines` each.
+
+    `step 1,000 of 100,000` stays on one line, and `mask=random-region` as well.
+    """
+    whole = re.sub(r"step [\d,]+ of [\d,]+", lambda step: step[0].replace(" ", "\u00a0"), text)
+    parts = [
         part
-        for line in text.split("\n")
-        for part in textwrap.wrap(line, letters, max_lines=lines, placeholder=" …")
-    )
+        for line in whole.split("\n")
+        for part in textwrap.wrap(
+            line, letters, max_lines=lines, placeholder=" …", break_on_hyphens=False
+        )
+    ]
+    return "\n".join(parts).replace("\u00a0", " ")
 
 
 def save_for_print(figure: Any, path: Path, suffixes: Iterable[str] = CURVES) -> list[Path]:

@@ -1,7 +1,8 @@
 """`bench plot training`: what each training logged, by step, finished or not.
 
-From `log.jsonl` of a workspace's runs; an export has none. A panel a quantity, a line a run; runs
-of one method and settings share a look.
+From `log.jsonl` of a workspace's runs; an export has none. A panel a quantity, those of online
+probes first; a line a run; runs of one method and settings share a look. What is logged at many
+steps is drawn faintly, with its running mean.
 """
 
 import json
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -23,6 +25,8 @@ from ssl_bench.tables.names import varying
 SPEED = {"step", "images_per_second", "data_wait"}  # what a log says of the machine
 ACROSS = 3
 PANEL = (2.6, 2.1)  # inches
+MANY = 60  # steps of a line above which it is smoothed
+WIDE = 30  # times the median value, above which an axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -91,24 +95,49 @@ def _values(path: Path) -> dict[str, dict[int, float]]:
 def draw_training(logs: Sequence[Curves]) -> Figure:
     """A panel for each quantity that some run logged."""
     quantities = list(dict.fromkeys(name for log in logs for name in log.values))
+    quantities.sort(key=lambda name: "." not in name)  # probes are called HARNESS.NAME
     across = min(ACROSS, len(quantities))
     down = -(-len(quantities) // across)
     look = looks(dict.fromkeys(log.name for log in logs))
     size = PANEL[0] * across, PANEL[1] * down + 0.2 * len(look) + 0.2
     figure = Figure(figsize=size, layout="constrained")
-    axes = [*figure.subplots(down, across, squeeze=False).flat]
+    axes = [*figure.subplots(down, across, squeeze=False, sharex=True).flat]
     for axis in axes:
         axis.set_axis_off()
     for axis, quantity in zip(axes, quantities, strict=False):
         for log in logs:
             if points := log.values.get(quantity):
-                # A marker in ten or so: markers tell lines apart in grey, and may not hide them.
-                every = max(1, len(points) // 10)
-                axis.plot([*points], [*points.values()], markevery=every, **look[log.name])
+                _line(axis, [*points], [*points.values()], look[log.name])
         axis.set_axis_on()
+        axis.tick_params(labelbottom=True)
         axis.grid(axis="both")
-        axis.set_ylabel(quantity)
+        values = [value for log in logs for value in log.values.get(quantity, {}).values()]
+        # The first steps of a loss may be so large that the rest is a line on the ground.
+        if min(values) > 0 and max(values) > WIDE * np.median(values):
+            axis.set_yscale("log")
+        axis.set_ylabel(f"{quantity}\nonline probe" if "." in quantity else quantity)
         axis.set_xlabel("step of training")
     handles = [Line2D([], [], label=name, **each) for name, each in look.items()]
     figure.legend(handles=handles, loc="outside lower center")
     return figure
+
+
+def _line(axis: Any, steps: list[int], values: list[float], look: Mapping[str, Any]) -> None:
+    """The values, or beside them the mean of a twentieth of them, with some ten markers.
+
+    Markers tell lines apart in grey, and may not hide them.
+    """
+    every = max(1, len(steps) // 10)
+    if len(steps) > MANY:
+        axis.plot(steps, values, color=look["color"], linewidth=0.5, alpha=0.3)
+        steps, values = _running_mean(steps, values, len(steps) // 20)
+    axis.plot(steps, values, markevery=every, **look)
+
+
+def _running_mean(
+    steps: Sequence[int], values: Sequence[float], window: int
+) -> tuple[list[int], list[float]]:
+    """Means of so many values, each at the middle step of its window."""
+    means = np.convolve(values, np.full(window, 1 / window), "valid")
+    first = (window - 1) // 2
+    return list(steps[first : first + len(means)]), means.tolist()

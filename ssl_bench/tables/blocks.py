@@ -8,6 +8,7 @@ from ssl_bench.tables.names import connected
 from ssl_bench.tables.table import Table
 
 WIDE = 8  # columns above which a table is cut by protocol
+LETTERS = 100  # of all headings, above which it is if that makes them shorter
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,12 @@ class Block:
 def blocks(table: Table, wide: int = WIDE) -> list[Block]:
     """The table whole, or, with more than `wide` columns, cut by protocol and data.
 
-    Columns that share no row, because they are layers of other networks, are apart, too.
+    So is one that would say a protocol again and again in a long heading. Columns that share no
+    row, because they are layers of other networks, are apart, too.
     """
-    if len(table.columns) <= wide:
+    titles = {title_and_rest(table, column)[0] for column in table.columns}
+    repeats = len(titles) < len(table.columns) and sum(map(len, table.columns)) > LETTERS
+    if len(table.columns) <= wide and not repeats:
         return [Block("", table.columns, table.columns)]
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     for column in table.columns:

@@ -3,8 +3,10 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from ssl_bench.errors import DataError, plain
@@ -18,6 +20,7 @@ from ssl_bench.tables.order import FEWEST, published_orders
 from ssl_bench.tables.published import Published, published_beside
 from ssl_bench.tables.table import Cell, Table
 
+LONG = 30  # letters of a protocol's settings, above which a heading leaves them to the legend
 TEX = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 
 
@@ -39,11 +42,15 @@ def difference_text(paired: Paired, digits: int) -> str:
 def markdown(table: Table) -> str:
     """GitHub Markdown: the table, paired differences, published numbers, what marks mean.
 
-    A wide table is cut into blocks: one below the other, with the layers across.
+    A wide table is cut into blocks: one below the other, with the layers across. In one that is not
+    a letter stands for settings that are longer than a column.
     """
     published = published_beside(table)
-    parts = [part for block in blocks(table) for part in _block(table, block, published)]
-    return "\n\n".join([*parts, "\n".join(legend(table, published))])
+    cut = blocks(table)
+    letters = {} if cut[0].title else _letters(table)
+    parts = [part for block in cut for part in _block(table, block, published, letters)]
+    settings = [f"({letter}) {_escaped(text)}" for text, letter in letters.items()]
+    return "\n\n".join([*parts, "\n".join([*settings, *legend(table, published)])])
 
 
 def orders_markdown(table: Table) -> str:
@@ -63,12 +70,31 @@ def orders_markdown(table: Table) -> str:
     return "\n\n".join(parts)
 
 
-def _block(table: Table, block: Block, published: Published) -> list[str]:
+def _letters(table: Table) -> dict[str, str]:
+    """Long settings of protocols, as columns say them, each with its letter."""
+    long = dict.fromkeys(s for s in map(partial(_settings, table), table.columns) if len(s) > LONG)
+    return dict(zip(long, ascii_lowercase, strict=False))  # of WIDE columns at most
+
+
+def _settings(table: Table, column: str) -> str:
+    record = table.first_in(column).record
+    return record.details.protocol.removeprefix(record.identity.protocol).strip()
+
+
+def _block(
+    table: Table, block: Block, published: Published, letters: Mapping[str, str]
+) -> list[str]:
     """The cells of these columns; below them their differences, and what is published."""
+    heads = [
+        head.replace(settings, f"({letters[settings]})", 1)
+        if (settings := _settings(table, column)) in letters
+        else head
+        for column, head in zip(block.columns, block.short, strict=True)
+    ]
     grids = [
-        [["method", *block.short], *_cells(table, block)],
-        [["difference", *block.short], *_differences(table, block)],
-        [["published", *block.short]]
+        [["method", *heads], *_cells(table, block)],
+        [["difference", *heads], *_differences(table, block)],
+        [["published", *heads]]
         + [[row, *cells] for row, cells in published.rows(table, block.columns)],
     ]
     title = [f"**{_escaped(block.title)}**"] if block.title else []

@@ -78,8 +78,9 @@ def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] 
     """The label or the method, with what differs among its runs: the network; of one, all settings.
 
     A method's own settings come before those of the training, the images last. A setting that a
-    record leaves out, as it has its default, is not named. `labels` are those declared, one a
-    record, None where there is none.
+    record leaves out, as it has its default, is not named; of a random row nor is the network that
+    all rows share that are not random. `labels` are those declared, one a record, None where there
+    is none.
     """
     labels = labels or [None] * len(records)
     described = [
@@ -91,12 +92,19 @@ def row_names(records: Sequence[EvaluationRecord], labels: Sequence[str | None] 
         # A row without a label is told apart from those with one, too.
         for name in {record.method, label or record.method}:
             runs[name][settings.get("arch")].append(settings)
+    # Of a library's weights there is no pretraining that would say the network.
+    trained = {
+        settings.get("arch") or _network(record)
+        for record, settings in zip(records, described, strict=True)
+        if record.identity.encoder and baseline_place(record.method) != 0
+    }
     names = []
     for record, label, settings in zip(records, labels, described, strict=True):
         first = label or record.method
         networks = runs[first]
         distinguishing = varying(networks[settings.get("arch")])
-        distinguishing |= {"arch"} if len(networks) > 1 else set()
+        usual = baseline_place(record.method) == 0 and trained == {settings.get("arch")}
+        distinguishing |= {"arch"} if len(networks) > 1 and not usual else set()
         distinguishing |= {"start", "stem", "recipe"}  # what the field would ask for is always said
         distinguishing |= _against_recipe(record)
         shown = sorted(distinguishing & settings.keys(), key=_rank_of_setting)

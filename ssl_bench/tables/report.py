@@ -127,11 +127,12 @@ def _block(
     columns = block.columns
     return {
         "title": block.title,
-        "name": f"{block.title}, {block.short[0]} … {block.short[-1]}",
+        "name": f"{block.title}, {' … '.join(dict.fromkeys((block.short[0], block.short[-1])))}",
         "short": block.short,
         "protocol": table.first_in(columns[0]).record.identity.protocol,
         "rows": _rows(table, columns),
-        "differences": list(_differences(table, columns)),
+        "differences": (differences := list(_differences(table, columns))),
+        "basis": _common_basis(differences),
         "published": [
             Line(row, [table.method(row)], cells) for row, cells in published.rows(table, columns)
         ],
@@ -190,6 +191,12 @@ def _differences(table: Table, columns: Sequence[str]) -> Iterator[Line]:
             yield Line(name, sides, own)
 
 
+def _common_basis(lines: Sequence[Line]) -> str:
+    """What all differences of a block are of: the page says it once; empty where they differ."""
+    found = {c.of for line in lines for c in line.cells if isinstance(c, PageDifference) and c.of}
+    return found.pop() if len(found) == 1 else ""
+
+
 def _difference(table: Table, cell: Paired | None, column: str) -> PageDifference:
     if cell is None:
         return PageDifference("–")
@@ -217,6 +224,9 @@ def _record_section(record: EvaluationRecord, workspace: Path, environment: int)
     return {
         "key": record.key,
         "name": f"{record.details.protocol} {record.identity.layer} of {record.method}",
+        # Without settings: a list of all pictures is read by method and seed.
+        "short": f"{record.identity.protocol} {record.identity.layer} of {record.method}"
+        + (f", seed {record.pretraining['seed']}" if "seed" in record.pretraining else ""),
         "command": command,
         "made": f"{record.key}: {made.finished:%Y-%m-%d %H:%M}, {made.seconds:g} s, "
         f"{made.peak_memory_mb} MB, {made.device}",

@@ -14,6 +14,7 @@ from helpers.refusals import fails
 from ssl_bench.errors import UsageError
 from ssl_bench.pictures import course
 from ssl_bench.pictures.course import courses_of, draw_courses
+from ssl_bench.pictures.page import page_figures
 from ssl_bench.records.record import EncoderIdentity, EvaluationRecord, Kept
 from ssl_bench.tables.table import Table
 
@@ -145,3 +146,26 @@ def test_pictures_are_written(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["course.png", "course.svg", "course.pdf"]
     with Image.open(paths[0]) as picture:
         assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_a_page_draws_three_courses_side_by_side(tmp_path: Path) -> None:
+    found = [
+        number(tmp_path, f"method-{i}", 50, "conv3", step, 0) for i in range(4) for step in RIGHT
+    ]
+    titles = [figure.title for figure in page_figures(Table.of(found), tmp_path)]
+    by_step = [title for title in titles if title.startswith("By step of training: ")]
+    names = [title.removeprefix("By step of training: ").split("; ") for title in by_step]
+    assert names == [["method-0", "method-1", "method-2"], ["method-3"]]
+
+
+def test_long_names_of_courses_lie_on_no_other(tmp_path: Path, figures: list[Figure]) -> None:
+    long = "context-encoder dropout=0.0 mask=random-region and more"
+    found = [
+        number(tmp_path, f"{long} {i}", 50, "conv3", step, 0) for i in range(2) for step in RIGHT
+    ]
+    table = Table.of(found)
+    draw_courses(table, courses_of(table), tmp_path / "x")
+    (figure,) = figures
+    figure.draw_without_rendering()
+    one, two = (axis.title.get_window_extent() for axis in figure.axes[:2])
+    assert one.x1 < two.x0

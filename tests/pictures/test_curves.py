@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from helpers.places import RESULTS
 from helpers.predictions import answers, changed, stored
 from helpers.refusals import fails
 from ssl_bench.errors import UsageError
-from ssl_bench.pictures.layers import draw_layers
+from ssl_bench.pictures.layers import apart, draw_layers
 from ssl_bench.pictures.page import inline, page_figures
 from ssl_bench.pictures.rows import draw_differences, draw_rows
 from ssl_bench.pictures.style import COLOURS, GREY, INK, looks
 from ssl_bench.pictures.training import draw_training, logs_of
+from ssl_bench.records.record import Kept
 from ssl_bench.tables.family import Columns, Family
 from ssl_bench.tables.table import Table
 
@@ -142,6 +144,81 @@ def test_layers_go_upwards_with_bands(table: Table) -> None:
     assert (band.y0, band.y1) == pytest.approx((min(ends[0]), max(ends[1])))
 
 
+def overlaps(panel: Any) -> list[tuple[str, str]]:
+    """Pairs of names beside a panel that lie on each other by more than half a point."""
+    panel.figure.draw_without_rendering()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in panel.texts if text.get_text()]
+    boxes.sort(key=lambda each: -each[1].y0)
+    tolerated = 0.5 * panel.figure.dpi / 72
+    return [(a, b) for (a, one), (b, two) in pairwise(boxes) if one.y0 < two.y1 - tolerated]
+
+
+def test_each_line_is_named_at_its_end_and_no_name_lies_on_another(tmp_path: Path) -> None:
+    """Seventeen rows, most of them equal; markers stand beside the names, for grey."""
+    methods = ["random", *(f"method {'long ' * (i % 4)}{i}" for i in range(16))]
+    made = [
+        changed(stored(tmp_path / f"{layer}{i}", method, answers(50 + i // 9, 50)), layer=layer)
+        for layer in ("conv3", "pool5")
+        for i, method in enumerate(methods)
+    ]
+    (panel,) = panels(draw_layers(Table.of(made)))
+    named = [text.get_text() for text in panel.texts if text.get_text()]
+    assert sorted(named) == sorted(methods)
+    assert overlaps(panel) == []
+    shapes = {
+        (line.get_marker(), str(line.get_linestyle()), line.get_markerfacecolor() == "white")
+        for line in panel.get_lines()
+    }
+    assert len(shapes) == 17
+    markers = panel.collections[len(methods) :]  # behind the bands
+    assert len(markers) == len(methods)
+
+
+def test_names_stand_as_near_as_can_be_to_their_lines() -> None:
+    assert apart([9.0, 5.0, 1.0], [1.0] * 3, 0.0, 10.0) == [9.0, 5.0, 1.0]
+    assert apart([5.0, 5.0], [2.0, 2.0], 0.0, 10.0) == [6.0, 4.0]  # both moved alike
+    assert apart([9.5, 9.5, 0.1], [1.0] * 3, 0.0, 10.0) == [9.5, 8.5, 0.5]  # within the axis
+
+
+def test_of_a_training_the_last_encoder_is_drawn_by_layer(tmp_path: Path) -> None:
+    """Those on the way are the course's."""
+    kept = [("context-encoder", 100), ("context-encoder", 200), ("autoencoder", 100)]
+    made = []
+    for i, (method, step) in enumerate([("random", 0), *kept]):
+        details: dict[str, Any] = {"pretraining": {"seed": 0}}
+        if step:
+            on_the_way = Kept(run="0" * 64, step=step)
+            details = {"pretraining": {"seed": 0, "steps": 300}, "kept": on_the_way}
+        one = stored(tmp_path / str(i), method, answers(50, 50))
+        made += [changed(one, layer=layer, details=details) for layer in ("conv3", "pool5")]
+    table = Table.of(made)
+    assert len(table.rows) == 4
+    (panel,) = panels(draw_layers(table))
+    named = {text.get_text() for text in panel.texts if text.get_text()}
+    expected = {"context-encoder, step 200 of 300", "autoencoder, step 100 of 300"}
+    assert named == {"random", *expected}
+
+
+def test_long_names_of_differences_and_a_narrow_legend_are_whole(tmp_path: Path) -> None:
+    """None lies on the next, no minus stands alone, nothing is cut at the figure's edge."""
+    long = " ".join(["context-encoder with a name of three lines, as there are,"] * 2)
+    hits = {"random": 50, "a": 80, "b": 52, long: 90, f"{long}, 2": 50}
+    made = [stored(tmp_path, m, answers(right, 100 - right)) for m, right in hits.items()]
+    for some in (made, made[:3]):
+        figure = draw_differences(Table.of(some, tmp_path))
+        (panel,) = panels(figure)
+        figure.draw_without_rendering()
+        labels = panel.get_yticklabels()
+        assert len(labels) == len(some) - 1
+        lines = [line.strip() for each in labels for line in each.get_text().split("\n")]
+        assert "−" not in lines
+        boxes = [each.get_window_extent() for each in labels]
+        assert all(one.y0 >= two.y1 for one, two in pairwise(boxes))
+        legend = figure.legends[0].get_window_extent()
+        assert legend.x0 >= 0
+        assert legend.x1 <= figure.bbox.width
+
+
 def test_one_layer_is_no_course_through_the_network(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two layers"):
         draw_layers(Table.of([stored(tmp_path, "random", answers(5, 5))], tmp_path))
@@ -178,6 +255,23 @@ def test_trainings_are_drawn_by_step_also_of_a_killed_run(tmp_path: Path) -> Non
     assert said == ["a-1, not finished", "b-2, not finished"]
     with pytest.raises(UsageError, match="an export has none"):
         logs_of(tmp_path / "pretrain")
+
+
+def test_what_is_logged_at_many_steps_is_smoothed_and_probes_come_first(tmp_path: Path) -> None:
+    losses = [1000.0, *(2.0 + (-1) ** step for step in range(100))]
+    lines = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
+    lines[50]["knn.lightly"] = 30.0
+    logged(tmp_path, "a-1", *lines)
+    probe, loss = panels(draw_training(logs_of(tmp_path)))
+    assert (probe.get_ylabel(), loss.get_ylabel()) == ("knn.lightly\nonline probe", "loss")
+    assert probe.get_xlim() == loss.get_xlim()
+    (raw, mean), (point,) = loss.get_lines(), probe.get_lines()
+    assert [*raw.get_ydata()] == losses
+    windows = [losses[i : i + 5] for i in range(97)]  # a twentieth of 101
+    np.testing.assert_allclose(mean.get_ydata(), [sum(each) / 5 for each in windows])
+    assert [*mean.get_xdata()] == list(range(2, 99))
+    assert [*point.get_ydata()] == [30.0]
+    assert (loss.get_yscale(), probe.get_yscale()) == ("log", "linear")
 
 
 def test_a_finished_training_is_called_by_its_method(tmp_path: Path) -> None:

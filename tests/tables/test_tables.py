@@ -453,6 +453,34 @@ def test_a_block_holds_columns_that_share_rows_by_way_of_others():
     assert [len(block.columns) for block in blocks(wide(*other))] == [6, 4]
 
 
+def test_a_letter_stands_for_long_settings_that_the_legend_says():
+    """One that begins as another does is another; a block's title says them in full."""
+    long = "steps=40 batch_size=8 lr=0.02 head=64"
+    settings = [long, f"{long} kernel=1", "steps=40"]
+    made = [record("random", 0, 5.0, protocol=f"linear/logreg@1 {each}") for each in settings]
+    text = markdown(Table.of(made)).split("\n")
+    heads = [head.strip() for head in text[0].strip("|").split("|")[1:]]
+    assert heads == [f"linear/logreg@1 {mark} pool5" for mark in ("(a)", "(b)", "steps=40")]
+    assert [line for line in text if line.startswith("(")] == [
+        f"(a) {settings[0]}", f"(b) {settings[1]}"
+    ]  # fmt: skip
+    assert settings[1] in latex(Table.of(made)).replace("\\_", "_")
+    many = [record("random", 0, 5.0, f"conv{i}", protocol=f"linear/logreg@1 {long}")
+            for i in range(9)]  # fmt: skip
+    assert f"**linear/logreg@1 {long}**" in markdown(Table.of(many))
+
+
+def test_a_table_that_repeats_a_long_protocol_is_cut():
+    names = [f"linear/logreg@1 {'labels=100 ' * many}".strip() for many in (1, 2)]
+    layers = [("conv5", names[0]), ("pool5", names[0]), ("pool5", names[1])]
+    made = [record("random", 0, 5.0, layer, protocol=name) for layer, name in layers]
+    assert [(block.title, list(block.short)) for block in blocks(Table.of(made))] == [
+        (names[0], ["conv5", "pool5"]), (names[1], ["pool5"])
+    ]  # fmt: skip
+    # Where no heading is shorter for it, all stand side by side.
+    assert [block.title for block in blocks(Table.of(made[1:]))] == [""]
+
+
 def test_data_of_a_block_stands_in_its_title():
     other = [record("random", 0, 5.0, layer, data="folder:x") for layer in LAYERS]
     titles = [block.title for block in blocks(wide(*other))]
@@ -466,6 +494,16 @@ def test_a_network_tells_its_rows_apart_without_its_settings():
         record("random", 0, 2.0, settings={"arch": "dcgan", "init": "dcgan"}),
     ]
     assert list(Table.of(networks).rows) == ["random arch=alexnet", "random arch=dcgan"]
+    # The network of all that is not random is that of the table; a random row of another says so.
+    library = {"settings": {"arch": "timm:x", "init": "own"}, "arch": "timm:x"}
+    shared = [
+        record("random", 0, 2.0, **library),
+        record("timm:x weights=w", 0, 3.0, arch="timm:x"),
+    ]
+    expected = ["random arch=alexnet", "random", "timm:x weights=w"]
+    assert list(Table.of([networks[0], *shared]).rows) == expected
+    both = Table.of([networks[0], *shared, record("mine", 0, 1.0, settings={"arch": "alexnet"})])
+    assert both.rows[:2] == ["random arch=alexnet", "random arch=timm:x"]
     settings = [{"arch": "alexnet", "mask": m, "lr": lr} for m, lr in (("a", 0.1), ("b", 0.2))]
     rows = Table.of([record("mine", 0, 1.0, settings=each) for each in settings]).rows
     assert list(rows) == ["mine mask=a lr=0.1", "mine mask=b lr=0.2"]
