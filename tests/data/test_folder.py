@@ -193,7 +193,7 @@ def test_no_damage_gets_past_the_decoder(tmp_path: Path, suffix: str) -> None:
         damaged.append(bytes(content))
     path = tmp_path / f"damaged.{suffix}"
     path.touch()
-    split = ImageFiles(tmp_path, [path], None, ())
+    split = ImageFiles(tmp_path, [path.name], None, ())
     messages = []
     for content in damaged:
         path.write_bytes(content)
