@@ -38,7 +38,7 @@ def lines(count: int, steps: list[str]) -> Iterator[str]:
     with TemporaryDirectory() as folder:
         os.environ["SSL_BENCH_CACHE"] = f"{folder}/cache"
         made(Path(folder) / "small", 2, 2)
-        made(Path(folder) / "files", count, CLASSES)
+        made(Path(folder) / "files", count, min(CLASSES, count))
         for step in STEPS:
             if step in steps or (step == "decode" and "open" in steps):
                 command = [sys.executable, __file__, "child", step, folder]

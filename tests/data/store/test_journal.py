@@ -15,6 +15,7 @@ from helpers.layouts import photographs
 from helpers.whole import opened
 from ssl_bench import catalogue
 from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.store.cache import Stored
 from ssl_bench.data.store.journal import JOURNAL
 from ssl_bench.data.store.squares import ImageStore, open_store
 
@@ -54,7 +55,7 @@ def store_of(root: Path) -> ImageStore:
     return open_store(dataset, "train", 16, workers=0, skip_bad_images=True)
 
 
-def taken_away(store: ImageStore) -> dict[str, bytes]:
+def taken_away(store: Stored) -> dict[str, bytes]:
     """The files of a store, which is removed."""
     contents = {path.name: path.read_bytes() for path in store.folder.iterdir()}
     shutil.rmtree(store.folder)
