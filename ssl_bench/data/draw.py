@@ -8,7 +8,6 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from ssl_bench.data.dataset import SplitName
@@ -42,9 +41,9 @@ class Draw:
             raise UsageError(f"seed= takes a whole number, not '{seed}'")
         return cls(share, int(seed))
 
-    def part(self, name: SplitName, files: Sequence[Path], root: Path) -> list[Path]:
-        """The images of one class that are in `train` or `test`, in the order of `files`."""
-        return self._one(name, files, lambda file: file.relative_to(root).as_posix())
+    def part(self, name: SplitName, names: Sequence[str]) -> list[str]:
+        """The images of one class that are in `train` or `test`, in the order of `names`."""
+        return self._one(name, names, lambda name: name)
 
     def divided(
         self, items: Sequence[T], name: Callable[[T], str], group: Callable[[T], str]

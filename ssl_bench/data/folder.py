@@ -9,8 +9,12 @@ PATH/<a>/<class>/…    as   folder:PATH,depth=2              classes are folder
 PATH/…                                                      images only, for pretraining
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw, is_share
@@ -20,14 +24,15 @@ from ssl_bench.data.labelled import LabelledDataset, labelled_split
 from ssl_bench.data.layout import Layout, check_classes, listed, split_of
 from ssl_bench.data.lists import lists_of, read_annotations, read_lists
 from ssl_bench.data.paths import asked, path_and_options, resolved
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.data.tree import (
     SUFFIXES,
     LeftOut,
     count_beside,
     folders_at,
     has_images,
-    images_below,
     is_image,
+    names_below,
 )
 from ssl_bench.errors import DataError, UsageError, plain, unknown
 
@@ -151,8 +156,8 @@ class FolderDataset(Dataset):
             raise _without_images(root / empty[0], left, ": fill or remove it")
         if not any(each.values()):
             raise _without_images(root, left)
-        more = [*notes, *left.notes(), *(_deeper(root, each) if self.depth == 1 else [])]
-        return ImageFiles(root, *_flattened(each.values()), classes, more)
+        more = [*notes, *left.notes(), *(_deeper(each) if self.depth == 1 else [])]
+        return ImageFiles(root, chain(*each.values()), _labels(each.values()), classes, more)
 
     def _classes(self, root: Path) -> list[str]:
         if classes := folders_at(root, self.depth):
@@ -171,11 +176,11 @@ class FolderDataset(Dataset):
                 f"one of the classes, draw a test set: folder:{self.root},test=0.25"
             )
         left = LeftOut()
-        files = images_below(root, left)
-        if not files:
+        names = names_below(root, left)
+        if not names:
             self._classes(root)
             raise _without_images(root, left)
-        return ImageFiles(root, files, None, (), [*notes, *left.notes()])
+        return ImageFiles(root, names, None, (), [*notes, *left.notes()])
 
     def _flat(self, name: SplitName) -> Split:
         self.layout.check_flat()
@@ -188,14 +193,14 @@ class FolderDataset(Dataset):
                 f"pretraining only{way}"
             )
         left = LeftOut()
-        files = images_below(self.root, left)
-        if not files:
+        names = names_below(self.root, left)
+        if not names:
             raise _without_images(self.root, left)
         note = (
-            f"no train/: all {len(files):,} images are taken, without labels, those of "
+            f"no train/: all {len(names):,} images are taken, without labels, those of "
             f"{listed(folders)} too"
         )
-        return ImageFiles(self.root, files, None, (), [*([note] if folders else []), *left.notes()])
+        return ImageFiles(self.root, names, None, (), [*([note] if folders else []), *left.notes()])
 
     def _drawn(self, name: SplitName, draw: Draw) -> Split:
         """`train` or `test` of one folder of classes: PATH/train, else PATH."""
@@ -212,36 +217,38 @@ class FolderDataset(Dataset):
             del each[empty]
         if not each:
             raise _without_images(root, left)
-        part = [draw.part(name, found, root) for found in each.values()]
-        files, labels = _flattened(part)
-        if not files:
+        part = [StringArray.of(draw.part(name, found)) for found in each.values()]
+        if not any(map(len, part)):
             raise DataError(f"{root} has no class of two images or more: no test set can be drawn")
-        note = draw.note(name, len(files), sum(map(len, each.values())))
-        return ImageFiles(root, files, labels, tuple(each), [note, *left.notes()])
+        note = draw.note(name, sum(map(len, part)), sum(map(len, each.values())))
+        return ImageFiles(root, chain(*part), _labels(part), tuple(each), [note, *left.notes()])
 
 
-def _by_class(root: Path, classes: Sequence[str], left: LeftOut) -> dict[str, list[Path]]:
-    """Each class's images in torchvision's order; Faults with all folders that are unreadable."""
+def _by_class(root: Path, classes: Sequence[str], left: LeftOut) -> dict[str, StringArray]:
+    """Each class's images in torchvision's order; Faults with all folders that are unreadable.
+
+    They are paths relative to `root`.
+    """
     # Of nested classes also what lies beside them on the levels above: a/x.jpg for a/cat/.
     above = {Path(name).parent for name in classes} | {Path()}
     for folder in sorted(root / one for one in above if (root / one).is_dir()):
         count_beside(folder, left)
-    each: dict[str, list[Path]] = {name: [] for name in classes}
+    each = {name: StringArray.of([]) for name in classes}
     faults: list[str] = []
     for name in classes:
         if not (root / name).is_dir():  # a class may be in train only
             continue
         with collecting_faults(faults):
-            found = images_below(root / name, left)
-            each[name] = sorted(found, key=lambda file: (str(file.parent), file.name))
+            found = names_below(root / name, left)
+            found.sort(key=os.path.split)  # by folder, then by name
+            each[name] = StringArray.of(f"{name}/{below}" for below in found)
     refuse(faults, str(root))
     return each
 
 
-def _flattened(each: Iterable[Sequence[Path]]) -> tuple[list[Path], list[int]]:
-    """All files, and the place of each one's class."""
-    pairs = [(file, label) for label, found in enumerate(each) for file in found]
-    return [file for file, _ in pairs], [label for _, label in pairs]
+def _labels(each: Collection[Sequence[str]]) -> np.ndarray:
+    """int64 (N,): of all classes' images, one class after another, the place of the class."""
+    return np.repeat(np.arange(len(each)), [len(found) for found in each])
 
 
 def _without_images(folder: Path, left: LeftOut, remedy: str = "") -> DataError:
@@ -249,9 +256,9 @@ def _without_images(folder: Path, left: LeftOut, remedy: str = "") -> DataError:
     return DataError(f"{folder} has no images ({', '.join(SUFFIXES)}){there}{remedy}")
 
 
-def _deeper(root: Path, each: dict[str, list[Path]]) -> list[str]:
+def _deeper(each: dict[str, StringArray]) -> list[str]:
     """A line where all classes have folders of images, and none an image of its own."""
-    below = [{file.relative_to(root / name).parts[0] for file in each[name]} for name in each]
+    below = ({name.split("/")[1] for name in found} for found in each.values())
     if any(len(names) < 2 or any(map(is_image, names)) for names in below):
         return []
     name = next(iter(each))

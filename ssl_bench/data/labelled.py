@@ -10,7 +10,7 @@ import numpy as np
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
 from ssl_bench.data.draw import Draw
 from ssl_bench.data.faults import refuse
-from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.tree import SUFFIXES
 from ssl_bench.errors import DataError, UsageError, plain
 from ssl_bench.progress import say_once
@@ -141,12 +141,12 @@ def labelled_split(
         ],
         str(root),
     )
-    files = [row.file for row in rows]
+    names = names_of((row.file for row in rows), root)
     unjudged = [row.unjudged for row in rows]
     found = label_array([row.labels for row in rows], classes, several, unjudged)
     # A list for one label each: the fingerprint is that of the same images in folders.
     labels = found if found is None or several else found.tolist()
-    return ImageFiles(root, files, labels, classes, notes)
+    return ImageFiles(root, names, labels, classes, notes)
 
 
 class LabelledDataset(Dataset):

@@ -81,7 +81,7 @@ def own_folder(variable: str, name: str) -> Path:
         raise DataError(f"there is no home folder: let {variable} name a folder") from error
 
 
-def stamp(path: Path) -> tuple[int, int, int, int] | None:
+def stamp(path: Path | str) -> tuple[int, int, int, int] | None:
     """Size, times and inode of a file, or of what a link leads to: they change with its content.
 
     The inode's own time too, so that an edit that puts size and mtime back is seen; its number, as
@@ -89,7 +89,7 @@ def stamp(path: Path) -> tuple[int, int, int, int] | None:
     missing, which is reported when it is read.
     """
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

@@ -1,5 +1,6 @@
 """What `bench data list` and `bench data check` say: which sets are there, and what is in them."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +9,7 @@ from itertools import zip_longest
 import numpy as np
 
 from ssl_bench import catalogue
-from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task, targets_of
+from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.errors import BenchError
 
@@ -57,15 +58,19 @@ def _check(dataset: Dataset, split: SplitName, task: Task, workers: int) -> Iter
     from ssl_bench.data.store.packing import Faulty, samples  # torch, which listing does not need
 
     source = dataset.split(split, task)
-    results = list(samples(source, partial(_count, task=task), workers, f"reading {split}, {task}"))
-    good = {i: one for i, one in enumerate(results) if not isinstance(one, Faulty)}
-    bad = [one for one in results if isinstance(one, Faulty)]
-    about, rows = _summary(source, task, good)
-    grey = sum(one.grey for one in good.values())
-    yield f"{split}, {task}: {len(good):,} images, {grey:,} grey{about}"
+    counts, faults, good = Counts(len(source.classes)), list[str](), array("q")
+    results = samples(source, partial(_count, task=task), workers, f"reading {split}, {task}")
+    for place, one in enumerate(results):
+        if isinstance(one, Faulty):
+            faults += one.lines
+        else:
+            counts.add(one)
+            good.append(place)
+    about, rows = _summary(source, task, counts, good)
+    yield f"{split}, {task}: {len(good):,} images, {counts.grey:,} grey{about}"
     yield from (f"  {note}" for note in source.notes)
     yield from _aligned(rows)
-    refuse([line for one in bad for line in one.lines], f"{dataset.name} {split}, {task}")
+    refuse(faults, f"{dataset.name} {split}, {task}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +80,30 @@ class Count:
     grey: bool
     objects: Objects | None
     pixels: np.ndarray | None
+
+
+class Counts:
+    """The same of all images, of which none is kept: (C,) by class, (256,) by index of a mask."""
+
+    def __init__(self, classes: int) -> None:
+        self.grey, self.empty = 0, 0
+        self.objects, self.difficult, self.images = np.zeros((3, classes), int)
+        self.pixels, self.masks = np.zeros((2, 256), int)
+
+    def add(self, one: Count) -> None:
+        """Count one more image."""
+        self.grey += one.grey
+        if one.objects is not None:
+            labels, classes = one.objects.labels, len(self.objects)
+            found = np.bincount(labels, minlength=classes)
+            self.empty += not len(labels)
+            self.objects += found
+            self.images += found > 0
+            self.difficult += np.bincount(labels[one.objects.difficult], minlength=classes)
+        if one.pixels is not None:
+            self.empty += not one.pixels[1:VOID].any()
+            self.pixels += one.pixels
+            self.masks += one.pixels > 0
 
 
 def _count(source: Split, place: int, task: Task) -> Count:
@@ -91,47 +120,46 @@ def _count(source: Split, place: int, task: Task) -> Count:
     return Count(grey, sample.objects, np.bincount(sample.mask.ravel(), minlength=256))
 
 
-def _summary(source: Split, task: Task, good: dict[int, Count]) -> Summary:
+def _summary(source: Split, task: Task, counts: Counts, good: Sequence[int]) -> Summary:
     if task == "detection":
-        return _boxes(source, [one.objects for one in good.values() if one.objects is not None])
+        return _boxes(source, counts)
     if task == "segmentation":
-        return _pixels(source, [one.pixels for one in good.values() if one.pixels is not None])
-    return _labels(source, list(good))
+        return _pixels(source, counts)
+    return _labels(source, good)
 
 
 def _labels(source: Split, good: Sequence[int]) -> Summary:
     if source.labels is None:
         return ", no labels", []
-    targets = targets_of(source.labels[list(good)], len(source.classes))
+    labels, classes = source.labels[good], len(source.classes)
+    if labels.ndim == 1:  # not as targets, which would be a million times a thousand numbers
+        counts = np.bincount(labels, minlength=classes), np.zeros(classes, int)
+    else:
+        counts = (labels == 1).sum(0), (labels == -1).sum(0)
     rows = [["class", "images", "difficult only"]]
-    for place, name in enumerate(source.classes):
-        column = targets[:, place]
-        rows.append([name, f"{(column == 1).sum():,}", f"{(column == -1).sum():,}"])
+    for name, there, hard in zip(source.classes, *counts, strict=True):
+        rows.append([name, f"{there:,}", f"{hard:,}"])
     return "", rows
 
 
-def _boxes(source: Split, found: Sequence[Objects]) -> Summary:
-    labels = np.concatenate([np.zeros(0, int), *(one.labels for one in found)])
-    difficult = np.concatenate([np.zeros(0, bool), *(one.difficult for one in found)])
-    empty = sum(len(one) == 0 for one in found)
+def _boxes(source: Split, counts: Counts) -> Summary:
     rows = [["class", "objects", "difficult", "images"]]
-    for place, name in enumerate(source.classes):
-        chosen = labels == place
-        images = sum(bool((one.labels == place).any()) for one in found)
-        hard = difficult[chosen].sum()
-        rows.append([name, f"{chosen.sum():,}", f"{hard:,}", f"{images:,}"])
-    about = f", {empty:,} without objects; {len(labels):,} objects, {difficult.sum():,} difficult"
+    columns = zip(counts.objects, counts.difficult, counts.images, strict=True)
+    for name, numbers in zip(source.classes, columns, strict=True):
+        rows.append([name, *(f"{number:,}" for number in numbers)])
+    about = (
+        f", {counts.empty:,} without objects; {counts.objects.sum():,} objects, "
+        f"{counts.difficult.sum():,} difficult"
+    )
     return about, rows
 
 
-def _pixels(source: Split, found: Sequence[np.ndarray]) -> Summary:
-    counts = np.array(found).reshape(-1, 256)  # (N, 256)
-    share = counts.sum(0) / max(1, counts.sum())
-    empty = int((counts[:, 1:VOID].sum(1) == 0).sum())
+def _pixels(source: Split, counts: Counts) -> Summary:
+    share = counts.pixels / max(1, counts.pixels.sum())
     rows = [["class", "images", "of the pixels"]]
     for place, name in enumerate(source.classes, 1):
-        rows.append([name, f"{(counts[:, place] > 0).sum():,}", f"{share[place]:.2%}"])
-    about = f", {empty:,} without objects; {share[VOID]:.1%} void, {share[0]:.1%} background"
+        rows.append([name, f"{counts.masks[place]:,}", f"{share[place]:.2%}"])
+    about = f", {counts.empty:,} without objects; {share[VOID]:.1%} void, {share[0]:.1%} background"
     return about, rows
 
 

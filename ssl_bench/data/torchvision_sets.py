@@ -19,7 +19,7 @@ from PIL import Image
 from ssl_bench.data.dataset import Dataset, SmallImage, Split, SplitName, Task
 from ssl_bench.data.draw import Draw
 from ssl_bench.data.faults import SKIP
-from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import fit_square
 from ssl_bench.data.paths import data_folder, stamp
 from ssl_bench.errors import DataError, UsageError
@@ -187,7 +187,8 @@ class TorchvisionDataset(Dataset):
             return Pixels(title, opened, labels, len(labels), classes, files)
         pairs = [pair for part in parts for pair in zip(files_of(part), part._labels, strict=True)]
         files, labels = [file for file, _ in pairs], [int(label) for _, label in pairs]
-        return ImageFiles(Path(self.where), files, labels, classes_of(parts[0], np.array(labels)))
+        where, classes = Path(self.where), classes_of(parts[0], np.array(labels))
+        return ImageFiles(where, names_of(files, where), labels, classes)
 
     def _drawn(self, name: SplitName) -> Split:
         """EuroSAT's fifth of each class, or the rest."""
@@ -197,7 +198,8 @@ class TorchvisionDataset(Dataset):
         )[name]
         files, labels = [Path(file) for file, _ in rows], [label for _, label in rows]
         note = EUROSAT.note(name, len(files), len(whole.samples))
-        return ImageFiles(Path(self.where), files, labels, whole.classes, [note])
+        where = Path(self.where)
+        return ImageFiles(where, names_of(files, where), labels, whole.classes, [note])
 
     def opened(self, keywords: Mapping[str, Any]) -> Any:
         """torchvision's own dataset; DataError for what it refuses."""

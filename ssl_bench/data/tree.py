@@ -6,6 +6,7 @@ names, and those that systems leave behind, are no images and no classes.
 
 import os
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_bench.data.faults import collecting_faults, refuse
@@ -58,11 +59,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LITTER
 
 
-def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, sorted: file systems list in any order. DataError if unreadable."""
+def entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder, in any order, as file systems list it. DataError if unreadable."""
     try:
         with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+            yield from found
     except OSError as error:
         raise DataError(
             f"{folder} cannot be read ({error.strerror}): make it readable, or move it away"
@@ -71,7 +72,8 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def folders_in(root: Path) -> list[str]:
     """The names of the sub-folders that are not hidden, links to folders among them, sorted."""
-    return [entry.name for entry in entries(root) if is_folder(entry) and not is_hidden(entry.name)]
+    found = (entry for entry in entries(root) if is_folder(entry))
+    return sorted(entry.name for entry in found if not is_hidden(entry.name))
 
 
 def folders_at(root: Path, depth: int) -> list[str]:
@@ -89,14 +91,14 @@ def has_images(root: Path) -> bool:
 
 def is_image(name: str) -> bool:
     """Whether a file is read as an image, by its name."""
-    return not is_hidden(name) and Path(name).suffix.lower() in SUFFIXES
+    return not is_hidden(name) and _suffix(name) in SUFFIXES
 
 
 def count_beside(root: Path, left: LeftOut) -> None:
     """Count in `left` what lies beside the folders of classes."""
-    for entry in entries(root):
-        if (kind := _kind(entry)) != "folder":
-            left.add("image outside the class folders" if kind == "image" else kind, entry.name)
+    kinds = ((entry.name, _kind(entry)) for entry in entries(root))
+    for name, kind in sorted((name, kind) for name, kind in kinds if kind != "folder"):
+        left.add("image outside the class folders" if kind == "image" else kind, name)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -112,32 +114,42 @@ def images_below(root: Path, left: LeftOut) -> list[Path]:
 
     Raises Faults with all folders that cannot be read.
     """
-    files: list[Path] = []
+    return [root / name for name in names_below(root, left)]
+
+
+def names_below(root: Path, left: LeftOut) -> list[str]:
+    """The same as paths relative to the folder, with `/`, and no object of a path for each."""
+    names: list[str] = []
     faults: list[str] = []
-    seen = {*root.resolve().parents}  # a link to one of these leads round, or out into other sets
-    waiting, links = deque([root]), deque[Path]()
+    # A link to one of these leads round, or out into other sets.
+    seen = {str(parent) for parent in root.resolve().parents}
+    waiting, links = deque([""]), deque[str]()  # relative to the root, with a `/` behind
     while waiting or links:
         # Links last: what lies here itself keeps its own path, whatever links to it there are.
         folder = waiting.popleft() if waiting else links.popleft()
-        if (real := folder.resolve()) in seen:
-            left.add("link to a folder that is read already", folder.name)
+        if (real := os.path.realpath(root / folder)) in seen:
+            left.add("link to a folder that is read already", Path(folder).name)
             continue
         seen.add(real)
+        others: list[tuple[str, str, bool]] = []
         with collecting_faults(faults):
-            for entry in entries(folder):
-                if (kind := _kind(entry)) == "folder":
-                    (links if entry.is_symlink() else waiting).append(folder / entry.name)
-                elif kind == "image":
-                    files.append(folder / entry.name)
+            for entry in entries(root / folder):
+                if (kind := _kind(entry)) == "image":
+                    names.append(folder + entry.name)
                 else:
-                    left.add(kind, entry.name)
+                    others.append((entry.name, kind, entry.is_symlink()))
+        for name, kind, is_link in sorted(others):
+            if kind == "folder":
+                (links if is_link else waiting).append(f"{folder}{name}/")
+            else:
+                left.add(kind, name)
     refuse(faults, str(root))
-    return sorted(files)
+    return sorted(names, key=lambda name: name.split("/"))  # as paths: `a/b` before `a.b`
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
     """`folder`, `image`, or what is left out, in the words of the report."""
-    folder, suffix = is_folder(entry), Path(entry.name).suffix.lower()
+    folder, suffix = is_folder(entry), _suffix(entry.name)
     if is_hidden(entry.name):
         return "hidden folder" if folder else "hidden file"
     if folder:
@@ -147,3 +159,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
     if entry.is_symlink() and not os.path.exists(entry.path):
         return "broken link"
     return f"{suffix} file" if suffix else "file without a suffix"
+
+
+def _suffix(name: str) -> str:
+    """`.png` of `a.PNG`; none of `a.`, as pathlib has it."""
+    suffix = os.path.splitext(name)[1].lower()
+    return "" if suffix == "." else suffix

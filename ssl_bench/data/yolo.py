@@ -24,7 +24,7 @@ from ssl_bench.data.boxes import clipped
 from ssl_bench.data.dataset import Dataset, Objects, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import read_image, upright_size
 from ssl_bench.data.labelled import checked_draw, no_test, targets, with_test
 from ssl_bench.data.layout import IMAGES, split_of
@@ -55,7 +55,7 @@ class YoloSplit(ImageFiles):
         refuse(faults, str(root))
         names = [{classes[label] for label, _ in rows} for rows in self.rows]
         labels = targets([sorted(each) for each in names], classes)
-        super().__init__(root, files, labels, classes, notes, truth)
+        super().__init__(root, names_of(files, root), labels, classes, notes, truth)
 
     def objects(self, index: int) -> Objects:
         """The boxes in pixels; Faults for those outside the image or without any pixel."""

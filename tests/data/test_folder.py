@@ -193,7 +193,7 @@ def test_no_damage_gets_past_the_decoder(tmp_path: Path, suffix: str) -> None:
         damaged.append(bytes(content))
     path = tmp_path / f"damaged.{suffix}"
     path.touch()
-    split = ImageFiles(tmp_path, [path], None, ())
+    split = ImageFiles(tmp_path, [path.name], None, ())
     messages = []
     for content in damaged:
         path.write_bytes(content)
@@ -337,18 +337,17 @@ def test_two_sizes_do_not_collide(tiny_photos: Path) -> None:
     assert opened(tiny_photos, size=64).pixels.shape[1:] == (72, 72, 3)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_interruption_leaves_nothing_behind(tiny_photos, cache, monkeypatch, error):
+def test_a_full_disk_leaves_nothing_behind(tiny_photos, cache, monkeypatch):
     load = ImageFiles.load
 
     def stop_at_the_fifth(self: ImageFiles, index: int, size: int, smallest: int) -> object:
         if index == 4:
-            raise error
+            raise OSError(28, "No space left on device")
         return load(self, index, size, smallest)
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageFiles, "load", stop_at_the_fifth)
-        with pytest.raises((KeyboardInterrupt, DataError)):
+        with pytest.raises(DataError):
             opened(tiny_photos)
     assert [p for p in cache.iterdir() if p.suffix != ".lock"] == []
     assert len(opened(tiny_photos)) == 3 * COUNTS["train"]

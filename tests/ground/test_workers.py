@@ -173,4 +173,7 @@ def test_a_command_whose_worker_is_killed_ends_in_one_line(
     call = ["pretrain", "autoencoder", *TOY, "--workers", 1, "--init", "fan-in", "--steps", 4]
     result = bench(*call, "--batch-size", 4, "--workspace", tmp_path)
     fails(result, 1, "killed, as by the system where memory runs out")
+    monkeypatch.undo()
+    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
+    bench.ok(*call, "--batch-size", 4, "--workspace", tmp_path)
     assert not list(tmp_path.glob("cache/.*.decoding"))

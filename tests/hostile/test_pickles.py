@@ -79,7 +79,7 @@ def test_a_pickle_as_predictions_is_not_run(bench: Bench, work: Path, kind: str)
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["index.json", "images.bin"])
+@pytest.mark.parametrize("name", ["index.json", "images.bin", "names.npy"])
 def test_a_pickle_in_the_cache_is_not_run(bench, tiny_photos, tmp_path, monkeypatch, name):
     monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
     small = ("--image-size", 64, "--width", 0.1, "--workers", 0, "--data", f"folder:{tiny_photos}")

@@ -128,6 +128,12 @@ def test_commands_that_compute_nothing_are_compared_with_importing_click():
     assert len(re.findall(r"× import click, \d+\.\d\d s", made)) == 7
 
 
+def test_sets_of_many_files_are_measured():
+    made = output("many_files.py", 400)
+    line = r"^(\w+) 400 files: \d.* µs a file; memory grows by \d+ MiB, \d+ bytes a file$"
+    assert re.findall(line, made, re.M) == ["list", "check", "decode", "open"]
+
+
 def test_trainings_beside_busy_processes_are_compared():
     made = output("shared_machine.py", 1, 1, 64)
     assert len(re.findall(r"beside \d busy: OpenMP's own \d+ %, ours \d+ %", made)) == 3

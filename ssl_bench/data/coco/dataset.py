@@ -21,7 +21,7 @@ from ssl_bench.data.coco.files import CocoFile, CocoImage, class_mask, read_coco
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import read_image
 from ssl_bench.data.labelled import checked_draw, no_test, targets, with_test
 from ssl_bench.data.layout import Layout, split_in, split_of
@@ -58,7 +58,8 @@ class CocoSplit(ImageFiles):
         refuse(faults, str(source))
         # A crowd of persons shows persons: it counts for the labels of its image.
         names = [tuple({one.name for one in image.objects}) for image in images]
-        super().__init__(base, files, targets(names, classes), classes, notes, [source])
+        labels = targets(names, classes)
+        super().__init__(base, names_of(files, base), labels, classes, notes, [source])
         self.images, self.crowds = images, crowds
 
     def objects(self, index: int) -> Objects:

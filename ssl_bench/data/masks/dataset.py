@@ -19,7 +19,7 @@ import numpy as np
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import refuse
-from ssl_bench.data.image_files import ImageFiles
+from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import read_image
 from ssl_bench.data.labelled import checked_draw, no_test, with_test
 from ssl_bench.data.layout import IMAGES, TRUTH, split_of
@@ -45,7 +45,8 @@ class MaskSplit(ImageFiles):
 
     def __init__(self, root: Path, pairs: Sequence[Pair], key: Key, notes: Sequence[str]) -> None:
         self.masks, self.key = [mask for _, mask in pairs], key
-        super().__init__(root, [image for image, _ in pairs], None, key.classes, notes, self.masks)
+        names = names_of((image for image, _ in pairs), root)
+        super().__init__(root, names, None, key.classes, notes, self.masks)
 
     def mask(self, index: int) -> np.ndarray:
         """What the key makes of the file; see Split.mask."""

@@ -1,7 +1,8 @@
 """What is decoded once and kept: a folder in the cache that appears whole or not at all.
 
 The cache is `$SSL_BENCH_CACHE`, else `~/.cache/ssl-bench`. A folder there holds `index.json`,
-written last, and files of pixels beside it.
+written last, and beside it files of pixels and, a file for each, the columns of the index: names,
+digests, labels. These are mapped into memory, so that a million of them cost nothing to open.
 """
 
 import fcntl
@@ -11,31 +12,54 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter
 from torch import Tensor
 
 from ssl_bench.data.dataset import one_label_each, targets_of
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.paths import own_folder
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.errors import DataError
 from ssl_bench.progress import waiting
+from ssl_bench.workers import WorkerDied
 
 Triple = tuple[float, float, float]
+
+
+def _strings(value: Any) -> StringArray:
+    """Also of a list, as stores had them in index.json before they had columns."""
+    if isinstance(value, StringArray):
+        return value
+    return StringArray.of(TypeAdapter(list[str]).validate_python(value))
+
+
+def _labels(value: Any) -> np.ndarray:
+    labels = np.asarray(value)
+    if labels.size and labels.dtype.kind != "i":
+        raise ValueError("labels are whole numbers")
+    return labels.astype(np.int8 if labels.ndim == 2 else np.int64, copy=False)
+
+
+Strings = Annotated[StringArray, BeforeValidator(_strings), PlainSerializer(list)]
+Labels = Annotated[np.ndarray, BeforeValidator(_labels), PlainSerializer(np.ndarray.tolist)]
 
 
 class StoredIndex(BaseModel):
     """What every store says of its images. `digest` covers names, labels, classes and contents.
 
-    `notes` are lines on how a folder was understood, what was left out, and what was enlarged.
+    `labels` are int64 (N,), or int8 (N, C) where images have several. `notes` are lines on how a
+    folder was understood, what was left out, and what was enlarged.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     classes: tuple[str, ...]
-    names: list[str]
-    labels: list[int] | list[list[int]] | None
-    digests: list[str]
+    names: Strings
+    labels: Labels | None
+    digests: Strings
     skipped: list[str]
     notes: list[str] = []
     mean: Triple
@@ -45,6 +69,10 @@ class StoredIndex(BaseModel):
     def file_sizes(self) -> dict[str, int]:
         """The files that stand beside the index, and their sizes in bytes."""
         raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        # pydantic's own asks arrays whether they are true.
+        return isinstance(other, StoredIndex) and self.model_dump() == other.model_dump()
 
 
 Model = TypeVar("Model", bound=StoredIndex)
@@ -65,8 +93,7 @@ class Stored:
         """int64 (N,), or int8 (N, C) where images have several labels. DataError without any."""
         if self.index.labels is None:
             raise DataError("these images have no labels: an evaluation needs train/<class>/…")
-        several = bool(self.index.labels) and isinstance(self.index.labels[0], list)
-        return np.array(self.index.labels, dtype=np.int8 if several else np.int64)
+        return np.array(_labels(self.index.labels))
 
     @property
     def labels(self) -> np.ndarray:
@@ -126,7 +153,8 @@ def fill_once(folder: Path, fill: Callable[[Path], None]) -> None:
     """Have `fill` write the files of `folder`, unless they are there.
 
     However many processes ask, one of them does it and the others wait. Raises DataError where
-    the cache cannot be written to, and whatever `fill` raises; then nothing is left behind.
+    the cache cannot be written to, and whatever `fill` raises; then nothing is left behind. What
+    an interrupted process, or one whose workers were killed, leaves is there for the next `fill`.
     """
     if (folder / "index.json").exists():
         return
@@ -149,13 +177,43 @@ def fill_once(folder: Path, fill: Callable[[Path], None]) -> None:
 def _fill_beside(folder: Path, fill: Callable[[Path], None]) -> None:
     """Write beside the final place, then rename: that is the commit, as it happens or does not."""
     scratch = folder.with_name(f".{folder.name}.decoding")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     try:
         fill(scratch)
         scratch.rename(folder)
-    finally:
+    except WorkerDied:
+        raise
+    except Exception:  # Ctrl-C is none
         shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def write_index(folder: Path, index: StoredIndex) -> None:
+    """Write the columns of an index as files of their own, and the rest as index.json."""
+    columns = {name: v for name, v in index if isinstance(v, StringArray | np.ndarray)}
+    for name, column in columns.items():
+        if isinstance(column, StringArray):
+            np.save(folder / f"{name}-ends.npy", column.ends)
+            column = column.text
+        np.save(folder / f"{name}.npy", column)
+    (folder / "index.json").write_text(index.model_dump_json(exclude=set(columns)))
+
+
+def _columns(folder: Path, model: type[StoredIndex]) -> dict[str, StringArray | np.ndarray]:
+    found: dict[str, StringArray | np.ndarray] = {}
+    for name in model.model_fields:
+        path, ends = folder / f"{name}.npy", folder / f"{name}-ends.npy"
+        if path.exists():  # else it is in index.json, as in stores of before
+            column = _mapped(path)
+            found[name] = StringArray(column, _mapped(ends)) if ends.exists() else column
+    return found
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged: remove that folder") from error
 
 
 def read_index(folder: Path, model: type[Model]) -> Model:
@@ -164,7 +222,8 @@ def read_index(folder: Path, model: type[Model]) -> Model:
     Raises DataError for a damaged folder.
     """
     try:
-        index = model.model_validate_json((folder / "index.json").read_text())
+        rest = TypeAdapter(dict[str, Any]).validate_json((folder / "index.json").read_bytes())
+        index = model.model_validate(rest | _columns(folder, model))
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}/index.json is damaged: remove that folder") from error
     # The sizes only: to read a hundred gigabytes for a checksum would cost what decoding costs.

@@ -23,6 +23,7 @@ from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.cache import StoredIndex
 from ssl_bench.data.store.packing import content_digest
 from ssl_bench.data.store.squares import ImageStore, open_store
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.errors import UsageError
 from ssl_bench.progress import say_once
 from ssl_bench.runtime import is_main_process
@@ -118,9 +119,9 @@ def concatenated(stores: Sequence[ImageStore], names: Sequence[str]) -> ConcatSt
     )
     joined = StoredIndex(
         classes=(),
-        names=[name for index in indices for name in index.names],
+        names=StringArray.of(name for index in indices for name in index.names),
         labels=None,
-        digests=[digest for index in indices for digest in index.digests],
+        digests=StringArray.of(digest for index in indices for digest in index.digests),
         skipped=[line for index in indices for line in index.skipped],
         notes=notes,
         mean=tuple(mean.tolist()),

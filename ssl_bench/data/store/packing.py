@@ -7,16 +7,19 @@ that the faults of a whole set stand in one report.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 
 from ssl_bench.data.dataset import Split
 from ssl_bench.data.faults import SKIP, lines_of, refuse
-from ssl_bench.data.store.cache import StoredIndex, fill_once
+from ssl_bench.data.store.cache import StoredIndex, fill_once, write_index
+from ssl_bench.data.store.journal import JOURNAL, PIXELS, Packed, Row, resumed
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.errors import DataError
 from ssl_bench.progress import progress, say
 from ssl_bench.workers import read_ahead
@@ -50,16 +53,16 @@ class _Reading(Generic[T]):
 
 
 def samples(
-    source: Split, read: Callable[[Split, int], T], workers: int, title: str
+    source: Split, read: Callable[[Split, int], T], workers: int, title: str, first: int = 0
 ) -> Iterator[T | Faulty]:
-    """What `read` makes of every image of a split, in order; it runs in the workers.
+    """What `read` makes of every image of a split, in order, from the `first`; in the workers.
 
     `title` says at the progress bar what is being done.
     """
     count = len(source.names)
-    spans = [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+    spans = [range(start, min(start + BATCH, count)) for start in range(first, count, BATCH)]
     batches = read_ahead(_Reading(source, read), spans, workers)
-    return progress((one for batch in batches for one in batch), title, count)
+    return progress((one for batch in batches for one in batch), title, count, first)
 
 
 # ---- writing
@@ -77,74 +80,103 @@ class StoredSample(Generic[T]):
         self.mean, self.mean_square = channels.mean(0), (channels**2).mean(0)  # (3,) each
 
 
-class Packed(Generic[T]):
-    """What was packed: the entry of every image by its place in the split, and what was not."""
-
-    def __init__(self) -> None:
-        self.entries: dict[int, T] = {}
-        self.faulty: list[Faulty] = []
-        self.total, self.squares, self.weight = np.zeros(3), np.zeros(3), 0
-
-    def add(self, sample: StoredSample[T], place: int) -> None:
-        """Count an image; its pixels are not kept."""
-        self.entries[place] = sample.entry
-        # One after another: another order of summing moves the last bits of the mean, which is
-        # part of the key of every run.
-        self.total += sample.weight * sample.mean
-        self.squares += sample.weight * sample.mean_square
-        self.weight += sample.weight
-
-    def common(self, source: Split) -> dict[str, Any]:
-        """The fields of StoredIndex but for labels, digests and digest."""
-        mean = self.total / self.weight
-        # std² = E[x²] − E[x]², and at least 0.001², as pictures of one colour have none.
-        std = np.sqrt(np.maximum(self.squares / self.weight - mean**2, 1e-6))
-        return {
-            "classes": source.classes,
-            "names": [source.names[place] for place in self.entries],
-            "notes": list(source.notes),
-            "skipped": ["; ".join(image.lines) for image in self.faulty],
-            "mean": tuple(mean.tolist()),
-            "std": tuple(std.tolist()),
-        }
+def common_fields(packed: Packed[T], source: Split) -> dict[str, Any]:
+    """The fields of StoredIndex but for labels, digests and digest."""
+    mean = packed.total / packed.weight
+    # std² = E[x²] − E[x]², and at least 0.001², as pictures of one colour have none.
+    std = np.sqrt(np.maximum(packed.squares / packed.weight - mean**2, 1e-6))
+    return {
+        "classes": source.classes,
+        "names": StringArray.of(source.names).at(packed.places),
+        "notes": list(source.notes),
+        "skipped": ["; ".join(lines) for lines in packed.faults],
+        "mean": tuple(mean.tolist()),
+        "std": tuple(std.tolist()),
+    }
 
 
 def content_digest(*parts: Any) -> str:
-    """Of names, labels, classes and contents. It is in the keys of records: never change it."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    """Of names, labels, classes and contents. It is in the keys of records: never change it.
+
+    It is that of `json.dumps(parts)`, which is never there as a whole.
+    """
+    digest = hashlib.sha256(b"[")
+    for place, part in enumerate(parts):
+        digest.update(b", " if place else b"")
+        for text in _json(part):
+            digest.update(text.encode())
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _json(part: Any) -> Iterator[str]:
+    if not isinstance(part, StringArray | np.ndarray):
+        yield json.dumps(part)
+        return
+    for first in range(0, len(part), 1000):
+        block = part[first : first + 1000]
+        items = list(block) if isinstance(block, StringArray) else block.tolist()
+        yield (", " if first else "[") + json.dumps(items)[1:-1]
+    yield "]" if len(part) else "[]"
 
 
 def write(
-    folder: Path, images: Iterator[StoredSample[T] | Faulty], title: str, skip_bad_images: bool
+    folder: Path,
+    source: Split,
+    read: Callable[[Split, int], StoredSample[T]],
+    entry: type[T],
+    title: str,
+    skip_bad_images: bool,
+    workers: int,
 ) -> Packed[T]:
     """Write images.bin and, where samples have masks, masks.bin into `folder`.
 
-    Raises Faults with all that is wrong with the images, unless `skip_bad_images` and some are
-    left.
+    It goes on behind what an interrupted process wrote there; the files are the same. Raises
+    Faults with all that is wrong with the images, unless `skip_bad_images` and some are left.
     """
-    packed: Packed[T] = Packed()
-    with open(folder / "images.bin", "wb") as pixels, open(folder / "masks.bin", "wb") as masks:
-        for place, image in enumerate(images):
-            if isinstance(image, Faulty):
-                packed.faulty.append(image)
-                continue
-            packed.add(image, place)
-            pixels.write(image.pixels.tobytes())
-            if image.mask is not None:
-                masks.write(image.mask.tobytes())
-    if not (skip_bad_images and packed.entries):
+    packed = resumed(folder, Row[entry])
+    if packed.seen:
+        say(f"decoding {title}: going on after {packed.seen:,} images")
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(folder / name, "ab")) for name in PIXELS]
+        journal = stack.enter_context(open(folder / JOURNAL, "ab"))
+        for image in samples(source, read, workers, f"decoding {title}", packed.seen):
+            row = _written(image, files, packed.row)
+            journal.write(row.model_dump_json().encode() + b"\n")
+            packed.add(row)
+    if not (skip_bad_images and packed.places):
         # Where nothing is left, the advice would be to do what was done.
         advice = "" if skip_bad_images else f"{SKIP} to leave these images out"
-        refuse([line for image in packed.faulty for line in image.lines], title, advice)
-    if not (folder / "masks.bin").stat().st_size:
+        refuse([line for lines in packed.faults for line in lines], title, advice)
+    if not packed.sizes[1]:
         (folder / "masks.bin").unlink()
     return packed
+
+
+def _written(
+    image: StoredSample[T] | Faulty, files: Sequence[IO[bytes]], row: type[Row[T]]
+) -> Row[T]:
+    """Write the pixels of an image; they are with the system before its line in the journal is."""
+    if isinstance(image, Faulty):
+        return row(faults=image.lines)
+    parts = [image.pixels.tobytes(), b"" if image.mask is None else image.mask.tobytes()]
+    for file, part in zip(files, parts, strict=True):
+        file.write(part)
+        file.flush()
+    return row(
+        entry=image.entry,
+        mean=tuple(image.mean.tolist()),
+        mean_square=tuple(image.mean_square.tolist()),
+        weight=image.weight,
+        sizes=(len(parts[0]), len(parts[1])),
+    )
 
 
 def decode_once(
     folder: Path,
     source: Split,
     read: Callable[[Split, int], StoredSample[T]],
+    entry: type[T],
     index: Callable[[Split, Packed[T]], StoredIndex],
     title: str,
     skip_bad_images: bool,
@@ -152,16 +184,17 @@ def decode_once(
 ) -> None:
     """Have the images of a split in `folder`: as `read` makes them, with what `index` says of them.
 
+    `entry` is what `read` keeps of an image, a dataclass that goes through JSON unchanged.
     Nothing is done where they are there. The notes of the index are said. Raises DataError as
     `write` and `fill_once`.
     """
 
     def fill(scratch: Path) -> None:
-        images = samples(source, read, workers, f"decoding {title}")
-        packed = write(scratch, images, title, skip_bad_images)
+        packed = write(scratch, source, read, entry, title, skip_bad_images, workers)
         made = index(source, packed)
         for note in made.notes:
             say(f"{title}: {note}")
-        (scratch / "index.json").write_text(made.model_dump_json())
+        write_index(scratch, made)
+        packed.journal.unlink()
 
     fill_once(folder, fill)

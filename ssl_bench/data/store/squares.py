@@ -4,7 +4,8 @@ A training step then costs a gather instead of JPEG decoding. A store is a folde
 (`$SSL_BENCH_CACHE`, else `~/.cache/ssl-bench`) that appears whole or not at all:
 
     images.bin   (N, R, R, 3) uint8, in the order of the index
-    index.json   names, labels, digests, skipped images, per-channel mean and deviation
+    *.npy        names, labels, digests
+    index.json   skipped images, per-channel mean and deviation
 
 Images that are smaller than the crop are enlarged, as everywhere in the field; the index says how
 many.
@@ -19,7 +20,14 @@ from torch import Tensor
 
 from ssl_bench.data.dataset import Dataset, SmallImage, Split, SplitName
 from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_key, read_index
-from ssl_bench.data.store.packing import Packed, StoredSample, content_digest, decode_once
+from ssl_bench.data.store.journal import Packed
+from ssl_bench.data.store.packing import (
+    StoredSample,
+    common_fields,
+    content_digest,
+    decode_once,
+)
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.progress import waiting
 
 LAYOUT = 3  # raised when the files' layout or the decoding changes
@@ -95,7 +103,7 @@ def open_store(
     folder = cache_folder() / f"{dataset.name.partition(':')[0]}-{split}-{size}px-{key}"
     read, title = partial(_read, size=size, crop=image_size), f"{dataset.name} {split}"
     index = partial(_index, size=size, crop=image_size)
-    decode_once(folder, source, read, index, title, skip_bad_images, workers)
+    decode_once(folder, source, read, _Entry, index, title, skip_bad_images, workers)
     return ImageStore(folder, read_index(folder, Index))
 
 
@@ -127,12 +135,12 @@ def _read(source: Split, place: int, size: int, crop: int) -> StoredSample[_Entr
 
 
 def _index(source: Split, packed: Packed[_Entry], size: int, crop: int) -> Index:
-    kept, digests = list(packed.entries), [entry.digest for entry in packed.entries.values()]
-    labels = None if source.labels is None else source.labels[kept].tolist()
-    common = packed.common(source)
+    labels = None if source.labels is None else source.labels[packed.places]
+    digests = StringArray.of(entry.digest for entry in packed.entries())
+    common = common_fields(packed, source)
     digest = content_digest(source.classes, common["names"], labels, digests)
-    if enlarged := sum(entry.enlarged for entry in packed.entries.values()):
-        note = f"{enlarged:,} of {len(kept):,} images are smaller than {crop} px, and enlarged"
+    if enlarged := sum(entry.enlarged for entry in packed.entries()):
+        note = f"{enlarged:,} of {len(digests):,} images are smaller than {crop} px, and enlarged"
         common["notes"] = [*common["notes"], note]
     return Index(
         size=size, enlarged=enlarged, labels=labels, digests=digests, digest=digest, **common

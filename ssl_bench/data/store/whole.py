@@ -7,7 +7,8 @@ Like the store of squares, it is a folder in the cache that appears whole or not
 
     images.bin   uint8, (h, w, 3) of each image in the order of the index
     masks.bin    uint8, (h, w) of each, for segmentation: 0 background, 1 + class, 255 void
-    index.json   names, sizes, boxes, digests, skipped images, per-channel mean and deviation
+    *.npy        names, labels, digests
+    index.json   sizes, boxes, skipped images, per-channel mean and deviation
 
 When a set is first opened, its images, boxes and masks are all checked; one report names the
 faults, before anything is trained.
@@ -23,8 +24,15 @@ from torch import Tensor
 
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
 from ssl_bench.data.store.cache import Stored, StoredIndex, cache_folder, cache_key, read_index
-from ssl_bench.data.store.packing import Packed, StoredSample, content_digest, decode_once
+from ssl_bench.data.store.journal import Packed
+from ssl_bench.data.store.packing import (
+    StoredSample,
+    common_fields,
+    content_digest,
+    decode_once,
+)
 from ssl_bench.data.store.samples import ImageEntry, Truth, fit, read_sample
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.progress import waiting
 
@@ -157,7 +165,7 @@ def open_whole(
 
     read = partial(_read, task=task, short=short, longest=longest)
     index, title = partial(_index, task=task), f"{dataset.name} {split}, {task}"
-    decode_once(folder, source, read, index, title, skip_bad_images, workers)
+    decode_once(folder, source, read, ImageEntry, index, title, skip_bad_images, workers)
     return WholeStore(folder, read_index(folder, WholeIndex))
 
 
@@ -168,13 +176,13 @@ def _read(
 
 
 def _index(source: Split, packed: Packed[ImageEntry], task: Task) -> WholeIndex:
-    kept = list(packed.entries.values())
-    digests = [entry.digest for entry in kept]
+    kept = list(packed.entries())
+    digests = StringArray.of(entry.digest for entry in kept)
     objects = [entry.truth for entry in kept if entry.truth is not None]
     masks = [entry.mask_digest for entry in kept if entry.mask_digest is not None]
-    labels = _labels(source, list(packed.entries), objects if task == "detection" else None)
+    labels = _labels(source, packed.places, objects if task == "detection" else None)
     truth = [one.model_dump() for one in objects]
-    common = packed.common(source)
+    common = common_fields(packed, source)
     return WholeIndex(
         task=task,
         labels=labels,
@@ -191,10 +199,10 @@ def _index(source: Split, packed: Packed[ImageEntry], task: Task) -> WholeIndex:
 
 def _labels(
     source: Split, kept: Sequence[int], objects: Sequence[Truth] | None
-) -> list[int] | list[list[int]] | None:
+) -> np.ndarray | None:
     """The split's own labels, else those that follow from the objects: int8 (N, C)."""
     if source.labels is not None:
-        return source.labels[list(kept)].tolist()
+        return source.labels[kept]
     if objects is None:
         return None
     targets = np.zeros((len(objects), len(source.classes)), np.int8)
@@ -202,4 +210,4 @@ def _labels(
         labels, difficult = np.array(truth.labels, int), np.array(truth.difficult, bool)
         row[labels[difficult]] = -1
         row[labels[~difficult]] = 1  # last: one that is not difficult settles it
-    return targets.tolist()
+    return targets

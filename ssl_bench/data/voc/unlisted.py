@@ -81,10 +81,11 @@ class UnlistedVOC(Dataset):
     def _images(self, split: SplitName, left: LeftOut) -> list[VOCImage]:
         """By the annotations; `left` counts images that have none."""
         photos, truth = self.places[split]
-        names = [Path(entry.name).stem for entry in entries(truth) if _is_xml(entry.name)]
-        for entry in entries(photos):
-            if is_image(entry.name) and Path(entry.name).stem not in names:
-                left.add("image without an annotation", entry.name)
+        names = [Path(name).stem for name in _names(truth) if _is_xml(name)]
+        annotated = set(names)
+        for name in _names(photos):
+            if is_image(name) and Path(name).stem not in annotated:
+                left.add("image without an annotation", name)
         return [
             VOCImage(name, photo_called(photos / name), truth / f"{name}.xml", truth)
             for name in names
@@ -114,6 +115,10 @@ def _places(root: Path) -> Places | None:
     # Beside the annotations first: images/ may hold both.
     beside = [at for at in (with_xml[0], *photos) if has_images(at)]
     return (beside[0], with_xml[0]) if beside else None
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in entries(folder))
 
 
 def _is_xml(name: str) -> bool:

@@ -91,7 +91,7 @@ def test_digest_is_of_contents_and_not_of_times(year: Path) -> None:
 
 
 def test_damaged_store_is_named(year: Path) -> None:
-    for name in ("index.json", "images.bin", "masks.bin"):
+    for name in ("index.json", "images.bin", "masks.bin", "names.npy", "digests-ends.npy"):
         store = opened(year, "segmentation")
         path = store.folder / name
         whole = path.read_bytes()
@@ -108,7 +108,8 @@ def test_workers_change_nothing(year: Path) -> None:
     one.folder.rmdir()
     many = opened(year, "segmentation", 30, workers=2)
     assert {p.name: p.read_bytes() for p in many.folder.iterdir()} == contents
-    assert sorted(contents) == ["images.bin", "index.json", "masks.bin"]
+    columns = ["digests-ends.npy", "digests.npy", "names-ends.npy", "names.npy"]
+    assert sorted(contents) == sorted(["images.bin", "index.json", "masks.bin", *columns])
 
 
 def test_faults_come_back_from_workers(year: Path) -> None:
@@ -167,10 +168,11 @@ def test_normalization_is_that_of_all_stored_pixels(year: Path) -> None:
     np.testing.assert_allclose(store.normalization.std, pixels.std(1, correction=0), rtol=1e-9)
 
 
-def test_index_is_plain_json(year: Path) -> None:
+def test_index_is_plain_json_beside_its_columns(year: Path) -> None:
     store = opened(year)
     found = json.loads((store.folder / "index.json").read_text())
-    assert found["names"] == LISTS["trainval"]
+    assert store.index.names == LISTS["trainval"]
+    assert not found.keys() & {"names", "labels", "digests"}
     assert found["objects"][3] == {"boxes": [], "labels": [], "difficult": []}
     assert found["masks"] is None
     assert not (store.folder / "masks.bin").exists()
