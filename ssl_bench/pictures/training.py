@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ssl_bench import catalogue
 from ssl_bench.errors import DataError, UsageError
 from ssl_bench.pictures.style import looks, styled
 from ssl_bench.records.record import PretrainRecord
@@ -95,7 +96,8 @@ def _values(path: Path) -> dict[str, dict[int, float]]:
 def draw_training(logs: Sequence[Curves]) -> Figure:
     """A panel for each quantity that some run logged."""
     quantities = list(dict.fromkeys(name for log in logs for name in log.values))
-    quantities.sort(key=lambda name: "." not in name)  # probes are called HARNESS.NAME
+    probes = {*catalogue.names("eval")}  # an online probe logs under its evaluation's name
+    quantities.sort(key=lambda name: name not in probes)
     across = min(ACROSS, len(quantities))
     down = -(-len(quantities) // across)
     look = looks(dict.fromkeys(log.name for log in logs))
@@ -115,7 +117,7 @@ def draw_training(logs: Sequence[Curves]) -> Figure:
         # The first steps of a loss may be so large that the rest is a line on the ground.
         if min(values) > 0 and max(values) > WIDE * np.median(values):
             axis.set_yscale("log")
-        axis.set_ylabel(f"{quantity}\nonline probe" if "." in quantity else quantity)
+        axis.set_ylabel(f"{quantity}\nonline probe" if quantity in probes else quantity)
         axis.set_xlabel("step of training")
     handles = [Line2D([], [], label=name, **each) for name, each in look.items()]
     figure.legend(handles=handles, loc="outside lower center")

@@ -190,8 +190,9 @@ def test_the_command_prints_a_column_for_each_number_of_shots(finished, bench):
     words = ("low-shot", "--shots", "1,3", "--draws", "2", "--layer", "conv3", "--workspace")
     data = ("--data", "scenes:train=60,test=20", "--workers", 0)
     made = bench.ok(*words, finished, *data)
-    head = made.out.splitlines()[0]
-    assert "low-shot/goyal19@1 shots=1,3 draws=2 conv3 map11_k1" in head
+    title, _, head = made.out.splitlines()[:3]
+    assert title == "**low-shot/goyal19@1 shots=1,3 draws=2**"
+    assert "conv3 map11_k1" in head
     assert head.count("map11_k") == 2
     assert "over the draws, Student's t" in made.out
     fails(bench("low-shot", "--shots", "1,x", "--workspace", finished, *data), 2, "1,2,4")

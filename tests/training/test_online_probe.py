@@ -61,7 +61,7 @@ def test_the_curve_is_in_the_log_and_drawn_with_the_losses(runs: dict[str, Path]
     assert [*curve_of(runs["knn"])] == LOOKS
     assert [*curve_of(runs["linear"], "linear-probe")] == [12, 13]
     axes = draw_training(logs_of(runs["knn"].parents[1])).axes
-    (panel,) = (axis for axis in axes if axis.get_ylabel() == "knn.lightly")
+    (panel,) = (axis for axis in axes if axis.get_ylabel() == "knn.lightly\nonline probe")
     assert np.asarray(panel.get_lines()[0].get_xdata()).tolist() == LOOKS
 
 

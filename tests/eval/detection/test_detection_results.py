@@ -123,7 +123,8 @@ def test_the_command_and_its_refusals(bench, workspace, tiny_photos):
     data = ("--data", "scenes:train=6,test=4")
     result = bench("detect", *DETECT, *data, *place)  # conv5: RoI pooling takes pool5's place
     assert result.code == 0, result.err
-    assert "detection/fast-rcnn@1 steps=3" in result.out
+    assert "detection/fast-rcnn@1 (a) conv5" in result.out
+    assert "(a) steps=3" in result.out  # below the table
     path = only(workspace, "evaluation/*/record.json")
     record = json.loads(path.read_text())
     assert record["identity"]["layer"] == "conv5"

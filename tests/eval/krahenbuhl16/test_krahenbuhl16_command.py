@@ -24,7 +24,8 @@ def record(workspace: Path) -> dict[str, Any]:
 def test_the_command_on_one_label_each(bench, finished):
     place = (*SCENES, "--workspace", finished)
     result = bench.ok(*COMMAND, *SHORT, *place)
-    assert "finetune/krahenbuhl16@1 steps=3 batch_size=4 head=8 crops=2 pool5" in result.out
+    assert "finetune/krahenbuhl16@1 (a) pool5" in result.out
+    assert "(a) steps=3 batch_size=4 head=8 crops=2\n" in result.out  # below the table
     made = record(finished)
     assert made["details"]["metric"] == "top1"
     assert made["details"]["interval"] == "over the test images, Wilson's"
