@@ -13,6 +13,7 @@ from eval import svm
 from eval.low_shot import COSTS, LowShot, LowShotConfig, TrainRows, _svm, draw_images
 from helpers.refusals import fails
 from ssl_bench.data.store.squares import ImageStore, Index
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import score_with_intervals
@@ -167,7 +168,7 @@ def test_constant_features_name_the_layer(probe):
 
 def labelled(labels):
     """A store of nothing but labels."""
-    names = [str(i) for i in range(len(labels))]
+    names = StringArray.of(str(i) for i in range(len(labels)))
     index = Index(size=8, classes=NAMES, names=names, labels=labels, digests=names, skipped=[],
                   mean=(0, 0, 0), std=(1, 1, 1), digest="")  # fmt: skip
     return ImageStore(Path(), index)

@@ -12,6 +12,7 @@ from helpers.bench import Bench
 from helpers.problems import problem
 from helpers.refusals import SCENES, TOY, fails
 from ssl_bench.data.store.squares import ImageStore, Index
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.features import Features
 from ssl_bench.evaluation.harness import score_with_intervals
@@ -174,7 +175,7 @@ def test_single_labels_are_one_against_the_rest(given):
 # ---- refusals
 def store(tmp_path, targets):
     """Labels without pixels: all that `check` looks at."""
-    names = [str(i) for i in range(len(targets))]
+    names = StringArray.of(str(i) for i in range(len(targets)))
     labels = np.asarray(targets).tolist()
     return ImageStore(
         tmp_path,

@@ -20,6 +20,7 @@ from helpers.subjects import subject as alexnet
 from ssl_bench import catalogue
 from ssl_bench.counter import generator
 from ssl_bench.data.store.squares import ImageStore, Index, open_store
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import DataError
 from ssl_bench.evaluation.harness import Outcome
@@ -120,9 +121,9 @@ def coloured(folder: Path, count: int, seed: int) -> ImageStore:
     pixels = np.clip(255 * hues[labels][:, None, None] + noise, 0, 255).astype(np.uint8)
     folder.mkdir()
     (folder / "images.bin").write_bytes(pixels.tobytes())
-    names = [f"{seed}-{i}" for i in range(count)]
+    names = StringArray.of(f"{seed}-{i}" for i in range(count))
     index = Index(
-        size=72, classes=tuple("abcdef"), names=names, labels=labels.tolist(), digests=names,
+        size=72, classes=tuple("abcdef"), names=names, labels=labels, digests=names,
         skipped=[], mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), digest="",
     )  # fmt: skip
     return ImageStore(folder, index)

@@ -9,6 +9,7 @@ from eval.networks.fc678 import Classifier
 from helpers.subjects import subject
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.data.store.whole import WholeIndex, WholeStore
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.evaluation.harness import Outcome
 from ssl_bench.runtime import Runtime
 
@@ -20,7 +21,7 @@ QUICK = Krahenbuhl16Config(steps=6, batch_size=8, head=32, crops=2)
 def stored(folder: Path, pixels: list[np.ndarray], annotations: np.ndarray) -> WholeStore:
     folder.mkdir()
     (folder / "images.bin").write_bytes(b"".join(image.tobytes() for image in pixels))
-    names = [str(i) for i in range(len(pixels))]
+    names = StringArray.of(str(i) for i in range(len(pixels)))
     sizes = [image.shape[:2] for image in pixels]
     index = WholeIndex(
         task="classification", classes=("red", "green", "blue"), names=names,

@@ -37,6 +37,7 @@ from torchvision.datasets import ImageFolder
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
 from ssl_bench.data.store.squares import ImageStore, Index, open_store, stored_size
+from ssl_bench.data.string_array import StringArray
 from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.batches import Batches
 
@@ -159,9 +160,10 @@ def made_store(folder: Path, count: int) -> ImageStore:
         for start in range(0, count, 1000):
             file.write(block[: (count - start) * side**2 * 3])
     index = Index(
-        size=side, classes=("all",), labels=[0] * count, skipped=[], digest="made",
-        names=[f"train/all/{i:08}.jpg" for i in range(count)],
-        digests=[f"{i:064x}" for i in range(count)], mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
+        size=side, classes=("all",), labels=np.zeros(count, np.int64), skipped=[], digest="made",
+        names=StringArray.of(f"train/all/{i:08}.jpg" for i in range(count)),
+        digests=StringArray.of(f"{i:064x}" for i in range(count)),
+        mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
     )  # fmt: skip
     return ImageStore(folder, index)
 
