@@ -18,8 +18,10 @@ FOLDER = re.compile(r"(?<![\w.…])/(tmp|home|root|work|Users|mnt|media)/")
 SUITES = sorted(path.parent for path in RESULTS.glob("*/table.md"))
 
 
-@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
-def test_the_table_comes_from_the_records(folder):
+# `bench verify results` prints the tables of all suites again; of these two it takes seconds.
+@pytest.mark.parametrize("name", ["quickstart", "inpainting-mini"])
+def test_the_table_comes_from_the_records(name):
+    folder = RESULTS / name
     table = Table.of(read_records(folder, "evaluation"), folder)
     assert (folder / "table.md").read_text() == markdown(table) + "\n"
     assert (folder / "table.csv").read_text() == csv_lines(table) + "\n"
