@@ -68,7 +68,8 @@ class Split(ABC):
     `classes`, or int8 (N, C) for several labels an image (1 there, 0 not there, −1 not to be
     judged), or None where there are none; `fingerprint` is cheap and changes whenever a pixel or
     label may have changed. `notes` are lines on how a folder was understood and what was left out:
-    they are said when the images are decoded, and stand in records.
+    they are said when the images are decoded, and stand in records. `metric` is what the set is
+    reported by, where it is not top-1: `mean_per_class`.
 
     A split asked for detection has `objects`, one asked for segmentation has `mask`. A fault of
     one image is raised when that image is read, so that all of them can be reported together.
@@ -79,6 +80,7 @@ class Split(ABC):
     classes: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    metric: str = "top1"
 
     @abstractmethod
     def load(self, index: int, size: int, smallest: int) -> tuple[np.ndarray, str]:

@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from ssl_bench.evaluation.features import Features
-from ssl_bench.evaluation.harness import Harness, Outcome, printing
+from ssl_bench.evaluation.harness import Harness, Outcome, printing, score
+from ssl_bench.evaluation.metrics import MEAN_PER_CLASS
+from ssl_bench.evaluation.metrics.by_class import with_values_by_class
 from ssl_bench.records.record import Control
 from ssl_bench.stream import Stream
 
@@ -37,10 +39,10 @@ def against_chance(harness: Harness, outcome: Outcome, value: float) -> Control:
     headline = printing(harness, outcome.predictions)["metric"]
     means, spreads = [], []
     for permuted in ways:
-        scores = [
-            harness.score({**outcome.predictions, truth: permuted()})[headline]
-            for _ in range(PERMUTATIONS)
-        ]
+        permutations = [{**outcome.predictions, truth: permuted()} for _ in range(PERMUTATIONS)]
+        if headline == MEAN_PER_CLASS.name:  # its values are of the true labels
+            permutations = [*map(with_values_by_class, permutations)]
+        scores = [score(harness, predictions)[headline] for predictions in permutations]
         means.append(float(np.mean(scores)))
         spreads.append(float(np.std(scores, ddof=1)))
     chance, spread = max(means), max(spreads)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ from ssl_bench.evaluation.harness import (
     score_with_intervals,
     wanted_layers,
 )
+from ssl_bench.evaluation.metrics import MEAN_PER_CLASS
+from ssl_bench.evaluation.metrics.by_class import with_values_by_class
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.progress import progress, say, waiting
 from ssl_bench.records.places import remember
@@ -327,6 +329,8 @@ class _EncoderOnData:
         for name, rows in outcome.predictions.items():
             if len(rows) != count:
                 raise ValueError(f"{name}: {len(rows)} predictions for {count} test images")
+        if {store.index.metric for store in job.images.judged} == {MEAN_PER_CLASS.name}:
+            outcome = replace(outcome, predictions=with_values_by_class(outcome.predictions))
         write_predictions(job.run.folder / "predictions.npz", outcome.predictions)
         with waiting(f"metrics and intervals of {count:,} test images"):
             metrics = score_with_intervals(job.harness, outcome.predictions)

@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from ssl_bench.data.dataset import Dataset, SplitName
-from ssl_bench.evaluation.metrics import TOP1, Metric
+from ssl_bench.evaluation.metrics import MEAN_PER_CLASS, TOP1, Metric
+from ssl_bench.evaluation.metrics.by_class import mean_per_class, mean_per_class_interval
 from ssl_bench.evaluation.metrics.precision import most_frequent, top1_interval
 from ssl_bench.evaluation.metrics.resampling import Intervals, Resampled, resampled_mean
 from ssl_bench.runtime import Runtime
@@ -180,9 +181,14 @@ class Harness(ABC):
     def chance(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, float]:
         """What is scored without a look at the images, by metric, from the truth beside them.
 
-        Here of `top1` with `label`: the share of the most frequent class among the test images.
+        Here with `label`: of `top1` the share of the most frequent class among the test images, of
+        `mean_per_class` that of one class.
         """
-        return {TOP1.name: most_frequent(predictions["label"])} if "label" in predictions else {}
+        if "label" not in predictions:
+            return {}
+        label, known = predictions["label"], MEAN_PER_CLASS.name in predictions
+        by_class = {MEAN_PER_CLASS.name: 100 / len(np.unique(label))} if known else {}
+        return {TOP1.name: most_frequent(label), **by_class}
 
     def compact(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The predictions as an export keeps them: `score` and `resampled` are the same by them.
@@ -203,15 +209,22 @@ def wanted_layers(harness: Harness, encoder: Encoder, asked: Sequence[str]) -> t
     return tuple(wanted)
 
 
+def score(harness: Harness, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The harness's metrics, and `mean_per_class` where the predictions hold its values."""
+    return harness.score(predictions) | mean_per_class(predictions)
+
+
 def score_with_intervals(
     harness: Harness, predictions: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     """A record's metrics: each of `score`, and `NAME_low` and `NAME_high` where it has an interval.
 
-    Intervals of what is no metric are left out.
+    `mean_per_class` is there where the predictions hold its values. Intervals of what is no metric
+    are left out.
     """
-    intervals, found = harness.intervals(predictions), {}
-    for name, value in harness.score(predictions).items():
+    intervals = harness.intervals(predictions) | mean_per_class_interval(predictions)
+    found = {}
+    for name, value in score(harness, predictions).items():
         found[name] = value
         if name in intervals:
             found[f"{name}_low"], found[f"{name}_high"] = intervals[name]
@@ -221,10 +234,12 @@ def score_with_intervals(
 def printing(harness: Harness, predictions: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What a record's details say of its metrics, for tables.
 
-    Units that are percent and digits that are one are left out.
+    Units that are percent and digits that are one are left out. `mean_per_class` is the headline
+    where the predictions hold its values: their set is reported by it.
     """
-    shown = harness.shown(predictions)
-    headline = next(metric for metric in harness.metrics if metric in shown)
+    by_class = [MEAN_PER_CLASS] if MEAN_PER_CLASS.name in predictions else []
+    shown = [*by_class, *harness.shown(predictions)]
+    headline = next(metric for metric in (*by_class, *harness.metrics) if metric in shown)
     return {
         "metric": headline.name,
         "shown": [metric.name for metric in shown],

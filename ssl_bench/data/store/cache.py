@@ -51,7 +51,8 @@ class StoredIndex(BaseModel):
     """What every store says of its images. `digest` covers names, labels, classes and contents.
 
     `labels` are int64 (N,), or int8 (N, C) where images have several. `notes` are lines on how a
-    folder was understood, what was left out, and what was enlarged.
+    folder was understood, what was left out, and what was enlarged; `metric` is what the set is
+    reported by.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -62,6 +63,7 @@ class StoredIndex(BaseModel):
     digests: Strings
     skipped: list[str]
     notes: list[str] = []
+    metric: str = "top1"
     mean: Triple
     std: Triple
     digest: str

@@ -89,6 +89,7 @@ def common_fields(packed: Packed[T], source: Split) -> dict[str, Any]:
         "classes": source.classes,
         "names": StringArray.of(source.names).at(packed.places),
         "notes": list(source.notes),
+        "metric": source.metric,
         "skipped": ["; ".join(lines) for lines in packed.faults],
         "mean": tuple(mean.tolist()),
         "std": tuple(std.tolist()),

@@ -19,3 +19,4 @@ class Metric:
 
 
 TOP1 = Metric("top1", interval="over the test images, Wilson's")
+MEAN_PER_CLASS = Metric("mean_per_class")
