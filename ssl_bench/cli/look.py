@@ -123,8 +123,9 @@ plot_out_option = click.option(
 @method_part_option
 def course(out: Path, workspace: Path, methods: tuple[str, ...], **part: tuple[str, ...]) -> None:
     """Draw accuracy over steps, by layer, of encoders kept on the way (`--keep-at`)."""
-    from ssl_bench.pictures.course import courses_of, draw_courses
+    from ssl_bench.pictures.course import draw_courses
     from ssl_bench.records.workspace import read_records
+    from ssl_bench.tables.course import courses_of
     from ssl_bench.tables.part import part_of
     from ssl_bench.tables.table import Table
 

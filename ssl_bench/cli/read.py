@@ -49,24 +49,30 @@ def runs(workspace: Path) -> None:
 @click.option("--published-order", is_flag=True,
               help="Print the published order of methods beside the measured one, behind the table."
               )  # fmt: skip
+@click.option("--maximum", is_flag=True,
+              help="Print what the best of a training's kept steps gives over its last, behind the "
+              "table.")  # fmt: skip
 @out_option
 @data_part_option
 @protocol_part_option
 @method_part_option
 def table(
-    workspace: Path, suite: str | None, form: str, published_order: bool, out: Path | None,
-    **part: tuple[str, ...],
+    workspace: Path, suite: str | None, form: str, published_order: bool, maximum: bool,
+    out: Path | None, **part: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Print the table of all evaluations in a workspace."""
-    from ssl_bench.tables.forms import FORMS, orders_markdown, write_table
+    from ssl_bench.tables.forms import FORMS, maxima_markdown, orders_markdown, write_table
     from ssl_bench.tables.part import part_of
 
-    if published_order and form != "markdown":
-        raise UsageError("--published-order is printed behind a Markdown table: leave out --format")
+    for name, asked in (("--published-order", published_order), ("--maximum", maximum)):
+        if asked and form != "markdown":
+            raise UsageError(f"{name} is printed behind a Markdown table: leave out --format")
     made = part_of(table_of(workspace, suite), **part)
     click.echo(FORMS[SUFFIXES[form]](made))
     if published_order:
         click.echo(f"\n{orders_markdown(made)}")
+    if maximum:
+        click.echo(f"\n{maxima_markdown(made)}")
     if out:
         for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)

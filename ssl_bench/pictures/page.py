@@ -11,11 +11,12 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from ssl_bench.errors import UsageError
-from ssl_bench.pictures.course import course_figure, courses_of
+from ssl_bench.pictures.course import course_figure
 from ssl_bench.pictures.layers import draw_layers
 from ssl_bench.pictures.rows import draw_differences, draw_rows
 from ssl_bench.pictures.style import GREY, GRID, INK, LOOK, UNDATED
 from ssl_bench.pictures.training import draw_training, logs_of
+from ssl_bench.tables.course import courses_of
 from ssl_bench.tables.report import PageFigure
 from ssl_bench.tables.table import Table
 

@@ -16,6 +16,7 @@ from ssl_bench.tables.blocks import Block, blocks
 from ssl_bench.tables.family import FILE as FAMILY
 from ssl_bench.tables.family import Family
 from ssl_bench.tables.footnotes import CHANCE, LEADS, STALE, legend
+from ssl_bench.tables.maximum import HEADING, maxima
 from ssl_bench.tables.order import FEWEST, published_orders
 from ssl_bench.tables.published import Published, published_beside
 from ssl_bench.tables.table import Cell, Table
@@ -67,6 +68,17 @@ def orders_markdown(table: Table) -> str:
                 order.text,
             )
         ]
+    return "\n\n".join(parts)
+
+
+def maxima_markdown(table: Table) -> str:
+    """What the maximum over the steps of each course gives, column by column; see maximum.py."""
+    found = maxima(table)
+    parts = []
+    for column in dict.fromkeys(one.column for one in found):
+        digits = table.first_in(column).digits
+        lines = [one.cells(digits) for one in found if one.column == column]
+        parts += [f"**Maximum over steps: {_escaped(column)}**", _pipes([HEADING, *lines])]
     return "\n\n".join(parts)
 
 

@@ -13,9 +13,10 @@ from helpers.predictions import answers, changed, stored
 from helpers.refusals import fails
 from ssl_bench.errors import UsageError
 from ssl_bench.pictures import course
-from ssl_bench.pictures.course import courses_of, draw_courses
+from ssl_bench.pictures.course import draw_courses
 from ssl_bench.pictures.page import page_figures
 from ssl_bench.records.record import EncoderIdentity, EvaluationRecord, Kept
+from ssl_bench.tables.course import courses_of
 from ssl_bench.tables.table import Table
 
 NETWORK = {"arch": "alexnet", "image_size": 64, "width": 1.0, "init": "fan-in"}
