@@ -3,6 +3,7 @@
 An archive that lies in its place already, put there by hand, is not fetched again.
 """
 
+import shutil
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torchvision import datasets
 
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
-from ssl_bench.data.torchvision_sets import SETS, root_of
+from ssl_bench.data.torchvision_sets import SETS, root_of, unfinished
 from ssl_bench.data.voc import official
 from ssl_bench.data.voc.dataset import OFFICIAL
 from ssl_bench.data.voc.download import Archive, archives
@@ -47,8 +48,9 @@ def _of_torchvision(name: str) -> list[Archive]:
 
     def fetch() -> None:
         parts = [part for parts in found.parts.values() for part in parts]
-        for part in parts if name == "svhn" else parts[:1]:
-            source(str(root), download=True, **part)
+        with _to_its_end(name):
+            for part in parts if name == "svhn" else parts[:1]:
+                source(str(root), download=True, **part)
 
     return [Archive(str(url), f"the archive of {name}", root, fetch, lambda: False)]
 
@@ -66,6 +68,38 @@ def _fetch(archive: Archive, name: str) -> None:
             f"{archive.file} cannot be had from {archive.url} ({error}): put it into "
             f"{archive.folder} by hand, then `bench data get {name}` unpacks it"
         ) from error
+
+
+@contextmanager
+def _to_its_end(name: str) -> Iterator[None]:
+    """Leave nothing half unpacked: torchvision takes a set's folder that is there for all of it.
+
+    A kill leaves the mark that a set is unfinished, by which the next fetch clears up.
+    """
+    mark = unfinished(name)
+    if mark.exists():
+        _clear(name)
+    mark.touch()
+    try:
+        yield
+    except BaseException:  # Ctrl-C, too
+        _clear(name)
+        raise
+    finally:
+        mark.unlink()
+
+
+def _clear(name: str) -> None:
+    """Remove what was unpacked, and an archive that may be cut; others are checked, and kept."""
+    found, root = SETS[name], root_of(name)
+    unpacked = root / found.folder
+    if found.unchecked:
+        (root / found.unchecked).unlink(missing_ok=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
+    elif found.folder and unpacked.is_dir():
+        for path in unpacked.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
 
 
 @contextmanager

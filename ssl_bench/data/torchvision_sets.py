@@ -39,7 +39,8 @@ class PublicSet:
 
     `parts` are the keywords of torchvision's class, one for each part of a split; `sizes` the
     official numbers of images; `metric` what is reported on it, and `note` how the paper of the set
-    reports it where that is another way.
+    reports it where that is another way; `unchecked` is an archive that torchvision has no checksum
+    of.
     """
 
     source: str
@@ -48,6 +49,7 @@ class PublicSet:
     sizes: Mapping[SplitName, int]
     metric: str = TOP1
     note: str = ""
+    unchecked: str = ""
 
 
 def _split(*names: str) -> tuple[dict[str, str], ...]:
@@ -87,7 +89,8 @@ SETS = {
     "food101": PublicSet("Food101", "food-101", TRAIN_TEST, {"train": 75_750, "test": 25_250}),
     "eurosat": PublicSet("EuroSAT", "eurosat", {"train": ({},)}, {"train": 21_600, "test": 5_400}),
     "aircraft": PublicSet(
-        "FGVCAircraft", "fgvc-aircraft-2013b", TRAINVAL, {"train": 6_667, "test": 3_333}, BY_CLASS
+        "FGVCAircraft", "fgvc-aircraft-2013b", TRAINVAL, {"train": 6_667, "test": 3_333}, BY_CLASS,
+        unchecked="fgvc-aircraft-2013b.tar.gz",
     ),
 }  # fmt: skip
 
@@ -147,6 +150,8 @@ class TorchvisionDataset(Dataset):
                 f"{name} is not there: {folder} is no folder; `bench data get {name}` fetches it, "
                 "or let SSL_BENCH_DATA name the folder that it lies in"
             )
+        if unfinished(name).exists():
+            raise DataError(f"{name} was not fetched to its end: `bench data get {name}` goes on")
         self.where, self.splits = str(folder), tuple(self.set.sizes)
 
     def count(self, name: SplitName, task: Task) -> int:
@@ -227,6 +232,11 @@ class TorchvisionDataset(Dataset):
 def root_of(name: str) -> Path:
     """The folder that torchvision is given: SVHN's files lie in it without one of their own."""
     return data_folder() / "svhn" if name == "svhn" else data_folder()
+
+
+def unfinished(name: str) -> Path:
+    """A file that is there while a set is fetched and unpacked: of a part nothing else tells it."""
+    return root_of(name) / f".{name}.unfinished"
 
 
 # ---- what torchvision has read

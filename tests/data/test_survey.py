@@ -3,10 +3,7 @@
 import hashlib
 import re
 import tarfile
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 from helpers.bench import Bench
 from helpers.photos import draw_photo
 from helpers.refusals import fails
+from helpers.server import Server, serving
 from helpers.voc_folders import (
     LISTS,
     add_masks,
@@ -186,37 +184,19 @@ def pack(path: Path, folder: Path, names: list[str]) -> tuple[str, str]:
     return path.name, hashlib.md5(path.read_bytes()).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    asked: list[str]
-
-    def server_activate(self) -> None:
-        self.asked = []
-        super().server_activate()
-
-
-class Handler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        assert isinstance(self.server, Server)
-        self.server.asked.append(self.path)
-
-
 @pytest.fixture
 def server(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The archives, small ones, from this machine; requests are counted in `asked`."""
     kit, served = tmp_path / "kit", tmp_path / "served"
     served.mkdir()
     make_archives(kit, served, monkeypatch)
-    with Server(("127.0.0.1", 0), partial(Handler, directory=str(served))) as made:
-        base = f"http://127.0.0.1:{made.server_port}"
+    with serving(served) as made:
+        base = made.base
         for key in ("2007", "2007-test", "2012"):
             entry = DATASET_YEAR_DICT[key]
             monkeypatch.setitem(entry, "url", f"{base}/{entry['filename']}")
         monkeypatch.setattr(SBDataset, "url", f"{base}/{SBDataset.filename}")
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def make_archives(kit: Path, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:

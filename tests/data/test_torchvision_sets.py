@@ -1,9 +1,11 @@
 """Public sets by one word, on tiny files in each set's own layout, which torchvision opens too."""
 
+import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torchvision.datasets import cifar, flowers102, svhn
 from helpers.bench import TOY, Bench
 from helpers.layouts import assert_refused, labels_of, photographs
 from helpers.refusals import fails
+from helpers.server import Server, serving
 from ssl_bench import catalogue
 from ssl_bench.data import torchvision_sets
 from ssl_bench.data.images import load_whole
@@ -90,7 +93,7 @@ def make_flowers102(root: Path) -> Sizes:
 
 def make_pets(root: Path) -> Sizes:
     folder = root / "oxford-iiit-pet"
-    names = ("Abyssinian_1", "beagle_2", "Abyssinian_3", "beagle_4", "beagle_5")
+    names = ("Abyssinian_1", "beagle_2", "Abyssinian_3", "beagle_4", "Abyssinian_5")
     photographs(folder, *(f"images/{name}.jpg" for name in names))
     lines = [f"{n} {1 if n[0] == 'A' else 2} {1 if n[0] == 'A' else 2} 1\n" for n in names]
     write(folder / "annotations/trainval.txt", "".join(lines[:3]))
@@ -253,6 +256,118 @@ def test_get_and_list(made: Callable[[str], Sizes], bench: Bench) -> None:
     fails(bench("data", "get", "food102"), 2, "did you mean food101")
     lines = bench.ok("data", "list").out.splitlines()
     assert any(line.split()[:1] == ["food101"] and "food-101" in line for line in lines)
+
+
+# ---- fetched
+def pack(path: Path, folder: Path, *names: str) -> str:
+    """A gzipped archive of what lies in `folder`, and its MD5."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name in names:
+            archive.add(folder / name, name)
+    return md5(path)
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def serve_cifar10(server: Server, root: Path, served: Path, patch: pytest.MonkeyPatch) -> str:
+    source = datasets.CIFAR10
+    digest = pack(served / source.filename, root, source.base_folder)
+    patch.setattr(source, "url", f"{server.base}/{source.filename}")
+    patch.setattr(source, "tgz_md5", digest)
+    for part in ("train_list", "test_list"):
+        names = [name for name, _ in getattr(source, part)]
+        patch.setattr(source, part, [[n, md5(root / source.base_folder / n)] for n in names])
+    meta = md5(root / source.base_folder / source.meta["filename"])
+    patch.setitem(source.meta, "md5", meta)
+    return source.filename
+
+
+def serve_svhn(server: Server, root: Path, served: Path, patch: pytest.MonkeyPatch) -> str:
+    for split, (_, name, _) in datasets.SVHN.split_list.items():
+        (root / "svhn" / name).rename(served / name)
+        entry = [f"{server.base}/{name}", name, md5(served / name)]
+        patch.setitem(datasets.SVHN.split_list, split, entry)
+    return "test_32x32.mat"
+
+
+def serve_pets(server: Server, root: Path, served: Path, patch: pytest.MonkeyPatch) -> str:
+    found = []
+    for name in ("images", "annotations"):
+        file = f"{name}.tar.gz"
+        digest = pack(served / file, root / "oxford-iiit-pet", name)
+        found.append((f"{server.base}/{file}", digest))
+    patch.setattr(datasets.OxfordIIITPet, "_RESOURCES", found)
+    return "images.tar.gz"
+
+
+def serve_aircraft(server: Server, root: Path, served: Path, patch: pytest.MonkeyPatch) -> str:
+    file = "fgvc-aircraft-2013b.tar.gz"
+    pack(served / file, root, "fgvc-aircraft-2013b")
+    patch.setattr(datasets.FGVCAircraft, "_URL", f"{server.base}/{file}")
+    return file
+
+
+SERVED = {"cifar10": serve_cifar10, "svhn": serve_svhn, "pets": serve_pets,
+          "aircraft": serve_aircraft}  # fmt: skip
+
+
+@pytest.fixture(params=SERVED)
+def fetched(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, Path, str, Server]]:
+    """A set's name, its empty home, the archive that is asked for last or at all, its server."""
+    name, made, served, home = request.param, tmp_path / "made", tmp_path / "served", tmp_path / "h"
+    for folder in (made, served, home):
+        folder.mkdir()
+    monkeypatch.setenv("SSL_BENCH_DATA", str(home))
+    sizes = MADE[name](made)
+    monkeypatch.setitem(torchvision_sets.SETS, name, replace(SETS[name], sizes=sizes))
+    with serving(served) as server:
+        yield name, home, SERVED[name](server, made, served, monkeypatch), server
+
+
+def test_a_set_is_fetched_once(fetched: tuple[str, Path, str, Server], bench: Bench) -> None:
+    name, _, file, server = fetched
+    fails(bench("data", "check", name), 1, f"`bench data get {name}`")
+    bench.ok("data", "get", name)
+    assert f"/{file}" in server.asked
+    bench.ok("data", "check", name, "--workers", 0)
+    del server.asked[:]
+    bench.ok("data", "get", name)
+    assert not server.asked
+
+
+def test_a_transfer_that_was_cut_is_made_again(
+    fetched: tuple[str, Path, str, Server], bench: Bench
+) -> None:
+    """Also where torchvision has no checksum, and takes whatever archive lies there."""
+    name, home, file, server = fetched
+    server.cut.add(f"/{file}")
+    fails(bench("data", "get", name), 1, "cannot be had", f"`bench data get {name}`")
+    server.cut.clear()
+    bench.ok("data", "get", name)
+    bench.ok("data", "check", name, "--workers", 0)
+    assert not [*home.rglob(".*unfinished")]
+
+
+def test_a_set_that_was_half_unpacked_is_unpacked_again(
+    fetched: tuple[str, Path, str, Server], bench: Bench
+) -> None:
+    """A kill leaves folders that torchvision takes for the set."""
+    name, home, _, _ = fetched
+    bench.ok("data", "get", name)
+    root, folder = torchvision_sets.root_of(name), torchvision_sets.SETS[name].folder
+    pictures = [*home.rglob("*.jpg")]
+    for path in pictures[1:]:
+        path.unlink()
+    torchvision_sets.unfinished(name).touch()
+    fails(bench("data", "check", name), 1, "not fetched to its end", f"`bench data get {name}`")
+    bench.ok("data", "get", name)
+    bench.ok("data", "check", name, "--workers", 0)
+    assert sorted(home.rglob("*.jpg")) == sorted(pictures)
+    assert (root / folder).is_dir()
 
 
 def test_from_a_set_to_a_number(
