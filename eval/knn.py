@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from eval.splits import check_labels, held_out, not_held_out
-from ssl_bench.errors import DataError
+from ssl_bench.errors import Degenerate
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
@@ -220,7 +220,7 @@ def check_directions(layer: str, rows: Rows) -> None:
     for _, block in rows.blocks():
         if bool(((F.normalize(block) - first).square().sum(1) > 1e-7).any()):
             return
-    raise DataError(
+    raise Degenerate(
         f"layer {layer}: all features are constant up to their length, so no image is nearer "
         "than another"
     )

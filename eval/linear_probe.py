@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from eval.splits import check_labels, held_out, not_held_out
-from ssl_bench.errors import DataError
+from ssl_bench.errors import Degenerate
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import TOP1
 from ssl_bench.evaluation.metrics.precision import top1
@@ -117,4 +117,4 @@ def standardizer(layer: str, rows: Rows) -> Standardizer:
     try:
         return Standardizer.fit(rows)
     except ValueError as error:
-        raise DataError(f"layer {layer}: {error}, so there is nothing to fit") from error
+        raise Degenerate(f"layer {layer}: {error}, so there is nothing to fit") from error

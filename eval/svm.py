@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from eval.splits import SHOWN, check_labels, judged, present
-from ssl_bench.errors import DataError
+from ssl_bench.errors import Degenerate
 from ssl_bench.evaluation.compact import with_compact_scores
 from ssl_bench.evaluation.harness import Outcome, Probe, ProbeConfig
 from ssl_bench.evaluation.metrics import Metric
@@ -149,7 +149,7 @@ def varied(layer: str, rows: Rows) -> Rows:
     first = rows[:1]
     spread = max(float((block - first).abs().max()) for _, block in rows.blocks())
     if spread <= 1e-6 * float(first.abs().max()):
-        raise DataError(f"layer {layer}: all features are constant, so there is nothing to fit")
+        raise Degenerate(f"layer {layer}: all features are constant, so there is nothing to fit")
     return rows
 
 

@@ -27,7 +27,7 @@ from ssl_bench.counter import Randomness, generator
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.encoder import POOLED, Encoder
 from ssl_bench.encoders.init import initialize
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import Degenerate, UsageError
 from ssl_bench.progress import reached
 from ssl_bench.training.augment import center_crop
 from ssl_bench.training.batches import Images
@@ -75,7 +75,7 @@ def pseudo_labels(features: np.ndarray, clusters: int, draw: torch.Generator) ->
 
     unit, _ = whitened(features, PCA) if np.isfinite(features).all() else (features[:, :0], None)
     if not unit.shape[1]:
-        raise DataError(
+        raise Degenerate(
             "deepcluster: the features of all images are the same or not finite: lower --lr"
         )
     chosen = torch.randperm(len(unit), generator=draw)[:clusters].numpy()

@@ -27,7 +27,7 @@ from ssl_bench.data.store.concat import Squares
 from ssl_bench.encoders.chain import Affine, chain_obstacle
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.rescale import rescale, top_of
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import Degenerate, UsageError
 from ssl_bench.progress import say
 from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.pretext import EncoderConfig, Pretext
@@ -97,7 +97,7 @@ class KMeansInit(Pretext):
             patches = draw_patches(layer, part, self.config.patches, generator(*key, "patches"))
             different = len({row.tobytes() for row in patches})
             if different < filters:
-                raise DataError(
+                raise Degenerate(
                     f"kmeans-init: {name} finds {different} different patches for {filters} "
                     "filters: raise --images and --patches, or take images that show more"
                 )

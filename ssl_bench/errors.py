@@ -30,6 +30,13 @@ class DataError(BenchError):
     """Files, weights or numbers are not what they should be."""
 
 
+class Degenerate(DataError):
+    """A loss, weights or features that are not finite or all the same: there is nothing to measure.
+
+    Of one row of a suite it says nothing of the others.
+    """
+
+
 class Busy(BenchError):
     """Another process is at the run."""
 

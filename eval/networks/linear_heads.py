@@ -13,7 +13,7 @@ from eval.networks.learner import Learner, Truth, caffe_groups
 from ssl_bench.counter import generator
 from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.weights import weights_digest
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, Degenerate
 from ssl_bench.evaluation.features import pooled_side
 from ssl_bench.evaluation.harness import Subject
 from ssl_bench.training.augment import center_crop, random_crop_flip
@@ -46,7 +46,7 @@ class Frozen:
         maps = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         for layer, found in zip(self.layers, maps, strict=True):
             if not bool(found.isfinite().all()):
-                raise DataError(f"layer {layer} gives values that are not finite")
+                raise Degenerate(f"layer {layer} gives values that are not finite")
         return {k: (m.shape[1], m.shape[-1]) for k, m in zip(self.layers, maps, strict=True)}
 
     def check(self) -> None:

@@ -23,7 +23,7 @@ from ssl_bench.cli.options import (
     variant_options,
     workspace_option,
 )
-from ssl_bench.errors import UsageError
+from ssl_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ssl_bench.evaluation.reference import Reference
@@ -214,11 +214,14 @@ def run(suite: str, out: Path | None, seeds: int | None, workspace: Path, **opti
     from ssl_bench.tables.table import Table
 
     asked = read_suite(suite, seeds)
-    made = Table.of(_suite_records(asked, workspace, **options), workspace, family_of(asked))
+    failures: list[str] = []
+    records = _suite_records(asked, workspace, failures, **options)
+    made = Table.of(records, workspace, family_of(asked))
     click.echo(markdown(made))
     if out:
         for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)
+    _refuse_parts(failures)
     if asked.welcome:
         for line in closing_lines(asked, made, workspace):
             click.echo(line)
@@ -239,21 +242,29 @@ def export(suite: str, out: Path, seeds: int | None, workspace: Path, **options:
     from ssl_bench.trust.sharing import export as job
 
     asked = read_suite(suite, seeds)
-    records = _suite_records(asked, workspace, **options)
+    failures: list[str] = []
+    records = _suite_records(asked, workspace, failures, **options)
+    _refuse_parts(failures)
     for path in job(records, workspace, out, family_of(asked)):
         click.echo(f"wrote {path}", err=True)
 
 
 def _suite_records(
-    suite: "Suite", workspace: Path, finished: bool, **options: Any
+    suite: "Suite", workspace: Path, failures: list[str], finished: bool, **options: Any
 ) -> "list[EvaluationRecord]":
     """The evaluations of a suite; the missing ones are made, unless `finished`."""
     from ssl_bench.evaluation.suite_run import suite_records
 
     return suite_records(
         suite, workspace, runtime_of(**options),
-        skip_bad_images=options["skip_bad_images"], finished=finished,
+        skip_bad_images=options["skip_bad_images"], finished=finished, failures=failures,
     )  # fmt: skip
+
+
+def _refuse_parts(failures: list[str]) -> None:
+    """DataError with a line for each part of a suite that has no number."""
+    if failures:
+        raise DataError("\n  ".join(["these have no number:", *failures]))
 
 
 @click.command("import", cls=StrictCommand)

@@ -28,7 +28,7 @@ from ssl_bench.encoders.chain import (
     trace,
 )
 from ssl_bench.encoders.encoder import Encoder, evaluating
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import Degenerate, UsageError
 from ssl_bench.progress import say, waiting
 
 Fill = Callable[[str, Affine, Tensor], None]  # name, layer, its input: sets the layer's weights
@@ -167,7 +167,7 @@ def _standardize(name: str, layer: Affine, output: Tensor, beta: float) -> Tenso
     z = _channels(layer, output)
     variance, mean = torch.var_mean(z, dim=1, correction=0)
     if not bool(variance.isfinite().all()):
-        raise DataError(f"layer {name} gives values that are not finite on these images")
+        raise Degenerate(f"layer {name} gives values that are not finite on these images")
     deviation = variance.sqrt()
     alive = deviation > CONSTANT * z.abs().amax(1)
     divisor = torch.where(alive, deviation, torch.ones_like(deviation))
@@ -239,7 +239,7 @@ def change_rates(module: nn.Module, run: Run, images: Tensor, seed: int = 0) -> 
     for name, weight, total in zip(layers, weights, totals, strict=True):
         rates[name] = float(total.square().mean().sqrt() / weight.detach().square().mean().sqrt())
         if not 0 < rates[name] < math.inf:
-            raise DataError(f"layer {name} cannot learn: all its units are dead on these images")
+            raise Degenerate(f"layer {name} cannot learn: all its units are dead on these images")
     return rates
 
 

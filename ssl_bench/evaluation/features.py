@@ -19,7 +19,7 @@ from ssl_bench.data.store.squares import ImageStore
 from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder, check_maps, evaluating
 from ssl_bench.encoders.weights import weights_digest
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, Degenerate
 from ssl_bench.evaluation.rows import Rows
 from ssl_bench.progress import progress
 from ssl_bench.runtime import best_device
@@ -115,7 +115,7 @@ def extract(
             for dimensions in wanted[layer]:
                 block = pool(maps, dimensions).float()
                 if not bool(torch.isfinite(block).all()):
-                    raise DataError(f"layer {layer} gives values that are not finite")
+                    raise Degenerate(f"layer {layer} gives values that are not finite")
                 if start == 0:
                     found[layer, dimensions] = Rows(len(store), block.shape[1], on_disk=on_disk)
                 found[layer, dimensions].write(start, block)

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ssl_bench import catalogue
 from ssl_bench.encoders.elsewhere import scheme_of
-from ssl_bench.errors import Busy, DataError
+from ssl_bench.errors import Busy, DataError, Degenerate
 from ssl_bench.evaluation.evaluate import evaluate
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.evaluation.suite import (
@@ -38,17 +38,20 @@ def suite_records(
     *,
     skip_bad_images: bool = False,
     finished: bool = False,
+    failures: list[str] | None = None,
 ) -> list[EvaluationRecord]:
     """All evaluations of a suite; those that are missing are made now, unless `finished`.
 
     What another process is at is left for later, so that several processes on one workspace share
-    a suite. Raises DataError if there is no number.
+    a suite. What diverges or collapses is left out: `failures` takes a line for each. Raises
+    DataError if there is no number.
     """
     with catalogue.each_dataset_once():
-        return _records(suite, _SuiteRun(suite, workspace, runtime, skip_bad_images, finished))
+        suite_run = _SuiteRun(suite, workspace, runtime, skip_bad_images, finished)
+        return _records(suite, suite_run, [] if failures is None else failures)
 
 
-def _records(suite: Suite, suite_run: "_SuiteRun") -> list[EvaluationRecord]:
+def _records(suite: Suite, suite_run: "_SuiteRun", failures: list[str]) -> list[EvaluationRecord]:
     found = dict[int, list[EvaluationRecord]]()
     left = dict(enumerate(suite.plan, start=1))
     total = len(left)
@@ -62,13 +65,19 @@ def _records(suite: Suite, suite_run: "_SuiteRun") -> list[EvaluationRecord]:
                 del left[place]
             except Busy as busy:
                 say(f"{busy}: later")
+            except Degenerate as error:
+                say(f"{error}: the others go on")
+                failures.append(f"{stage.title}: {error}")
+                found[place] = replace(suite_run, finished=True).do(stage, wait=False)
+                del left[place]
             if wait:  # for one thing; then look again what is free
                 break
         wait = len(left) == before  # all that is left is in other hands
     # Two evaluations of a suite may ask for the same number.
     records = list({r.key: r for place in sorted(found) for r in found[place]}.values())
     if not records:
-        raise DataError(f"of suite {suite.name} there is no number")
+        lines = "".join(f"\n  {line}" for line in failures)
+        raise DataError(f"of suite {suite.name} there is no number{lines}")
     return records
 
 
@@ -81,6 +90,8 @@ class _SuiteRun:
     runtime: Runtime
     skip_bad_images: bool
     finished: bool
+    # Trainings that diverged, by row and seed: they are not made again for each of their steps.
+    diverged: dict[tuple[int, int], Degenerate] = field(default_factory=dict)
 
     def do(self, stage: Stage, *, wait: bool) -> list[EvaluationRecord]:
         """A stage's records. Raises Busy where another process is at it, unless it may `wait`."""
@@ -89,7 +100,14 @@ class _SuiteRun:
         if isinstance(row, PretrainEntry):
             config = pretrain_config(self.suite, row, stage.seed)
             keep_at = steps_on_the_way(self.suite, row, stage.seed)
-            encoder = now.pretrain(row, config, keep_at, stage.kept)
+            at = id(row), stage.seed
+            if at in self.diverged and not self.finished:
+                raise self.diverged[at]
+            try:
+                encoder = now.pretrain(row, config, keep_at, stage.kept)
+            except Degenerate as error:
+                self.diverged[at] = error
+                raise
             return now.measure(stage, encoder) if encoder else []
         encoder = Reference(
             row.encoder, self.workspace, weights=row.weights, image_size=row.image_size

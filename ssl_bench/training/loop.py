@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ssl_bench.counter import Ahead, Randomness, StepNumbers, derive
-from ssl_bench.errors import BenchError, DataError, UsageError
+from ssl_bench.errors import BenchError, DataError, Degenerate, UsageError
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say, waiting
 from ssl_bench.runtime import Runtime, resolve_precision
@@ -274,7 +274,7 @@ class _Run:
             self.last = {name: next(means) for name in names}
             for name, value in self.last.items():
                 if not math.isfinite(value):
-                    raise DataError(self._diverged(name, value, step))
+                    raise Degenerate(self._diverged(name, value, step))
         self.pending.clear()
         warning = collapse_warning(self.last, self.step / self.config.steps)
         if warning and not self.warned and self.fabric.is_global_zero:
@@ -288,7 +288,7 @@ class _Run:
         # Statistics of batch normalisation are each device's own: one may be off alone.
         if any(self._any(bool(wrong))):
             name = wrong[0] if wrong else "a weight on another device"
-            raise DataError(self._diverged(name, "not finite", self.step))
+            raise Degenerate(self._diverged(name, "not finite", self.step))
 
     def _save_or_stop(self, asked: bool) -> None:
         """A checkpoint where one is due or any process was asked to stop: then Interrupted."""

@@ -396,3 +396,51 @@ def test_what_is_kept_is_measured_while_another_process_trains(
         assert bench(*words).code == 0
     assert looks == [[2]]
     assert measured(workspace) == [2, 4, None]
+
+
+# ---- rows that have no number
+DIVERGES = """
+name = "toy"
+data = "scenes:train=60,test=20"
+controls = false
+
+[encoder]
+image_size = 64
+width = 0.1
+
+[[pretrain]]
+method = "autoencoder"
+steps = 8
+batch_size = 4
+lr = 1e30
+keep-at = [6]
+
+[[pretrain]]
+method = "random"
+
+[[evaluate]]
+evaluation = "knn"
+layers = ["conv4"]
+k = [3, 5]
+"""
+
+
+def test_a_row_that_diverges_does_not_end_the_suite(bench, workspace, tmp_path):
+    """It is trained once, not for each of its steps; the table has the others, the code says it."""
+    path = tmp_path / "diverges.toml"
+    path.write_text(DIVERGES)
+    made = bench("run", path, "--workspace", workspace, "--workers", 0)
+    assert made.code == 1
+    assert "| random" in made.out
+    *_, heading, first, second = made.err.splitlines()
+    assert heading == "bench: these have no number:"
+    for line, stage in ((first, "autoencoder at step 6"), (second, "autoencoder, seed 0")):
+        assert line.strip().startswith(stage)
+        assert "lr" in line
+    assert made.err.count("the others go on") == 2
+    again = bench("run", path, "--workspace", workspace, "--workers", 0)
+    assert (again.code, again.out) == (1, made.out)
+    export = bench("export", path, "--workspace", workspace, "--out", tmp_path / "o")
+    assert export.code == 1
+    assert not (tmp_path / "o").exists()
+    bench.ok("export", path, "--workspace", workspace, "--out", tmp_path / "o", "--finished")
