@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_bench import catalogue
-from ssl_bench.data.coco.dataset import json_files, looks_like_coco, panoptic_files
+from ssl_bench.data.coco.find import json_files, looks_like_coco, panoptic_files
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.layout import IMAGES, TRUTH, Layout, split_in, split_of
 from ssl_bench.data.masks.key import FILES

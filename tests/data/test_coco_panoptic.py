@@ -207,8 +207,8 @@ def test_a_png_of_segments_is_no_photograph(root: Path, beside: bool) -> None:
 def test_bad_entries_are_one_report(root: Path) -> None:
     content = make(root, "train")
     first = content["annotations"][-1]
-    first["segments_info"] += [{"id": 5, "category_id": 77}, {"id": 0, "category_id": 1},
-                               {"id": 1, "category_id": 1}, {"id": 2**24, "category_id": 1}]  # fmt: skip
+    wrong = ((5, 77), (0, 1), (1, 1), (2**24, 1))
+    first["segments_info"] += [{"id": number, "category_id": one} for number, one in wrong]
     content["annotations"] += [
         annotation(11, {}, "b.png"),
         annotation(99, {}, "c.png"),

@@ -10,7 +10,6 @@ PATH/annotations/panoptic_train2017.json, panoptic_train2017/*.png …  where th
 images are. Classes are the categories of train, in the order of their ids.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from ssl_bench.data.boxes import clipped
 from ssl_bench.data.coco.files import CocoFile, CocoImage, class_mask, load, read_objects
+from ssl_bench.data.coco.find import find_files
 from ssl_bench.data.coco.panoptic import (
     has_segments,
     read_segments,
@@ -32,7 +32,7 @@ from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import read_image
 from ssl_bench.data.labelled import checked_draw, no_test, targets, with_test
-from ssl_bench.data.layout import Layout, split_in, split_of
+from ssl_bench.data.layout import split_in, split_of
 from ssl_bench.data.lists import lists_of
 from ssl_bench.data.paths import asked_folder, inside, stamp
 from ssl_bench.data.tree import folders_in
@@ -40,7 +40,6 @@ from ssl_bench.errors import DataError, plain
 
 USE = "coco:PATH[,train=FILE][,val=FILE][,test=FILE or SHARE][,images=FOLDER]"
 KNOWN = ("train", "val", *OPTIONS, "images")
-OTHERS = {"captions", "keypoints", "stuff", "panoptic", "densepose", "info"}  # files of other tasks
 
 
 class CocoSplit(ImageFiles):
@@ -170,8 +169,8 @@ class CocoDataset(Dataset):
         """Those of a split, and what there is to say of them."""
         if source.panoptic != self.panoptic:
             raise DataError(
-                f"{source.path} is {'' if source.panoptic else 'not '}panoptic, as another file of "
-                f"{self.name} is{' not' if source.panoptic else ''}: name files of one kind"
+                f"{source.path} and another file of {self.name} are of two kinds, panoptic and "
+                "instances: name files of one kind"
             )
         strange = {name for image in source.images for name in image.categories}
         if strange := strange - set(self.classes):
@@ -182,8 +181,8 @@ class CocoDataset(Dataset):
         notes = [f"{name} is {source.path.relative_to(self.root)}"]
         if source.empty:
             notes.append(f"left out: {source.empty:,} × box without width or height")
-        if source.alone:
-            notes.append(f"left out: {source.alone:,} × image without an annotation")
+        if source.unannotated:
+            notes.append(f"left out: {source.unannotated:,} × image without an annotation")
         crowds = sum(one.crowd for image in source.images for one in image.objects)
         if crowds and name == "train" and task == "detection":
             notes.append(f"left out of the boxes: {crowds:,} × crowd")
@@ -221,7 +220,7 @@ class CocoDataset(Dataset):
         return [path.parent, *found, *below, self.root / "images", self.root]
 
 
-# ---- which files
+# ---- reading
 def read_coco(path: Path) -> CocoFile:
     """A file of either kind, by what is in it; Faults with all entries that cannot be used."""
     return _read(path, stamp(path))
@@ -231,58 +230,3 @@ def read_coco(path: Path) -> CocoFile:
 def _read(path: Path, _: object) -> CocoFile:
     content = load(path)
     return (read_segments if has_segments(content) else read_objects)(path, content)
-
-
-def find_files(root: Path) -> dict[SplitName, Path]:
-    """The annotation file of each split; DataError where there is none, or several for one.
-
-    Panoptic ones where there are no others: `instances_` files have boxes, too.
-    """
-    kept = [path for path in json_files(root) if not _words(path) & OTHERS]
-    instances = [path for path in kept if "instances" in _words(path)]
-    alike = [path for path in instances or kept if looks_like_coco(path)]
-    kept = alike or instances or panoptic_files(root) or kept
-    by_split: dict[SplitName, list[Path]] = {}
-    for path in kept:
-        by_split.setdefault(split_in(path, root) or "train", []).append(path)
-    # COCO's image_info_test2017.json has images, and nothing of what is on them.
-    found = {split: _told(split, paths, root) for split, paths in by_split.items()}
-    if not found:
-        raise DataError(
-            f"{root} has no JSON file of COCO's format, in it, in annotations/ or in train/: "
-            "name it, coco:PATH,train=FILE"
-        )
-    return found
-
-
-def panoptic_files(root: Path) -> list[Path]:
-    """Those that their names call so."""
-    return [p for p in json_files(root) if "panoptic" in _words(p) and looks_like_coco(p)]
-
-
-def json_files(root: Path) -> list[Path]:
-    """Of a folder, of annotations/, and of the folders of splits."""
-    folders = [root, root / "annotations"]
-    folders += [root / name for name in Layout(root).folders if split_of(name)]
-    return [path for at in folders if at.is_dir() for path in sorted(at.glob("*.json"))]
-
-
-def _words(path: Path) -> set[str]:
-    return set(re.findall("[a-z]+", path.stem.lower()))
-
-
-def _told(split: SplitName, paths: Sequence[Path], root: Path) -> Path:
-    if len(paths) == 1:
-        return paths[0]
-    shown = ", ".join(str(path.relative_to(root)) for path in paths[:4])
-    raise DataError(f"{root} has {shown} for {split}: name one, coco:PATH,{split}=FILE")
-
-
-def looks_like_coco(path: Path) -> bool:
-    """Whether a JSON file begins as one of COCO's, which may have hundreds of megabytes."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(2**20)
-    except OSError:
-        return False
-    return any(f'"{key}"'.encode() in head for key in ("images", "annotations", "categories"))

@@ -63,7 +63,7 @@ class CocoFile:
     classes: tuple[str, ...]
     images: list[CocoImage]
     empty: int = 0  # boxes without width or height, left out: COCO's own train2017 has two
-    alone: int = 0  # images without a panoptic annotation, left out
+    unannotated: int = 0  # images without a panoptic annotation, left out
 
     @property
     def panoptic(self) -> bool:
@@ -72,7 +72,7 @@ class CocoFile:
 
     @property
     def has_masks(self) -> bool:
-        """Whether any object has a segmentation: files for detection leave them empty."""
+        """Whether any image has some: files for detection leave segmentations empty."""
         objects = (one for image in self.images for one in image.objects)
         return self.panoptic or any(one.segmentation for one in objects)
 

@@ -46,7 +46,7 @@ def read_segments(path: Path, content: dict[str, Any]) -> CocoFile:
             images[image] = replace(images[image], segments=segments)
     refuse(faults, str(path))
     found = [image for image in images.values() if image.segments is not None]
-    return CocoFile(path, tuple(names.values()), found, alone=len(images) - len(found))
+    return CocoFile(path, tuple(names.values()), found, unannotated=len(images) - len(found))
 
 
 def _segments(
