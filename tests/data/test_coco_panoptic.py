@@ -13,6 +13,7 @@ from helpers.bench import Bench
 from helpers.layouts import assert_refused, labels_of, photographs, refuses, split_of
 from ssl_bench import catalogue
 from ssl_bench.data.guess import guesses
+from ssl_bench.errors import plain
 
 HEIGHT, WIDTH = 48, 64
 CATEGORIES = {200: "rug-merged", 1: "person", 7: "train", 92: "banner"}  # not in their order
@@ -239,8 +240,10 @@ def small(path: Path) -> None:
     save(path, drawn(0)[0][:5])
 
 
-def other(path: Path) -> None:
-    save(path, drawn(5)[0])
+def unlisted(path: Path) -> None:
+    ids, _ = drawn(0)
+    ids[0, 0], ids[-1, -1] = 3, 2**24 - 1  # between those that are listed, and above
+    save(path, ids)
 
 
 def lossy(path: Path) -> None:
@@ -252,7 +255,7 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (Path.unlink, "train2017/000000000000.png cannot be read as an image"),
     (palette, "train2017/000000000001.png is PNG of mode P, and ids are"),
     (small, f"train2017/000000000002.png is {WIDTH}×5 px, but its image is {WIDTH}×{HEIGHT}"),
-    (other, "val2017/000000000000.png has the segment 6, 305, "),
+    (unlisted, "val2017/000000000000.png has the segment 3, 16777215, which its"),
     (lossy, "val2017/000000000001.png is JPEG of mode RGB"),
 ]
 
@@ -262,6 +265,16 @@ def test_bad_pngs_are_one_report(root: Path) -> None:
         spoil(root / "annotations" / f"panoptic_{line[: line.index('.png')]}.png")
     refuses(f"coco:{root}", *(line for _, line in FAULTS), task="segmentation")
     assert len(split_of(f"coco:{root}").names) == 3  # labels need no PNG
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000])
+def test_names_that_no_file_has(root: Path, name: str) -> None:
+    content = make(root, "train")
+    content["images"][0]["file_name"] = f"{name}.jpg"
+    content["annotations"][1]["file_name"] = f"{name}.png"  # of another
+    write(root, content)
+    lines = [f"{plain(name)}.{kind} cannot be read as an image" for kind in ("jpg", "png")]
+    refuses(f"coco:{root}", *lines, task="segmentation")
 
 
 def test_an_archive_that_is_still_packed_is_one_line(root: Path) -> None:

@@ -10,6 +10,7 @@ PATH/annotations/panoptic_train2017.json, panoptic_train2017/*.png …  where th
 images are. Classes are the categories of train, in the order of their ids.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -200,7 +201,7 @@ class CocoDataset(Dataset):
             for image in images[:20]:
                 # A PNG of segments may have its photograph's own name: it is not that photograph.
                 is_mask = image.segments and at == masks and image.name == image.segments.file
-                if (at / image.name).is_file() and not is_mask:
+                if os.path.isfile(at / image.name) and not is_mask:
                     return at
         raise DataError(
             f"{path} names images such as {plain(images[0].name)[:80]}, which are in none of "

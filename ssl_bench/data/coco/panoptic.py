@@ -5,6 +5,7 @@ image: `file_name` is an RGB PNG whose colours are ids, `segments_info` lists ea
 The PNGs lie in the folder that has the JSON's own name, beside it, or with it in one folder.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,8 @@ def segment_folder(path: Path, images: Sequence[CocoImage]) -> Path | None:
     """The folder that has one of the first images' PNGs, if any; `path` is the JSON file's."""
     names = [image.segments.file for image in images[:20] if image.segments is not None]
     for at in (path.with_suffix(""), path.parent):
-        if any((at / name).is_file() for name in names):
+        # pathlib's is_file raises for a name that is too long; a JSON file may say any.
+        if any(os.path.isfile(at / name) for name in names):
             return at
     return None
 
