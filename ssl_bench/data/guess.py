@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_bench import catalogue
-from ssl_bench.data.coco.dataset import json_files, looks_like_coco
+from ssl_bench.data.coco.find import json_files, looks_like_coco, panoptic_files
 from ssl_bench.data.dataset import Dataset
-from ssl_bench.data.layout import IMAGES, TRUTH, Layout, split_of
+from ssl_bench.data.layout import IMAGES, TRUTH, Layout, split_in, split_of
 from ssl_bench.data.masks.key import FILES
 from ssl_bench.data.paths import resolved
 from ssl_bench.data.tree import LeftOut, folders_in, images_below
@@ -80,6 +80,14 @@ def _coco(root: Path) -> Signs:
     }
 
 
+def _panoptic(root: Path) -> str:
+    """Options for the panoptic files of a folder where `coco:PATH` takes its instances."""
+    if not any("instances" in path.name for path in json_files(root)):
+        return ""
+    files = {split_in(path, root) or "train": path for path in panoptic_files(root)}
+    return "".join(f",{split}={path.relative_to(root)}" for split, path in files.items())
+
+
 def _yolo(root: Path) -> Signs:
     described = _has(root, "*.yaml", "*.yml") or any((root / name).is_file() for name in NAMES)
     # Darknet has them beside the images.
@@ -144,6 +152,8 @@ def _of_folder(root: Path) -> Iterator[Guess]:
             continue
         seen.add(name)
         yield _tried(f"{name}:{root}")
+        if name == "coco" and (options := _panoptic(root)):
+            yield _tried(f"{name}:{root}{options}")
     for table in sorted(root.glob("*.csv"))[:5]:
         # A palette or a metadata file is a table, too, and no set.
         if table.name not in (*FILES, "metadata.csv") and (found := _tried(f"csv:{table}")).opens:

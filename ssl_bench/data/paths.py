@@ -90,7 +90,7 @@ def stamp(path: Path | str) -> tuple[int, int, int, int] | None:
     """
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have, with a zero byte
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 

@@ -4,35 +4,43 @@ PATH/annotations/instances_train2017.json, instances_val2017.json     and  train
 PATH/annotations/<any name with train, val or test>.json              and  images/, images/train/ …
 PATH/train/_annotations.coco.json, valid/…                            images beside (Roboflow)
 PATH/<only one>.json        as  coco:PATH,test=0.25                   a test set is drawn
+PATH/annotations/panoptic_train2017.json, panoptic_train2017/*.png …  where there are no instances
 
 `train=FILE`, `val=FILE` and `test=FILE` name the files, relative to PATH, `images=FOLDER` where the
 images are. Classes are the categories of train, in the order of their ids.
 """
 
-import re
+import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.data.boxes import clipped
-from ssl_bench.data.coco.files import CocoFile, CocoImage, class_mask, read_coco
+from ssl_bench.data.coco.files import CocoFile, CocoImage, class_mask, load, read_objects
+from ssl_bench.data.coco.find import find_files
+from ssl_bench.data.coco.panoptic import (
+    has_segments,
+    read_segments,
+    segment_files,
+    segment_folder,
+    segment_mask,
+)
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import read_image
 from ssl_bench.data.labelled import checked_draw, no_test, targets, with_test
-from ssl_bench.data.layout import Layout, split_in, split_of
+from ssl_bench.data.layout import split_in, split_of
 from ssl_bench.data.lists import lists_of
-from ssl_bench.data.paths import asked_folder, inside
+from ssl_bench.data.paths import asked_folder, inside, stamp
 from ssl_bench.data.tree import folders_in
 from ssl_bench.errors import DataError, plain
 
 USE = "coco:PATH[,train=FILE][,val=FILE][,test=FILE or SHARE][,images=FOLDER]"
 KNOWN = ("train", "val", *OPTIONS, "images")
-OTHERS = {"captions", "keypoints", "stuff", "panoptic", "densepose", "info"}  # files of other tasks
 
 
 class CocoSplit(ImageFiles):
@@ -48,19 +56,22 @@ class CocoSplit(ImageFiles):
         notes: Sequence[str],
         source: Path,
         crowds: bool,
+        segments: Sequence[Path] = (),
     ) -> None:
-        """Raises Faults with all names that lead out of `base`."""
+        """Raises Faults with all names that lead out of `base`.
+
+        `segments` are the PNGs of panoptic annotations, for segmentation.
+        """
         files: list[Path] = []
         faults: list[str] = []
         for image in images:
             with collecting_faults(faults):
                 files.append(inside(base, image.name, base))
         refuse(faults, str(source))
-        # A crowd of persons shows persons: it counts for the labels of its image.
-        names = [tuple({one.name for one in image.objects}) for image in images]
-        labels = targets(names, classes)
-        super().__init__(base, names_of(files, base), labels, classes, notes, [source])
-        self.images, self.crowds = images, crowds
+        labels = targets([tuple(image.categories) for image in images], classes)
+        truth = [source, *segments]
+        super().__init__(base, names_of(files, base), labels, classes, notes, truth)
+        self.images, self.crowds, self.segments = images, crowds, segments
 
     def objects(self, index: int) -> Objects:
         """The boxes; crowds are difficult where they are kept, as COCO judges them: not at all."""
@@ -81,9 +92,12 @@ class CocoSplit(ImageFiles):
         return Objects.of(inside_image, labels, [one.crowd for one in found])
 
     def mask(self, index: int) -> np.ndarray:
-        """Things as classes; see class_mask."""
+        """Things as classes, of panoptic annotations stuff, too; see class_mask, segment_mask."""
         self._check_size(index)
-        return class_mask(self.images[index], self.classes)
+        image = self.images[index]
+        if image.segments is not None:
+            return segment_mask(self.segments[index], image.segments, image.size, self.classes)
+        return class_mask(image, self.classes)
 
     def _check_size(self, index: int) -> None:
         path, said = self.root / self.names[index], self.images[index].size
@@ -114,13 +128,24 @@ class CocoDataset(Dataset):
         self.splits = tuple(self.files) if self.draw is None else ("train", "test")
         # By the smaller file: whether there are masks is the same in all.
         smallest = read_coco(min(self.files.values(), key=lambda path: path.stat().st_size))
+        self.panoptic = smallest.panoptic
+        boxes = () if self.panoptic else ("detection",)
         masks = ("segmentation",) if smallest.has_masks and len(smallest.classes) < VOID else ()
-        self.tasks = ("classification", "detection", *masks)
+        self.tasks = ("classification", *boxes, *masks)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Those of train."""
         return read_coco(self.files["train"]).classes
+
+    def check_task(self, task: Task) -> None:
+        """As Dataset; says where the boxes of a set with panoptic annotations are."""
+        if task == "detection" and self.panoptic:
+            raise DataError(
+                f"{self.name} has panoptic annotations, which are for {' and '.join(self.tasks)}: "
+                "COCO's boxes are in its instances files, coco:PATH,train=FILE,val=FILE"
+            )
+        super().check_task(task)
 
     def split(self, name: SplitName, task: Task = "classification") -> Split:
         """The images of a split, with all that the file says of them.
@@ -136,13 +161,19 @@ class CocoDataset(Dataset):
         source = read_coco(path)
         images, notes = self._images(source, name, task)
         base = self._base(path, images, name)
-        return CocoSplit(base, images, self.classes, notes, path, crowds=name != "train")
+        segments = segment_files(path, images) if task == "segmentation" else []
+        return CocoSplit(base, images, self.classes, notes, path, name != "train", segments)
 
     def _images(
         self, source: CocoFile, name: SplitName, task: Task
     ) -> tuple[list[CocoImage], list[str]]:
         """Those of a split, and what there is to say of them."""
-        strange = {one.name for image in source.images for one in image.objects}
+        if source.panoptic != self.panoptic:
+            raise DataError(
+                f"{source.path} and another file of {self.name} are of two kinds, panoptic and "
+                "instances: name files of one kind"
+            )
+        strange = {name for image in source.images for name in image.categories}
         if strange := strange - set(self.classes):
             raise DataError(
                 f"{source.path} has the category '{plain(min(strange))}', which "
@@ -151,6 +182,8 @@ class CocoDataset(Dataset):
         notes = [f"{name} is {source.path.relative_to(self.root)}"]
         if source.empty:
             notes.append(f"left out: {source.empty:,} × box without width or height")
+        if source.unannotated:
+            notes.append(f"left out: {source.unannotated:,} × image without an annotation")
         crowds = sum(one.crowd for image in source.images for one in image.objects)
         if crowds and name == "train" and task == "detection":
             notes.append(f"left out of the boxes: {crowds:,} × crowd")
@@ -163,9 +196,13 @@ class CocoDataset(Dataset):
     def _base(self, path: Path, images: Sequence[CocoImage], name: SplitName) -> Path:
         """The first folder that has one of the first images; DataError if none does."""
         places = self._places(path, name)
+        masks = segment_folder(path, images)
         for at in places:
-            if any((at / image.name).is_file() for image in images[:20]):
-                return at
+            for image in images[:20]:
+                # A PNG of segments may have its photograph's own name: it is not that photograph.
+                is_mask = image.segments and at == masks and image.name == image.segments.file
+                if os.path.isfile(at / image.name) and not is_mask:
+                    return at
         raise DataError(
             f"{path} names images such as {plain(images[0].name)[:80]}, which are in none of "
             f"{', '.join(map(str, dict.fromkeys(places)))}: say where, as coco:PATH,images=FOLDER"
@@ -184,49 +221,13 @@ class CocoDataset(Dataset):
         return [path.parent, *found, *below, self.root / "images", self.root]
 
 
-# ---- which files
-def find_files(root: Path) -> dict[SplitName, Path]:
-    """The annotation file of each split; DataError where there is none, or several for one."""
-    there = json_files(root)
-    kept = [path for path in there if not _words(path) & OTHERS]
-    kept = [path for path in kept if "instances" in _words(path)] or kept
-    kept = [path for path in kept if looks_like_coco(path)] or kept
-    by_split: dict[SplitName, list[Path]] = {}
-    for path in kept:
-        by_split.setdefault(split_in(path, root) or "train", []).append(path)
-    # COCO's image_info_test2017.json has images, and nothing of what is on them.
-    found = {split: _told(split, paths, root) for split, paths in by_split.items()}
-    if not found:
-        raise DataError(
-            f"{root} has no JSON file of COCO's format, in it, in annotations/ or in train/: "
-            "name it, coco:PATH,train=FILE"
-        )
-    return found
+# ---- reading
+def read_coco(path: Path) -> CocoFile:
+    """A file of either kind, by what is in it; Faults with all entries that cannot be used."""
+    return _read(path, stamp(path))
 
 
-def json_files(root: Path) -> list[Path]:
-    """Of a folder, of annotations/, and of the folders of splits."""
-    folders = [root, root / "annotations"]
-    folders += [root / name for name in Layout(root).folders if split_of(name)]
-    return [path for at in folders if at.is_dir() for path in sorted(at.glob("*.json"))]
-
-
-def _words(path: Path) -> set[str]:
-    return set(re.findall("[a-z]+", path.stem.lower()))
-
-
-def _told(split: SplitName, paths: Sequence[Path], root: Path) -> Path:
-    if len(paths) == 1:
-        return paths[0]
-    shown = ", ".join(str(path.relative_to(root)) for path in paths[:4])
-    raise DataError(f"{root} has {shown} for {split}: name one, coco:PATH,{split}=FILE")
-
-
-def looks_like_coco(path: Path) -> bool:
-    """Whether a JSON file begins as one of COCO's, which may have hundreds of megabytes."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(2**20)
-    except OSError:
-        return False
-    return any(f'"{key}"'.encode() in head for key in ("images", "annotations", "categories"))
+@lru_cache(maxsize=4)  # COCO's train2017 takes seconds to parse, and is asked for by every task
+def _read(path: Path, _: object) -> CocoFile:
+    content = load(path)
+    return (read_segments if has_segments(content) else read_objects)(path, content)

@@ -8,14 +8,12 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.data.paths import stamp
 from ssl_bench.errors import DataError, extra, plain
 
 LARGEST = 2**20  # px: a polygon is drawn point by point, in memory, before it is cut to its image
@@ -33,12 +31,28 @@ class CocoObject:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """A panoptic annotation: the name of its PNG, and the category of each id; see panoptic.py."""
+
+    file: str
+    categories: dict[int, str]
+
+
+@dataclass(frozen=True)
 class CocoImage:
-    """An image and its objects in the file's order; `size` is height and width."""
+    """An image and its objects in the file's order, or its segments; `size` is height and width."""
 
     name: str
     size: tuple[int, int]
     objects: list[CocoObject] = field(default_factory=list)
+    segments: Segments | None = None
+
+    @property
+    def categories(self) -> set[str]:
+        """Of all that is on it. A crowd of persons shows persons."""
+        if self.segments is not None:
+            return set(self.segments.categories.values())
+        return {one.name for one in self.objects}
 
 
 @dataclass(frozen=True)
@@ -48,25 +62,26 @@ class CocoFile:
     path: Path
     classes: tuple[str, ...]
     images: list[CocoImage]
-    empty: int  # boxes without width or height, left out: COCO's own train2017 has two
+    empty: int = 0  # boxes without width or height, left out: COCO's own train2017 has two
+    unannotated: int = 0  # images without a panoptic annotation, left out
+
+    @property
+    def panoptic(self) -> bool:
+        """Whether images have segments, and no objects."""
+        return self.images[0].segments is not None
 
     @property
     def has_masks(self) -> bool:
-        """Whether any object has a segmentation: files for detection leave them empty."""
-        return any(one.segmentation for image in self.images for one in image.objects)
+        """Whether any image has some: files for detection leave segmentations empty."""
+        objects = (one for image in self.images for one in image.objects)
+        return self.panoptic or any(one.segmentation for one in objects)
 
 
-def read_coco(path: Path) -> CocoFile:
-    """Raises Faults with all entries that cannot be used."""
-    return _read(path, stamp(path))
-
-
-@lru_cache(maxsize=4)  # COCO's train2017 takes seconds to parse, and is asked for by every task
-def _read(path: Path, _: object) -> CocoFile:
-    content = load(path)
+def read_objects(path: Path, content: dict[str, Any]) -> CocoFile:
+    """What the file at `path`, loaded, says of objects; Faults with all that cannot be used."""
     faults: list[str] = []
-    names = _categories(path, content, faults)
-    images = _images(path, content, faults)
+    names = categories_in(path, content, faults)
+    images = images_in(path, content, faults)
     empty = 0
     for one in content["annotations"]:
         with collecting_faults(faults):
@@ -101,7 +116,8 @@ def has(content: Any, key: str) -> bool:
     return isinstance(listed, list) and all(isinstance(one, dict) for one in listed)
 
 
-def _categories(path: Path, content: dict[str, Any], faults: list[str]) -> dict[int, str]:
+def categories_in(path: Path, content: dict[str, Any], faults: list[str]) -> dict[int, str]:
+    """Their names by their ids, which they are in the order of; adds to `faults`."""
     found: dict[int, str] = {}
     for one in content["categories"]:
         number, name = one.get("id"), " ".join(str(one.get("name", "")).split())
@@ -114,7 +130,8 @@ def _categories(path: Path, content: dict[str, Any], faults: list[str]) -> dict[
     return dict(sorted(found.items()))
 
 
-def _images(path: Path, content: dict[str, Any], faults: list[str]) -> dict[object, CocoImage]:
+def images_in(path: Path, content: dict[str, Any], faults: list[str]) -> dict[object, CocoImage]:
+    """Images by their ids, with nothing on them yet; adds to `faults`."""
     found: dict[object, CocoImage] = {}
     names = set[str]()
     for one in content["images"]:
