@@ -23,12 +23,15 @@ from ssl_bench.cli.options import (
     variant_options,
     workspace_option,
 )
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.data.faults import refuse
+from ssl_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from ssl_bench.evaluation.reference import Reference
     from ssl_bench.evaluation.suite import Suite
     from ssl_bench.records.record import EvaluationRecord, PretrainRecord
+
+AGAIN = ": the same command makes what is missing, the table has the rest"  # of a suite
 
 
 # ---- pretext → encoder
@@ -221,7 +224,7 @@ def run(suite: str, out: Path | None, seeds: int | None, workspace: Path, **opti
     if out:
         for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)
-    _refuse_parts(failures)
+    refuse(failures, asked.name, AGAIN)
     if asked.welcome:
         for line in closing_lines(asked, made, workspace):
             click.echo(line)
@@ -244,7 +247,7 @@ def export(suite: str, out: Path, seeds: int | None, workspace: Path, **options:
     asked = read_suite(suite, seeds)
     failures: list[str] = []
     records = _suite_records(asked, workspace, failures, **options)
-    _refuse_parts(failures)
+    refuse(failures, asked.name, AGAIN)
     for path in job(records, workspace, out, family_of(asked)):
         click.echo(f"wrote {path}", err=True)
 
@@ -259,12 +262,6 @@ def _suite_records(
         suite, workspace, runtime_of(**options),
         skip_bad_images=options["skip_bad_images"], finished=finished, failures=failures,
     )  # fmt: skip
-
-
-def _refuse_parts(failures: list[str]) -> None:
-    """DataError with a line for each part of a suite that has no number."""
-    if failures:
-        raise DataError("\n  ".join(["these have no number:", *failures]))
 
 
 @click.command("import", cls=StrictCommand)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench import catalogue
+from ssl_bench.data.faults import refuse
 from ssl_bench.encoders.elsewhere import scheme_of
 from ssl_bench.errors import Busy, DataError, Degenerate
 from ssl_bench.evaluation.evaluate import evaluate
@@ -76,8 +77,8 @@ def _records(suite: Suite, suite_run: "_SuiteRun", failures: list[str]) -> list[
     # Two evaluations of a suite may ask for the same number.
     records = list({r.key: r for place in sorted(found) for r in found[place]}.values())
     if not records:
-        lines = "".join(f"\n  {line}" for line in failures)
-        raise DataError(f"of suite {suite.name} there is no number{lines}")
+        refuse(failures, suite.name)
+        raise DataError(f"of suite {suite.name} there is no number")
     return records
 
 

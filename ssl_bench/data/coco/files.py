@@ -181,7 +181,8 @@ def _is_number(value: object) -> bool:
 
 def _classes(content: dict[str, Any], names: dict[int, str], images: Any) -> tuple[str, ...]:
     """Without the category that only stands above the others, as in Roboflow's files."""
-    above = {one.get("supercategory") for one in content["categories"]}
+    kinds = content["categories"]
+    above = {one.get("supercategory") for one in kinds if one.get("supercategory") != one["name"]}
     used = {one.name for image in images for one in image.objects}
     return tuple(name for name in names.values() if name in used or name not in above)
 
