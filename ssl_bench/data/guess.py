@@ -134,8 +134,11 @@ def guesses(path: Path) -> list[Guess]:
 
 
 def _of_file(path: Path) -> Iterator[Guess]:
+    """The set that a file belongs to: its folder's, or that of the folder above, as COCO's."""
     if form := FILES_OF.get(path.suffix.lower()):
-        yield _tried(form.format(path, parent=path.parent))
+        own = _tried(form.format(path, parent=path.parent))
+        above = None if own.opens else _tried(form.format(path, parent=path.parent.parent))
+        yield above if above and above.opens else own
 
 
 def _of_folder(root: Path) -> Iterator[Guess]:

@@ -140,7 +140,8 @@ def test_files(tmp_path: Path, bench: Bench) -> None:
     assert "classification: train 3, test 1; 1 classes" in made
     coco(tmp_path / "c")
     path = tmp_path / "c/annotations/instances_train2017.json"
-    assert [guess.specification for guess in guesses(path)] == [f"coco:{path.parent}"]
+    (guess,) = guesses(path)
+    assert (guess.specification, guess.opens) == (f"coco:{tmp_path / 'c'}", True)
 
 
 def test_what_is_near_says_what_is_missing(tmp_path: Path, bench: Bench) -> None:
