@@ -70,6 +70,7 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "mae": MASKED | {"decoder_depth": 1, "decoder_width": 32},
     "i-jepa": MASKED | {"predictor_depth": 1, "predictor_width": 32},
     "swav": RECIPE | HEAD | FEW_CROPS | SWAV,
+    "lejepa": RECIPE | HEAD | FEW_CROPS | {"slices": 32, "optimizer": "sgd", "warmup": 0},
     "dino": RECIPE | HEAD | FEW_CROPS | {"outputs": 24, "frozen": 1},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"

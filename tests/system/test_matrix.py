@@ -58,7 +58,7 @@ PRETEXTS: Refusals = {
 # They meet the encoder as others do: simclr, with one view a pass as byol, with small ones as dino,
 # or relative-position.
 LIKE_OTHERS, FEW_ENCODERS = (
-    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav", "jigsaw"},
+    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav", "jigsaw", "lejepa"},
     {"alexnet", "timm:test_vit"},
 )
 EVALUATIONS: Refusals = {
