@@ -43,7 +43,7 @@ from ssl_bench.training.pretext import Pretext, Step
 from ssl_bench.training.two_views import SMALL
 from ssl_bench.training.views import byol_view
 
-POINTS, REACH = 17, 5.0  # of the trapezoidal rule, on [−REACH, REACH] (algorithm 1)
+POINTS, REACH = 17, 3.0  # of the trapezoidal rule, from 0 to REACH (univariate/epps_pulley.py)
 VIEW = partial(byol_view, blurring=0.5, solarising=0.2)  # of large and small views alike
 # Of ResNets, by AdamW, which is warmed up.
 RESNET: dict[str, Any] = {
@@ -105,9 +105,9 @@ def sigreg(outputs: Tensor, along: Tensor, gather: Callable[[Tensor], Tensor]) -
     N ∫ |φ(t) − exp(−t² / 2)|² exp(−t² / 2) dt for N images with the characteristic function φ(t) =
     mean exp(itx) of their coordinates x along a direction (algorithm 1 and section 4 of the paper).
     """
-    pace = 2 * REACH / (POINTS - 1)
-    # φ(−t) is the conjugate of φ(t), so half of the points are enough; at 0 both functions are 1.
-    t = pace * torch.arange(1, POINTS // 2 + 1, device=outputs.device, dtype=outputs.dtype)
+    pace = REACH / (POINTS - 1)
+    # φ(−t) is the conjugate of φ(t), so t > 0 counts twice; at 0 both functions are 1.
+    t = pace * torch.arange(1, POINTS, device=outputs.device, dtype=outputs.dtype)
     normal = (-t.square() / 2).exp()
     weights = 2 * pace * normal
     weights[-1] /= 2  # an end of the trapezoidal rule

@@ -38,6 +38,7 @@ def alone(means: Tensor) -> Tensor:
 
 OUTPUTS = 1.5 * normal(1, VIEWS, COUNT, WIDTH) + 0.3
 ALONG = directions(drawn(0), WIDTH, SLICES)
+KNOTS = np.linspace(-3, 3, 33)  # 17 from 0 on
 
 
 # ---- SIGReg
@@ -63,21 +64,36 @@ def numpy_sigreg(outputs: np.ndarray, along: np.ndarray, points: np.ndarray) -> 
     )
 
 
-def test_it_is_the_papers_algorithm_with_17_points() -> None:
-    found = float(sigreg(OUTPUTS, ALONG, alone))
-    along = ALONG.double().numpy()
-    assert found == pytest.approx(
-        numpy_sigreg(OUTPUTS.numpy(), along, np.linspace(-5, 5, 17)), rel=1e-12
+def test_it_is_the_papers_algorithm_on_both_sides_of_0() -> None:
+    found, along = float(sigreg(OUTPUTS, ALONG, alone)), ALONG.double().numpy()
+    assert found == pytest.approx(numpy_sigreg(OUTPUTS.numpy(), along, KNOTS), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+def test_17_points_are_the_integral_but_for_its_ends(scale: float) -> None:
+    """By 4,001 points, and by no points at all; beyond 3 there is at most 0.007 N of it."""
+    rows, along = scale * normal(1, VIEWS, COUNT, WIDTH), ALONG.double().numpy()
+    found = float(sigreg(rows, ALONG, alone))
+    fine, whole = (
+        numpy_sigreg(rows.numpy(), along, np.linspace(-end, end, 4001)) for end in (3, 10)
     )
-
-
-def test_17_points_are_the_integral() -> None:
-    """By 4,001 points from −10 to 10, and by no points at all; at the scale that is asked for."""
-    rows, along = normal(1, VIEWS, COUNT, WIDTH) + 0.3, ALONG.double().numpy()
-    fine = numpy_sigreg(rows.numpy(), along, np.linspace(-10, 10, 4001))
+    assert found == pytest.approx(fine, rel=1e-3)
     coordinates = [view @ one for view in rows.numpy() for one in along.T]
-    assert np.mean(list(map(closed_statistic, coordinates))) == pytest.approx(fine, rel=1e-12)
-    assert float(sigreg(rows, ALONG, alone)) == pytest.approx(fine, rel=1e-4)
+    assert np.mean(list(map(closed_statistic, coordinates))) == pytest.approx(whole, rel=1e-12)
+    assert 0 < whole - fine < 0.007 * COUNT
+
+
+def test_value_and_gradient_are_lightlys(monkeypatch) -> None:
+    """Its points and weights are of 32 bit."""
+    loss = pytest.importorskip("lightly.loss.lejepa_loss", reason="an oracle, and not installed")
+    criterion = loss.LeJEPALoss(lambda_param=0.3, sigreg_num_vectors=SLICES).double()
+    monkeypatch.setattr(criterion.sigreg, "_generate_unit_vectors", lambda *_: ALONG.double())
+    one, two = (OUTPUTS.clone().requires_grad_() for _ in range(2))
+    ours = 0.7 * prediction_loss(one) + 0.3 * sigreg(one, ALONG, alone)
+    theirs = criterion(global_proj=two[:2], local_proj=two[2:])
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    (found,), (expected,) = torch.autograd.grad(ours, one), torch.autograd.grad(theirs, two)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_gradients() -> None:
@@ -166,7 +182,7 @@ def test_the_step_has_the_loss_of_all_views() -> None:
     centres = (outputs[0] + outputs[1]) / 2
     prediction = np.mean([np.square(view - centres).mean() for view in outputs])
     along = directions(random, 5, 7).double().numpy()
-    expected = 0.75 * prediction + 0.25 * numpy_sigreg(outputs, along, np.linspace(-5, 5, 17))
+    expected = 0.75 * prediction + 0.25 * numpy_sigreg(outputs, along, KNOTS)
     assert float(values["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
