@@ -27,7 +27,7 @@ from ssl_bench.encoders.init import initialize
 from ssl_bench.encoders.spec import ImageSize
 from ssl_bench.errors import UsageError
 from ssl_bench.training.collapse import dimensions
-from ssl_bench.training.config import PretextConfig, Recipe
+from ssl_bench.training.config import EncoderConfig, PretextConfig, Recipe
 from ssl_bench.training.optimizers import build_optimizer
 from ssl_bench.training.precision import full_precision
 from ssl_bench.training.pretext import Pretext, Step
@@ -99,31 +99,47 @@ def reconstruction_loss(guessed: Tensor, truth: Tensor) -> Tensor:
     return F.mse_loss(guessed, (truth - mean) / (variance + 1e-6).sqrt())
 
 
+def rows_of(encoder: Encoder, method: str, config: EncoderConfig) -> int:
+    """Patches along a side; UsageError for a network of which none can be left out."""
+    if not encoder.takes_keep or POOLED not in encoder.layers:
+        raise UsageError(
+            f"{method} takes vision transformers of timm, such as timm:vit_small_patch16_224, not "
+            f"{config.arch}: no patch can be left out of it"
+        )
+    rows, rest = divmod(config.image_size, encoder.patch_size)
+    if rest:
+        raise UsageError(
+            f"{method} takes an --image-size that patches of {encoder.patch_size} px fill"
+        )
+    return rows
+
+
 class Decoder(nn.Module):
-    """Blocks over all patches, visible or not, and a linear layer to the pixels of the hidden."""
+    """Blocks over the patches, visible or not, and a linear layer to what the hidden ones are.
+
+    `rows` of patches lie along a side. I-JEPA's predictor is the same network.
+    """
 
     places: Tensor
 
-    def __init__(self, inputs: int, rows: int, pixels: int, config: MAEConfig) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, rows: int, depth: int, width: int, config: EncoderConfig
+    ) -> None:
         from timm.models.vision_transformer import Block
 
         super().__init__()
-        width = config.decoder_width
         self.norm, self.embed = LAYER_NORM(inputs), nn.Linear(inputs, width)
         norm: Any = LAYER_NORM
-        blocks = (
-            Block(width, width // HEAD, qkv_bias=True, norm_layer=norm)
-            for _ in range(config.decoder_depth)
-        )
+        blocks = (Block(width, width // HEAD, qkv_bias=True, norm_layer=norm) for _ in range(depth))
         self.blocks = nn.Sequential(*blocks)
-        self.out = nn.Sequential(LAYER_NORM(width), nn.Linear(width, pixels))
+        self.out = nn.Sequential(LAYER_NORM(width), nn.Linear(width, outputs))
         initialize(self, config.init, config.seed, "decoder")
         drawn = torch.randn(width, generator=generator(config.seed, "decoder", "hidden"))
         self.hidden = nn.Parameter(0.02 * drawn)
         self.register_buffer("places", places_of(rows, width), persistent=False)
 
     def forward(self, tokens: Tensor, pooled: Tensor, order: Tensor) -> Tensor:
-        """(B, K, C), (B, C) and int64 (B, N), visible patches first -> (B, N − K, pixels).
+        """(B, K, C), (B, C) and int64 (B, N), visible patches first -> (B, N − K, outputs).
 
         Blocks look at tokens as a set, so patches stay in the order in which they were drawn.
         """
@@ -142,18 +158,12 @@ class MAE(Pretext):
 
     def __init__(self, config: MAEConfig, encoder: Encoder, normalization: Normalization) -> None:
         super().__init__(config, encoder, normalization)
-        if not encoder.takes_keep or POOLED not in encoder.layers:
-            raise UsageError(
-                f"mae takes vision transformers of timm, such as timm:vit_small_patch16_224, not "
-                f"{config.arch}: no patch can be left out of it"
-            )
-        self.side = encoder.patch_size
-        if config.image_size % self.side:
-            raise UsageError(f"mae takes an --image-size that patches of {self.side} px fill")
+        rows, self.side = rows_of(encoder, "mae", config), encoder.patch_size
         learn_up_to(encoder, POOLED, config.image_size)
-        self.layer, rows = encoder.maps[-1], config.image_size // self.side
-        self.patches, channels = rows**2, encoder.shape(POOLED, config.image_size)[0]
-        self.decoder = Decoder(channels, rows, 3 * self.side**2, config)
+        self.layer, self.patches = encoder.maps[-1], rows**2
+        channels, pixels = encoder.shape(POOLED, config.image_size)[0], 3 * self.side**2
+        shape = config.decoder_depth, config.decoder_width
+        self.decoder = Decoder(channels, pixels, rows, *shape, config)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW, which remembers fewer squares than by default."""

@@ -1,8 +1,9 @@
 """Multi-crop: two large views of an image and several small ones, all compared with the large.
 
-Caron et al., "SwAV", NeurIPS 2020, arXiv 2006.09882, section 3.2; so does DINO. Small views are of
-a smaller part of the image, at fewer pixels. A method that compares them draws `crops`, sends them
-through the encoder by `represented`, and has its loss from `across_views`.
+Caron et al., "SwAV", NeurIPS 2020, arXiv 2006.09882, section 3.2; so do DINO and LeJEPA. Small
+views are of a smaller part of the image, at fewer pixels. A method that compares them draws
+`crops`, sends them through the encoder by `represented`, and has its loss from `across_views` where
+views tell what others are.
 """
 
 from collections.abc import Callable, Sequence

@@ -54,6 +54,8 @@ GATHERING: dict[str, dict[str, Any]] = {
     "swav": SMALL | CROPS | {"prototypes": 24, "queue": 8, "queue_from": 0},
     "dino": SMALL | CROPS | {"outputs": 24, "clip": 3.0},
     "mae": VIT | {"decoder_depth": 1, "decoder_width": 32},
+    "lejepa": SMALL | {"small_crops": 2, "slices": 16, "warmup": 0},
+    "i-jepa": VIT | {"predictor_depth": 1, "predictor_width": 32},
 }
 ALONE: dict[str, dict[str, Any]] = {
     "deepcluster": {"image_size": 64, "width": 0.1, "init": "fan-in", "clusters": 4, "hidden": 8}

@@ -47,10 +47,7 @@ HEAD = {"projector": (32, 16)}
 FEW_CROPS = {"small_crops": 2}
 # Not the recipe's Adam, whose first steps go either way where a gradient is nearly 0.
 SWAV = {"prototypes": 24, "queue": 16, "frozen": 1, "optimizer": "sgd", "lr": 0.06}
-MASKED = STEPS | {
-    "recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0,
-    "decoder_depth": 1, "decoder_width": 32,
-}  # fmt: skip
+MASKED = STEPS | {"recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0}
 PRETEXTS: dict[str, dict[str, Any]] = {
     "random": ENCODER,
     "autoencoder": ENCODER | STEPS,
@@ -70,8 +67,10 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "split-brain": RECIPE | {"hidden": 32},
     "npid": RECIPE | {"projector": (16,)},
     "deepcluster": ENCODER | STEPS | {"clusters": 4, "hidden": 16, "lr": 0.01},
-    "mae": MASKED,
+    "mae": MASKED | {"decoder_depth": 1, "decoder_width": 32},
+    "i-jepa": MASKED | {"predictor_depth": 1, "predictor_width": 32},
     "swav": RECIPE | HEAD | FEW_CROPS | SWAV,
+    "lejepa": RECIPE | HEAD | FEW_CROPS | {"slices": 32, "optimizer": "sgd", "warmup": 0},
     "dino": RECIPE | HEAD | FEW_CROPS | {"outputs": 24, "frozen": 1},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"

@@ -59,7 +59,9 @@ TOY: dict[str, Any] = {"arch": "timm:test_efficientnet", "projector": (32, 16), 
 TOYS: dict[str, dict[str, Any]] = {
     "swav": {"prototypes": 24},
     "dino": {"outputs": 24},
+    "lejepa": {"slices": 16},
     "mae": {"arch": "timm:test_vit", "decoder_depth": 1, "decoder_width": 32},
+    "i-jepa": {"arch": "timm:test_vit", "predictor_depth": 1, "predictor_width": 32},
 }
 SCENES = "scenes:train=72,test=8"
 

@@ -45,6 +45,7 @@ ONE_SIZE = {"timm:test_vit"}  # that it is built for
 # The encoders that a pretext, or an evaluation, refuses, and the reason in its line.
 Refusals = dict[str, tuple[set[str], str]]
 PRETEXTS: Refusals = {
+    "i-jepa": (ENCODERS.keys() - {"timm:test_vit"}, "i-jepa takes vision transformers of timm"),
     "inpainting": (ENCODERS.keys() - {"dcgan"}, "--arch: String should match pattern '^dcgan$'"),
     "kmeans-init": (ENCODERS.keys() - {"alexnet"}, "kmeans-init takes chains of convolutions"),
     "mae": (ENCODERS.keys() - {"timm:test_vit"}, "mae takes vision transformers of timm"),
@@ -57,7 +58,7 @@ PRETEXTS: Refusals = {
 # They meet the encoder as others do: simclr, with one view a pass as byol, with small ones as dino,
 # or relative-position.
 LIKE_OTHERS, FEW_ENCODERS = (
-    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav", "jigsaw"},
+    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav", "jigsaw", "lejepa"},
     {"alexnet", "timm:test_vit"},
 )
 EVALUATIONS: Refusals = {
