@@ -5,6 +5,7 @@ last ones are kept, so that reading in order decodes each once.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,7 +34,8 @@ def features(schema: Any) -> dict[str, Any]:
 def holds_bytes(schema: Any, name: str) -> bool:
     """Whether a column has bytes, or structs with `bytes`, as an encoded image is kept."""
     kind = str(schema.field(name).type)
-    return kind in ("binary", "large_binary") or kind.startswith("struct<bytes: binary")
+    plain_bytes = kind in ("binary", "large_binary")
+    return plain_bytes or bool(re.match(r"struct<(.*, )?bytes: (large_)?binary", kind))
 
 
 def holds_lists(schema: Any, name: str) -> bool:

@@ -31,7 +31,7 @@ USUAL = {
     "path": ("path", "image", "images", "file", "filename", "file_name", "filepath", "file_path",
              "image_path", "image_name", "img", "image_id", "id", "name"),
     "label": ("label", "labels", "class", "classes", "class_name", "category", "categories",
-              "target", "tags", "species"),
+              "target", "tags", "species", "cls"),
     "split": ("split", "set", "subset", "partition"),
 }  # fmt: skip
 KNOWN = ("val", *OPTIONS, "images", *USUAL)
