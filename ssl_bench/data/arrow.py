@@ -14,6 +14,7 @@ from typing import Any
 
 from ssl_bench.data.paths import stamp
 from ssl_bench.errors import DataError, extra
+from ssl_bench.files import refuse_pointer
 
 
 def schema(file: Path) -> Any:
@@ -89,6 +90,7 @@ def _naming(file: Path) -> Iterator[None]:
 def _table(file: Path, _: object) -> Any:
     with extra("hf"):
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
+    refuse_pointer(file)
     with _naming(file):
         source = pa.memory_map(str(file))
         try:
@@ -103,6 +105,7 @@ def _table(file: Path, _: object) -> Any:
 def _opened(file: Path, _: object) -> Any:
     with extra("hf"):
         import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
+    refuse_pointer(file)
     with _naming(file):
         # Mapped: processes that are forked share an open file's place in it.
         return pq.ParquetFile(file, memory_map=True)

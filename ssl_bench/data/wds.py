@@ -38,6 +38,7 @@ from ssl_bench.data.layout import files_by_split
 from ssl_bench.data.paths import path_and_options, resolved
 from ssl_bench.data.tree import SUFFIXES
 from ssl_bench.errors import DataError, UsageError, plain, unknown
+from ssl_bench.files import refuse_pointer
 
 USE = "wds:GLOB[,test=GLOB or SHARE][,val=GLOB]"
 KNOWN = ("val", *OPTIONS)
@@ -182,6 +183,7 @@ def indexed(paths: Sequence[Path]) -> list[TarSample]:
 
 def _samples(path: Path, faults: list[str]) -> list[TarSample]:
     found = []
+    refuse_pointer(path)
     try:
         with tarfile.open(path, "r:") as tar:  # "r:": not compressed
             for key, members in _grouped(tar):
