@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 
 from ssl_bench.errors import DataError
 
+LFS = b"version https://git-lfs.github.com/spec/"  # how a pointer of Git LFS begins
+POINTER = "is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it"
 UMASK = os.umask(0)  # it can be read by setting it only
 os.umask(UMASK)
 
@@ -20,6 +22,17 @@ def key_of(identity: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of what determines a result."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def refuse_pointer(path: Path) -> None:
+    """DataError where a clone without Git LFS has left a pointer in a file's place."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(LFS))
+    except OSError:  # whoever reads it says why it cannot be read
+        return
+    if head == LFS:
+        raise DataError(f"{path} {POINTER}")
 
 
 @contextmanager

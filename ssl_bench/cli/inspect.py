@@ -12,8 +12,9 @@ from ssl_bench.data.normalization import HALF
 from ssl_bench.data.store.squares import stored_size
 from ssl_bench.encoders.build import TRUNKS, EncoderSpec, build_encoder, own_spec
 from ssl_bench.encoders.elsewhere import FORMS, open_elsewhere, scheme_of
+from ssl_bench.encoders.libraries import intended
 from ssl_bench.encoders.spec import Norm, Stem
-from ssl_bench.errors import unknown
+from ssl_bench.errors import UsageError, plain, unknown
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import Step, Trainable
 
@@ -53,6 +54,8 @@ def inspect_network(
         network = nn.Module()
         network.encoder = encoder = build_encoder(spec)
     else:
+        if hint := intended(name):
+            raise UsageError(f"unknown network '{plain(name)}'; did you mean {hint}?")
         elsewhere = ["timm:NAME", "torchvision:NAME", *FORMS]
         raise unknown("network", name, [*catalogue.names("pretext"), *TRUNKS, *elsewhere])
     layers = _trace(network, spec)

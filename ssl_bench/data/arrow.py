@@ -5,6 +5,7 @@ last ones are kept, so that reading in order decodes each once.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Any
 
 from ssl_bench.data.paths import stamp
 from ssl_bench.errors import DataError, extra
+from ssl_bench.files import refuse_pointer
 
 
 def schema(file: Path) -> Any:
@@ -33,7 +35,8 @@ def features(schema: Any) -> dict[str, Any]:
 def holds_bytes(schema: Any, name: str) -> bool:
     """Whether a column has bytes, or structs with `bytes`, as an encoded image is kept."""
     kind = str(schema.field(name).type)
-    return kind in ("binary", "large_binary") or kind.startswith("struct<bytes: binary")
+    plain_bytes = kind in ("binary", "large_binary")
+    return plain_bytes or bool(re.match(r"struct<(.*, )?bytes: (large_)?binary", kind))
 
 
 def holds_lists(schema: Any, name: str) -> bool:
@@ -87,6 +90,7 @@ def _naming(file: Path) -> Iterator[None]:
 def _table(file: Path, _: object) -> Any:
     with extra("hf"):
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
+    refuse_pointer(file)
     with _naming(file):
         source = pa.memory_map(str(file))
         try:
@@ -101,6 +105,7 @@ def _table(file: Path, _: object) -> Any:
 def _opened(file: Path, _: object) -> Any:
     with extra("hf"):
         import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
+    refuse_pointer(file)
     with _naming(file):
         # Mapped: processes that are forked share an open file's place in it.
         return pq.ParquetFile(file, memory_map=True)

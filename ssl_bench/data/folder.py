@@ -33,6 +33,7 @@ from ssl_bench.data.tree import (
     has_images,
     is_image,
     names_below,
+    shown,
 )
 from ssl_bench.errors import DataError, UsageError, plain, unknown
 
@@ -156,6 +157,7 @@ class FolderDataset(Dataset):
             raise _without_images(root / empty[0], left, ": fill or remove it")
         if not any(each.values()):
             raise _without_images(root, left)
+        notes += [line for found in each.values() for line in _masks_among(found)]
         more = [*notes, *left.notes(), *(_deeper(each) if self.depth == 1 else [])]
         return ImageFiles(root, chain(*each.values()), _labels(each.values()), classes, more)
 
@@ -200,7 +202,8 @@ class FolderDataset(Dataset):
             f"no train/: all {len(names):,} images are taken, without labels, those of "
             f"{listed(folders)} too"
         )
-        return ImageFiles(self.root, names, None, (), [*([note] if folders else []), *left.notes()])
+        notes = [*([note] if folders else []), *_masks_among(names), *left.notes()]
+        return ImageFiles(self.root, names, None, (), notes)
 
     def _drawn(self, name: SplitName, draw: Draw) -> Split:
         """`train` or `test` of one folder of classes: PATH/train, else PATH."""
@@ -221,7 +224,8 @@ class FolderDataset(Dataset):
         if not any(map(len, part)):
             raise DataError(f"{root} has no class of two images or more: no test set can be drawn")
         note = draw.note(name, sum(map(len, part)), sum(map(len, each.values())))
-        return ImageFiles(root, chain(*part), _labels(part), tuple(each), [note, *left.notes()])
+        notes = [note, *(line for found in part for line in _masks_among(found)), *left.notes()]
+        return ImageFiles(root, chain(*part), _labels(part), tuple(each), notes)
 
 
 def _by_class(root: Path, classes: Sequence[str], left: LeftOut) -> dict[str, StringArray]:
@@ -263,6 +267,20 @@ def _deeper(each: dict[str, StringArray]) -> list[str]:
         return []
     name = next(iter(each))
     return [f"the images of {name}/ and all others lie in folders: depth=2 takes these as classes"]
+
+
+def _masks_among(names: Sequence[str]) -> list[str]:
+    """A line where masks lie beside their photographs, as in BUSI: a_mask.png of a.png."""
+    # with_mask_1.jpg is a face: only what stands beside a photograph of its own name is a mask.
+    called = [name for name in names if "_mask" in name]
+    whole = {os.path.splitext(name)[0] for name in names} if called else set[str]()
+    found = [name for name in called if name.rpartition("_mask")[0] in whole]
+    if not found:
+        return []
+    return [
+        f"{len(found):,} images are called masks, such as {shown(found[0])}, and taken as images: "
+        "move them away if they are masks"
+    ]
 
 
 def _depth(text: str) -> int:

@@ -4,6 +4,7 @@
 others it says what is missing. docs/layouts.md has a tree for each.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 from ssl_bench import catalogue
 from ssl_bench.data.coco.find import json_files, looks_like_coco, panoptic_files
 from ssl_bench.data.dataset import Dataset
-from ssl_bench.data.layout import IMAGES, TRUTH, Layout, split_in, split_of
+from ssl_bench.data.layout import IMAGES, TRUTH, split_in, split_of
+from ssl_bench.data.masks.dataset import BEHIND
 from ssl_bench.data.masks.key import FILES
 from ssl_bench.data.paths import resolved
 from ssl_bench.data.tree import LeftOut, folders_in, images_below
@@ -101,9 +103,11 @@ def _masks(root: Path) -> Signs:
     inner = [root, *(root / name for name in folders_in(root) if split_of(name))]
     images = any(name.lower() in IMAGES for at in inner for name in folders_in(at))
     masks = any(name.lower() in TRUTH for at in inner for name in folders_in(at))
-    beside = any(_has(root, f"{name}[-_]*", f"{name}annot*") for name in Layout(root).folders)
-    listed = any((root / name).is_file() for name in FILES)
-    return {"images/": images or beside, "masks/": masks or (beside and listed)}
+    names = folders_in(root)
+    beside = any(
+        split_of(n) and re.fullmatch(f"{re.escape(n)}{BEHIND}", m) for n in names for m in names
+    )
+    return {"images/": images or beside, "masks/": masks or beside}
 
 
 def _hf(root: Path) -> Signs:
@@ -136,7 +140,8 @@ def guesses(path: Path) -> list[Guess]:
 def _of_file(path: Path) -> Iterator[Guess]:
     """The set that a file belongs to: its folder's, or that of the folder above, as COCO's."""
     if form := FILES_OF.get(path.suffix.lower()):
-        own = _tried(form.format(path, parent=path.parent))
+        given = form.format(path, parent=path.parent)
+        own = _table(path) if given.startswith("csv:") else _tried(given)
         above = None if own.opens else _tried(form.format(path, parent=path.parent.parent))
         yield above if above and above.opens else own
 
@@ -159,8 +164,15 @@ def _of_folder(root: Path) -> Iterator[Guess]:
             yield _tried(f"{name}:{root}{options}")
     for table in sorted(root.glob("*.csv"))[:5]:
         # A palette or a metadata file is a table, too, and no set.
-        if table.name not in (*FILES, "metadata.csv") and (found := _tried(f"csv:{table}")).opens:
-            yield found
+        if table.name not in (*FILES, "metadata.csv"):
+            yield _table(table)
+
+
+def _table(path: Path) -> Guess:
+    """As it is, or with the folder beside it that has its images."""
+    ways = ["", *(f",images={name}" for name in folders_in(path.parent)[:20])]
+    found = [_tried(f"csv:{path}{way}") for way in ways]
+    return next((guess for guess in found if guess.opens), found[0])
 
 
 def _tried(specification: str) -> Guess:
@@ -173,7 +185,9 @@ def _tried(specification: str) -> Guess:
     if "test" not in dataset.splits:
         try:
             drawn = catalogue.dataset(specification + DRAWN)
-            if not {name.lower() for name in drawn.split("train", drawn.tasks[0]).classes} & IMAGES:
+            classes = {name.lower() for name in drawn.split("train", drawn.tasks[0]).classes}
+            # Folders of one class, or of images/, are no classes: a folder of photographs.
+            if not (classes & IMAGES or (specification.startswith("folder:") and len(classes) < 2)):
                 return Guess(specification + DRAWN, _counts(drawn), True)
         except BenchError:
             pass

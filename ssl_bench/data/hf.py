@@ -137,12 +137,16 @@ def _json_rows(file: Path, label: str, faults: list[str]) -> list[Labelled]:
 # ---- Arrow and Parquet
 @dataclass(frozen=True)
 class _Columns:
-    """What the images and labels are called; `names` of a ClassLabel's numbers."""
+    """What the images and labels are called; `names` of a ClassLabel's numbers.
+
+    `notes` say what was taken where there was a choice.
+    """
 
     image: str
     label: str | None
     names: tuple[str, ...] | None
     several: bool
+    notes: tuple[str, ...]
 
 
 class ArrowDataset(Dataset):
@@ -174,11 +178,11 @@ class ArrowDataset(Dataset):
         self.check_split(name)
         part = "train" if self.draw else name
         labels = self.labels[part]
-        places, notes = list(range(len(labels))), list[str]()
+        places, notes = list(range(len(labels))), list(self.columns.notes)
         if self.draw is not None:
             parts = self.draw.divided(places, lambda i: f"{part}/{i}", lambda i: str(labels[i]))
             places = parts[name]
-            notes = [self.draw.note(name, len(places), len(labels))]
+            notes.append(self.draw.note(name, len(places), len(labels)))
         if strange := {label for one in labels for label in one} - set(self.classes):
             raise DataError(f"{self.name} {part} has the class '{min(strange)}', not in train")
         return EncodedImages(
@@ -255,8 +259,10 @@ def _names(value: object, names: tuple[str, ...] | None) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [] if value is None else [value]
     found: list[str] = []
     for one in values:
+        if isinstance(one, float) and one.is_integer():  # pandas makes floats of integers with gaps
+            one = int(one)
         if isinstance(one, bool) or not isinstance(one, str | int):
-            raise DataError(f"{plain(one)[:60]} is no class: it takes names or numbers")
+            raise DataError(f"{plain(one)[:60]} is no class: it takes names or whole numbers")
         if names is None or isinstance(one, str):
             found.append(str(one))
         elif 0 <= one < len(names):
@@ -276,16 +282,23 @@ def _columns(file: Path, options: Mapping[str, str]) -> _Columns:
             raise unknown(f"column of {file}", options[key], schema.names)
     kinds = {n: one.get("_type") for n, one in features.items() if isinstance(one, dict)}
     images = [name for name, kind in kinds.items() if kind == "Image"]
-    images += [name for name in schema.names if arrow.holds_bytes(schema, name)]
+    images += [n for n in schema.names if n not in images and arrow.holds_bytes(schema, n)]
     image = options.get("image") or next(iter(images), None)
     if image is None:
         shown = ", ".join(map(plain, schema.names))
         raise DataError(f"{file} has the columns {shown}, none of images: name it with image=")
     known = [name for name, one in features.items() if _class_names(one) is not None]
-    known += [name for name in schema.names if name.lower() in USUAL["label"]]
+    known += [n for n in schema.names if n not in known and n.lower() in USUAL["label"]]
     label = options.get("label") or next(iter(known), None)
     several = label is not None and arrow.holds_lists(schema, label)
-    return _Columns(image, label, _class_names(features.get(label or "", {})), several)
+    notes = [
+        f"{key}s are the column {plain(taken)}, of {', '.join(map(plain, found))}: {key}= names one"
+        for key, taken, found in (("image", image, images), ("label", label, known))
+        if len(found) > 1 and key not in options
+    ]
+    if label is None and (others := [n for n in schema.names if n != image]):
+        notes.append(f"no labels in the columns {', '.join(map(plain, others))}: label= names one")
+    return _Columns(image, label, _class_names(features.get(label or "", {})), several, (*notes,))
 
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:

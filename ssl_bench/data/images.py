@@ -21,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ssl_bench.data.dataset import SmallImage
 from ssl_bench.data.faults import SKIP
 from ssl_bench.errors import DataError, plain
+from ssl_bench.files import LFS, POINTER
 
 T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none of them runs a program
@@ -99,6 +100,8 @@ def decode(
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 used = use(image)
     except (OSError, SyntaxError, ValueError, *BOMBS) as error:
+        if content.startswith(LFS):
+            raise DataError(f"{plain(name)} {POINTER}") from error
         raise _unreadable(name, error, remedy) from error
     return used, hashlib.sha256(content).hexdigest()
 

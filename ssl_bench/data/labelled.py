@@ -52,8 +52,11 @@ def judged(
 
 
 def checked_draw(draw: Draw | None, splits: Iterable[SplitName], name: str) -> None:
-    """UsageError where a test set is to be drawn from a set that has its own."""
-    if draw is not None and (own := [split for split in splits if split != "train"]):
+    """UsageError where a test set is to be drawn from a set that has its own.
+
+    A split of another name (`extra`, `unsupervised`) is none.
+    """
+    if draw is not None and (own := [split for split in splits if split in ("val", "test")]):
         raise UsageError(f"{name} has its own {own[0]} set: leave out test=")
 
 
@@ -162,7 +165,9 @@ class LabelledDataset(Dataset):
         """Raises Faults for an image that is there twice, DataError without train; as Draw, too."""
         refuse(repeated(parts), name)
         if not parts.get("train"):
-            raise DataError(f"{name} has no image to train on, only splits {', '.join(parts)}")
+            raise DataError(
+                f"{name} has no image to train on, only splits {', '.join(parts)}: call one train"
+            )
         self.name, self.root, self.where, self.draw = name, root, str(root), draw
         labels = {split: [row.labels for row in rows] for split, rows in parts.items()}
         rows = [row for each in parts.values() for row in each]

@@ -62,8 +62,11 @@ def inside(base: Path, text: str, root: Path) -> Path:
     """The file that a list or table calls `text`, from `base` on; DataError for one outside `root`.
 
     A list of others must not lead out of its folder: what it names is decoded, drawn and shared.
+    Windows' separators are read where no file has them in its name.
     """
     path = Path(os.path.normpath(base / text))
+    if "\\" in text and not os.path.exists(path):
+        path = Path(os.path.normpath(base / text.replace("\\", "/")))
     if not path.is_relative_to(root) or path == root:
         raise DataError(f"{plain(text)[:100]} leads out of {root}: images lie below it")
     return path

@@ -23,6 +23,7 @@ from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.labelled import Labelled, LabelledDataset, image_file
 from ssl_bench.data.layout import split_of
 from ssl_bench.data.paths import asked, inside
+from ssl_bench.data.tree import folders_in, is_image
 from ssl_bench.errors import DataError, plain, unknown
 
 USE = "csv:FILE[,test=FILE or SHARE][,images=FOLDER][,path=COLUMN][,label=COLUMN][,split=COLUMN]"
@@ -31,12 +32,12 @@ USUAL = {
     "path": ("path", "image", "images", "file", "filename", "file_name", "filepath", "file_path",
              "image_path", "image_name", "img", "image_id", "id", "name"),
     "label": ("label", "labels", "class", "classes", "class_name", "category", "categories",
-              "target", "tags", "species"),
+              "target", "tags", "species", "cls"),
     "split": ("split", "set", "subset", "partition"),
 }  # fmt: skip
 KNOWN = ("val", *OPTIONS, "images", *USUAL)
 SEVERAL = "|"  # between the labels of a cell
-FLAGS = ("0", "1", "-1", "0.0", "1.0", "-1.0")
+FLAGS = {"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1, "false": 0, "true": 1}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,20 @@ def table(argument: str) -> LabelledDataset:
             for own, row in read_table(path, root, options, faults):
                 parts.setdefault(own or split, []).append(row)
     refuse(faults, str(file))
+    _check_there([row.file for rows in parts.values() for row in rows], file, root)
     return LabelledDataset(name, root, parts, None if "test" in tables else Draw.of(options))
+
+
+def _check_there(images: Sequence[Path], table: Path, root: Path) -> None:
+    """DataError where none of the images is there, with the folders that have the first."""
+    if not images or any(image.exists() for image in images):
+        return
+    name = images[0].relative_to(root)
+    found = [at for at in folders_in(table.parent) if image_file(table.parent / at / name).exists()]
+    raise DataError(
+        f"none of the {len(images):,} images of {table} is there, such as {plain(images[0])}: say "
+        f"where they are, csv:FILE,images={plain(found[0]) if found else 'FOLDER'}"
+    )
 
 
 def read_table(
@@ -88,12 +102,18 @@ def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Number and cells of each line, stripped; Faults for lines of other lengths."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
+            head, above = file.readline(), 1
+            if head.lower().startswith("sep="):  # Excel's line that names the separator
+                head, above = file.readline(), 2
             # Of the separators the one that the titles have most of; a path may hold commas.
             separator = max(",;\t", key=head.count)
             titles = [one.strip() for one in next(csv.reader([head], delimiter=separator), [])]
             reader = csv.reader(file, delimiter=separator)
-            found = [(reader.line_num + 1, cells) for cells in reader if any(cells)]
+            found = [(reader.line_num + above, cells) for cells in reader if any(cells)]
+    except UnicodeError as error:
+        raise DataError(
+            f"{path} is not in UTF-8 ({error}): save it as CSV in UTF-8, in Excel as `CSV UTF-8`"
+        ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table ({error}): save it as CSV") from error
     if not found:
@@ -103,6 +123,8 @@ def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
         for number, cells in found
         if len(cells) != len(titles)
     ]
+    twice = [title for title in dict.fromkeys(titles) if title and titles.count(title) > 1]
+    wrong += [f"{path} has two columns '{plain(title)}': name each anew" for title in twice]
     refuse(wrong, str(path))
     return [(n, dict(zip(titles, map(str.strip, cells), strict=True))) for n, cells in found]
 
@@ -118,11 +140,15 @@ def _columns(
     found = {key: options.get(key) or _usual(titles, key) for key in USUAL}
     there = f"{path} has the columns {', '.join(map(plain, titles))}"
     if found["path"] is None:
+        if any(is_image(title) for title in titles):
+            raise DataError(f"{path} has no titles in its first line: write image,label above")
         raise DataError(f"{there}: say which one has the images, as csv:FILE,path=COLUMN")
     others = [title for title in titles if title not in found.values()]
     flags = ()
     if found["label"] is None:
-        flags = tuple(title for title in others if all(line[title] in FLAGS for _, line in lines))
+        flags = tuple(
+            title for title in others if all(line[title].lower() in FLAGS for _, line in lines)
+        )
         if others and not flags:
             raise DataError(f"{there}: say which one has the labels, as csv:FILE,label=COLUMN")
     return _Columns(found["path"], found["label"], found["split"], flags)
@@ -138,7 +164,7 @@ def _labels(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The classes that are there, and those that are not judged."""
     if columns.label is None:
-        values = {name: float(line[name]) for name in columns.flags}
+        values = {name: FLAGS[line[name].lower()] for name in columns.flags}
         return tuple(n for n, v in values.items() if v > 0), tuple(
             n for n, v in values.items() if v < 0
         )

@@ -4,9 +4,10 @@ wds:PATH/train-{000..009}.tar,test=PATH/val-*.tar     shards by name
 wds:PATH                                              PATH/train-*.tar, val-*.tar …, or
                                                       PATH/train/*.tar, PATH/test/*.tar
 
-Files of one name up to its first dot are one sample: an image (.jpg, .png, …) and its class, in
-.cls, .cls.txt or .label, or under `label`, `class` or `cls` in .json. Several classes stand with a
-`|` between them, or in a list. `classnames.txt` beside the shards, a name a line, names 0, 1, …
+Files of one name up to its first dot are one sample: an image (.jpg, .png, …; of several not
+.depth.png, and not .png beside a .jpg, which are maps of it), and its class, in .cls, .cls.txt or
+.label, or under `label`, `class` or `cls` in .json. Several classes stand with a `|` between them,
+or in a list. `classnames.txt` beside the shards, a name a line, names 0, 1, …
 
 The shards are plain tars, so that an image is read where it lies; a compressed one is refused.
 """
@@ -37,6 +38,7 @@ from ssl_bench.data.layout import files_by_split
 from ssl_bench.data.paths import path_and_options, resolved
 from ssl_bench.data.tree import SUFFIXES
 from ssl_bench.errors import DataError, UsageError, plain, unknown
+from ssl_bench.files import refuse_pointer
 
 USE = "wds:GLOB[,test=GLOB or SHARE][,val=GLOB]"
 KNOWN = ("val", *OPTIONS)
@@ -181,22 +183,40 @@ def indexed(paths: Sequence[Path]) -> list[TarSample]:
 
 def _samples(path: Path, faults: list[str]) -> list[TarSample]:
     found = []
+    refuse_pointer(path)
     try:
         with tarfile.open(path, "r:") as tar:  # "r:": not compressed
             for key, members in _grouped(tar):
                 images = [e for e in members if f".{e.rpartition('.')[2]}" in SUFFIXES]
                 if not images:
                     continue
-                member = members[images[0]]
+                ending = min(images, key=_behind)
+                member = members[ending]
                 with collecting_faults(faults):
                     labels = _labels(f"{path}: {plain(key)}", tar, members)
-                    name = f"{path.stem}/{key}.{images[0]}"
+                    _check_one(f"{path}: {plain(key)}", images, ending)
+                    name = f"{path.stem}/{key}.{ending}"
                     found.append(TarSample(name, path, member.offset_data, member.size, labels))
     except (OSError, tarfile.TarError) as error:
         raise DataError(
             f"{path} cannot be read as a tar ({error}): unpack a .tar.gz to .tar, or fetch it anew"
         ) from error
     return found
+
+
+def _behind(ending: str) -> tuple[int, bool]:
+    """What makes an image a map of another one of its sample: .depth.png, .png beside .jpg."""
+    return ending.count("."), ending not in ("jpg", "jpeg")
+
+
+def _check_one(what: str, images: Sequence[str], taken: str) -> None:
+    """DataError where nothing says which of a sample's images is the photograph."""
+    alike = [ending for ending in images if _behind(ending) == _behind(taken)]
+    if len(alike) > 1:
+        raise DataError(
+            f"{what} has several images, .{plain(', .'.join(alike[:3]))}: leave one; a sample's "
+            "name ends at its first dot"
+        )
 
 
 def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
@@ -240,6 +260,9 @@ def _labels(
             else value
         )
     values = value if isinstance(value, list | tuple) else [value]
+    values = [int(one) if isinstance(one, float) and one.is_integer() else one for one in values]
     if not all(isinstance(one, str | int) for one in values):
-        raise DataError(f"{what} has the class {plain(values)[:60]}: it takes names or numbers")
+        raise DataError(
+            f"{what} has the class {plain(values)[:60]}: it takes names or whole numbers"
+        )
     return tuple(dict.fromkeys(str(one).strip() for one in values if str(one).strip()))

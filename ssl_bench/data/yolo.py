@@ -7,8 +7,9 @@ PATH/train/images/…, PATH/train/labels/…       or a.txt beside the image
 PATH/images/…, PATH/labels/…        as  yolo:PATH,test=0.25   a test set is drawn
 
 A line of a label file is class, centre x, centre y, width and height, in shares of the image, or a
-class and a polygon's points, of which the box is taken. An image without a file, or with an empty
-one, has no objects.
+class and a polygon's points, of which the box is taken. Where data.yaml has `kpt_shape`, key points
+stand behind the box, and are not read. An image without a file, or with an empty one, has no
+objects.
 """
 
 import math
@@ -43,7 +44,12 @@ class YoloSplit(ImageFiles):
     """Images with their label files; turned upright as EXIF says, as the tools show them."""
 
     def __init__(
-        self, root: Path, files: Sequence[Path], classes: tuple[str, ...], notes: Sequence[str]
+        self,
+        root: Path,
+        files: Sequence[Path],
+        classes: tuple[str, ...],
+        notes: Sequence[str],
+        pose: bool = False,
     ) -> None:
         """Raises Faults with all lines of the label files that cannot be used."""
         truth = [label_file(file) for file in files]
@@ -51,7 +57,7 @@ class YoloSplit(ImageFiles):
         self.rows: list[Rows] = []
         for path in truth:
             with collecting_faults(faults):
-                self.rows.append(read_labels(path, classes))
+                self.rows.append(read_labels(path, classes, pose))
         refuse(faults, str(root))
         names = [{classes[label] for label, _ in rows} for rows in self.rows]
         labels = targets([sorted(each) for each in names], classes)
@@ -84,7 +90,7 @@ class YoloDataset(Dataset):
     def __init__(self, argument: str) -> None:
         self.root, options, self.name = asked_folder("yolo", argument, OPTIONS, USE)
         self.where, self.draw = str(self.root), Draw.of(options)
-        self.classes, said = _described(self.root)
+        self.classes, said, self.pose = _described(self.root)
         self.folders = with_test(said or find_folders(self.root))
         checked_draw(self.draw, self.folders, self.name)
         if "train" not in self.folders:
@@ -111,7 +117,7 @@ class YoloDataset(Dataset):
                 files, lambda file: file.relative_to(self.root).as_posix(), lambda _: ""
             )[name]
             notes.append(self.draw.note(name, len(files), total, "all images"))
-        return YoloSplit(self.root, files, self.classes, notes)
+        return YoloSplit(self.root, files, self.classes, notes, self.pose)
 
 
 # ---- which files
@@ -137,18 +143,29 @@ def _images(sources: Sequence[Path], root: Path, left: LeftOut) -> list[Path]:
         else:
             for line in filter(str.strip, source.read_text(encoding="utf-8-sig").split("\n")):
                 with collecting_faults(faults):
-                    files.append(inside(source.parent, line.strip(), root))
+                    files.append(_listed(source.parent, line.strip(), root))
     refuse(faults, str(root))
     return files
 
 
+def _listed(base: Path, text: str, root: Path) -> Path:
+    """An image of a list, below its folder whatever leads there: CVAT writes data/images/… ."""
+    tails = (base / tail for tail in _tails(Path(text)))
+    there = (path for path in tails if path.is_file() and path.resolve().is_relative_to(root))
+    found = None if (base / text).exists() else next(there, None)
+    return found or inside(base, text, root)
+
+
 def label_file(image: Path) -> Path:
-    """labels/…/a.txt of images/…/a.jpg, as Ultralytics finds it; else a.txt beside it."""
+    """labels/…/a.txt of images/…/a.jpg, as Ultralytics finds it; else a.txt beside it.
+
+    Labels/ of Images/, too: people write both.
+    """
     parts = list(image.parts)
     name = f"{image.stem}.txt"
     for place in range(len(parts) - 2, 0, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
+        if parts[place].lower() == "images":
+            parts[place] = "Labels" if parts[place].istitle() else "labels"
             if (found := Path(*parts).with_name(name)).parent.is_dir():
                 return found
             break
@@ -156,19 +173,20 @@ def label_file(image: Path) -> Path:
 
 
 # ---- names
-def _described(root: Path) -> tuple[tuple[str, ...], dict[SplitName, list[Path]]]:
-    """The classes, and the folders that data.yaml names."""
+def _described(root: Path) -> tuple[tuple[str, ...], dict[SplitName, list[Path]], bool]:
+    """The classes, the folders that data.yaml names, and whether lines have key points."""
     if found := described_in(root):
         content = _yaml(found)
         names = content.get("names")
         names = dict(enumerate(names)) if isinstance(names, list) else names
         if not isinstance(names, dict) or set(names) != {*range(len(names))} or not names:
             raise DataError(f"{found} has no names: of the classes 0, 1, …: write them")
-        return _checked([names[i] for i in range(len(names))], found), _folders(found, content)
+        classes = _checked([names[i] for i in range(len(names))], found)
+        return classes, _folders(found, content), "kpt_shape" in content
     for name in NAMES:
         if (path := root / name).is_file():
             lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            return _checked([line for line in lines if line.strip()], path), {}
+            return _checked([line for line in lines if line.strip()], path), {}, False
     raise DataError(f"{root} has no data.yaml with names: of the classes, and no classes.txt")
 
 
@@ -243,7 +261,7 @@ def _tails(path: Path) -> list[Path]:
 
 
 # ---- labels
-def read_labels(path: Path, classes: Sequence[str]) -> Rows:
+def read_labels(path: Path, classes: Sequence[str], pose: bool = False) -> Rows:
     """The objects of one label file; none where there is no file. Faults with all wrong lines."""
     if not path.exists():
         return []
@@ -256,16 +274,18 @@ def read_labels(path: Path, classes: Sequence[str]) -> Rows:
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                rows.append(_row(line, len(classes)))
+                rows.append(_row(line, len(classes), pose))
         except ValueError as error:
             faults.append(f"line {number} of {path} is {plain(line)[:60]!r}: {error}")
     refuse(faults, str(path))
     return rows
 
 
-def _row(line: str, classes: int) -> tuple[int, np.ndarray]:
+def _row(line: str, classes: int, pose: bool) -> tuple[int, np.ndarray]:
     """Class and corners; ValueError says what a line takes."""
     label, *numbers = map(float, line.split())
+    if pose:  # behind the box are key points, which would pass for a polygon's
+        numbers = numbers[:4]
     if not (label.is_integer() and 0 <= label < classes):
         raise ValueError(f"the class is a number from 0 to {classes - 1}")
     if not all(math.isfinite(number) for number in numbers):

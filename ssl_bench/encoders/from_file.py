@@ -83,6 +83,8 @@ def open_file(text: str, image_size: int | None = None) -> tuple[Encoder, Encode
     """
     file, _, function = text.removeprefix("file:").rpartition(":")
     path = local_path(file)
+    if function.endswith(".py"):
+        raise UsageError(f"{text} names no function of the file, as in {text}:build")
     if path.suffix != ".py" or not path.is_file():
         raise UsageError(f"{text}: there is no Python file '{file}': file:encoder.py:build")
 

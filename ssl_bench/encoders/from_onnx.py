@@ -17,7 +17,7 @@ from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
 from ssl_bench.encoders.libraries import local_path, refusal, say_assumed
 from ssl_bench.encoders.spec import EncoderSpec
 from ssl_bench.errors import UsageError, extra
-from ssl_bench.files import file_digest
+from ssl_bench.files import file_digest, refuse_pointer
 
 SPEC = "ssl_bench.encoder"  # the entry of a file's metadata that holds an EncoderSpec
 
@@ -39,10 +39,17 @@ class OnnxEncoder(Encoder):
             str(path), options, providers=["CPUExecutionProvider"]
         )
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            raise UsageError(f"{arch} takes {len(inputs)} inputs, not one of images (B, 3, S, S)")
+        shapes = [each.shape for each in inputs]
+        # A name in the place of the channels may be 3.
+        if (
+            len(shapes) != 1
+            or len(shapes[0]) != 4
+            or shapes[0][1] not in (3, None, str(shapes[0][1]))
+        ):
+            raise UsageError(f"{arch} takes inputs of {shapes}, not one of images (B, 3, S, S)")
         self._input = inputs[0].name
         self._sides: list[Any] = inputs[0].shape  # numbers, or names of what may vary
+        self._type = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
         vectors = [output.name for output in outputs if len(output.shape) == 2]
         self._outputs = {o.name: o.name for o in outputs if len(o.shape) == 4}
         self._outputs |= {POOLED: vectors[-1]} if vectors else {}
@@ -71,11 +78,15 @@ class OnnxEncoder(Encoder):
         self.check_layers(layers)
         self.check_keep(keep, images)
         wanted = [self._outputs[layer] for layer in layers]
-        pixels = images.detach().float().cpu().numpy()
-        # Many files are made for one image at a time.
-        batches = np.split(pixels, len(pixels)) if self._sides[0] == 1 else [pixels]
+        pixels = images.detach().float().cpu().numpy().astype(self._type)
+        # Many files are made for one image at a time, or for another number: blank ones fill it up.
+        fixed = self._sides[0] if isinstance(self._sides[0], int) else len(pixels)
+        blank = np.zeros((-len(pixels) % fixed, *pixels.shape[1:]), self._type)
+        filled = np.concatenate([pixels, blank])
+        batches = np.split(filled, len(filled) // fixed)
         runs = [self.session.run(wanted, {self._input: batch}) for batch in batches]
-        found = [torch.from_numpy(np.concatenate(maps)).to(images.device) for maps in zip(*runs)]  # noqa: B905
+        joined = [np.concatenate(maps)[: len(pixels)] for maps in zip(*runs, strict=True)]
+        found = [torch.from_numpy(each.astype(np.float32)).to(images.device) for each in joined]
         maps = dict(zip(layers, found, strict=True))
         return {k: x[..., None, None] if k == POOLED else x for k, x in maps.items()}
 
@@ -88,6 +99,7 @@ def open_onnx(text: str, image_size: int | None = None) -> tuple[Encoder, Encode
     path = local_path(text.removeprefix("onnx:"))
     if not path.is_file():
         raise UsageError(f"{text}: there is no file '{path}': onnx:FILE")
+    refuse_pointer(path)
     name = f"onnx:{path.name}"
     with refusal(name, image_size or 224, image_size or 224):
         encoder = OnnxEncoder(path, name)

@@ -10,9 +10,11 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -20,7 +22,8 @@ from ssl_bench.data.normalization import IMAGENET, Normalization
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
 from ssl_bench.encoders.libraries import local_path, refusal, run_up_to, say_assumed
 from ssl_bench.encoders.spec import EncoderSpec
-from ssl_bench.errors import DataError, UsageError, extra, plain, unknown
+from ssl_bench.errors import DataError, UsageError, extra, plain
+from ssl_bench.files import refuse_pointer
 
 KINDS = ("convnext", "convnextv2", "dinov2", "dinov2_with_registers", "resnet", "vit")
 BLOCKS = ("layer", "layers", "stages")  # what its versions call the list of them
@@ -94,14 +97,21 @@ def open_transformers(text: str, image_size: int | None = None) -> tuple[Encoder
     where: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     where |= {"revision": revision} if revision else {}
     place = str(folder) if local else place
+    for file in folder.glob("*") if local else ():
+        refuse_pointer(file)
     try:
         config = transformers.AutoConfig.from_pretrained(place, **where)
         if config.model_type not in KINDS:
-            raise unknown(f"kind of model in {name}", config.model_type, KINDS)
+            raise UsageError(
+                f"{name} is of the kind {plain(config.model_type)}, and read are "
+                f"{', '.join(KINDS)}: bring it by file:encoder.py:build, or look for its weights "
+                "in timm (docs/encoders.md)"
+            )
         model = _loaded(place, name, config, where)
         said = _preprocessing(folder if local else None, place, revision)
-    except (OSError, ValueError) as error:
-        reason = plain(str(error).strip().splitlines()[0])[:200]
+    # Of a damaged file safetensors raises its own, torch a RuntimeError or an UnpicklingError.
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        reason = plain([*str(error).strip().splitlines(), type(error).__name__][0])[:200]
         raise DataError(f"{name} cannot be had from {place}: {reason}") from error
     spec = _spec(name, config, said, image_size)
     with refusal(name, spec.image_size, getattr(config, "image_size", 224)):

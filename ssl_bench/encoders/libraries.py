@@ -1,5 +1,6 @@
 """What encoders around other people's modules share: maps by hooks, one line for what fails."""
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -43,6 +44,24 @@ def local_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{text}: {error}") from error
+
+
+def intended(text: str) -> str:
+    """What a name or a file is as an encoder, timm:resnet18 of resnet18; empty if nobody knows."""
+    path = local_path(text)
+    if path.is_file():
+        others = "" if path.suffix == ".safetensors" else f"timm:NAME --weights {text}"
+        return {".py": f"file:{text}:build", ".onnx": f"onnx:{text}"}.get(path.suffix, others)
+    if path.is_dir() or (path.parent.name and path.parent.is_dir()):
+        return f"hf:{text}" if (path / "config.json").is_file() else ""
+    import timm
+    from torchvision import models
+
+    name = text.removeprefix("timm/")
+    found = [f"timm:{name}"] if timm.is_model(name) else []
+    found += [f"torchvision:{name}"] if name in models.list_models(module=models) else []
+    is_repository = not found and re.fullmatch(r"[\w.-]+/[\w.-]+", text)
+    return f"hf:{text}" if is_repository else " or ".join(found)
 
 
 def say_assumed(arch: str, *, normalization: bool, image_size: bool) -> None:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ssl_bench.errors import DataError, plain
+from ssl_bench.files import refuse_pointer
 
 # Of Python itself, what may stand beside weights: settings, paths and times. All else is a way to
 # run code. Of other packages every name may, because nothing of them is called: a stand-in is.
@@ -56,6 +57,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if path.name.endswith(".index.json"):
         return {n: t for shard in _shards(path) for n, t in read_tensors(shard).items()}
+    refuse_pointer(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:

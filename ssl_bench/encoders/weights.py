@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.errors import DataError, UsageError, plain
-from ssl_bench.files import written_at_once
+from ssl_bench.files import refuse_pointer, written_at_once
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -44,6 +44,7 @@ def save_encoder(encoder: nn.Module, spec: EncoderSpec, path: Path) -> str:
 
 def load_encoder(path: Path) -> tuple[Encoder, EncoderSpec]:
     """Build an encoder from a weights file of ours, strictly: every weight fits or DataError."""
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -54,7 +55,10 @@ def load_encoder(path: Path) -> tuple[Encoder, EncoderSpec]:
             "folder and pretrain again"
         ) from error
     if "encoder" not in header:
-        raise DataError(f"{path} has no 'encoder' entry in its header: not saved by ssl-bench")
+        raise DataError(
+            f"{path} has no 'encoder' entry in its header: not saved by ssl-bench; the weights of "
+            f"others go into their network by --encoder timm:NAME --weights {path}"
+        )
     try:
         spec = EncoderSpec.model_validate(json.loads(header["encoder"]))
         fitting = build_shapes(spec)

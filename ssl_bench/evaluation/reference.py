@@ -20,9 +20,9 @@ from ssl_bench.encoders.build import LIBRARIES, TRUNKS, EncoderSpec, build_encod
 from ssl_bench.encoders.elsewhere import FORMS, RUN, open_elsewhere, scheme_of
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.foreign import load_foreign
-from ssl_bench.encoders.libraries import local_path
+from ssl_bench.encoders.libraries import intended, local_path
 from ssl_bench.encoders.weights import load_encoder, weights_digest
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import BenchError, DataError, UsageError
 from ssl_bench.progress import say
 from ssl_bench.records.places import Options
 from ssl_bench.records.record import EncoderIdentity, PretrainRecord
@@ -68,15 +68,8 @@ class Reference:
                 f"{text} has no published weights here: name a file with --weights, or "
                 "`bench pretrain random` for random ones"
             )
-        elif image_size is not None:
-            raise UsageError(
-                f"--image-size is for timm:NAME, torchvision:NAME, {', '.join(FORMS)} and "
-                f"--weights: {text} has its own"
-            )
-        elif text.endswith(".safetensors") or "/" in text:
-            self._open_file(text)
         else:
-            self._open_run(text, workspace)
+            self._open_own(text, workspace, image_size)
         if self.run and self.missing:
             self.digest = self.run.details.encoder.digest
             return
@@ -153,6 +146,22 @@ class Reference:
                 f"the weights of {text} cannot be had ({type(error).__name__}): without a network, "
                 "download them first into the library's cache, or name a file with --weights"
             ) from error
+
+    def _open_own(self, text: str, workspace: Path, image_size: int | None) -> None:
+        try:
+            if image_size is not None:
+                raise UsageError(
+                    f"--image-size is for timm:NAME, torchvision:NAME, {', '.join(FORMS)} and "
+                    f"--weights: {text} has its own"
+                )
+            if text.endswith(".safetensors") or "/" in text:
+                self._open_file(text)
+            else:
+                self._open_run(text, workspace)
+        except BenchError as error:
+            if hint := intended(text):
+                raise UsageError(f"{error}; did you mean {hint}?") from error
+            raise
 
     def _open_file(self, text: str) -> None:
         path = local_path(text)

@@ -262,3 +262,15 @@ def test_check_counts_what_is_there(root: Path, bench: Bench) -> None:
         "test, detection: 3 images, 0 grey, 1 without objects; 5 objects, 1 difficult" in made.out
     )
     assert made.out.count("crowd") == 1
+
+
+@pytest.mark.parametrize(("folder", "before"), [("default/", ""), ("", "images\\")])
+def test_cvats_folder_and_windows_separators(folder: str, before: str, tmp_path: Path) -> None:
+    photographs(tmp_path / f"images/{folder}", *(f"train{i}.jpg" for i in range(3)))
+    content = contents("train")
+    for image in content["images"]:
+        image["file_name"] = before + image["file_name"]
+    write(tmp_path / "annotations/instances_default.json", content)
+    split = split_of(f"coco:{tmp_path}", task="detection")
+    assert [Path(name).name for name in split.names] == [f"train{i}.jpg" for i in range(3)]
+    assert len(split.objects(0)) > 0

@@ -308,3 +308,12 @@ def test_a_path_with_commas(tmp_path: Path) -> None:
 def test_classes_without_a_split_are_told_the_way_out(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b")
     refused(tmp_path, "pretraining only", f"folder:{tmp_path},test=0.25", split="test")
+
+
+def test_masks_beside_photographs_are_said(tmp_path: Path) -> None:
+    """As in BUSI, whose folders of classes have both."""
+    for name in ("a/1.png", "a/1_mask.png", "a/1_mask_1.png", "b/with_mask_1.png"):
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / name).write_bytes(b"")
+    (note,) = catalogue.dataset(f"folder:{tmp_path}").split("train").notes
+    assert note.startswith("2 images are called masks, such as a/1_mask.png")

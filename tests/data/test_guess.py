@@ -144,6 +144,29 @@ def test_files(tmp_path: Path, bench: Bench) -> None:
     assert (guess.specification, guess.opens) == (f"coco:{tmp_path / 'c'}", True)
 
 
+def test_a_table_and_the_folder_of_its_images(tmp_path: Path) -> None:
+    """Kaggle's: ids without a suffix, of images in train/, and one class to folder:."""
+    photographs(tmp_path, *(f"train/{i}.jpg" for i in range(4)))
+    text(tmp_path / "train.csv", "id,label\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(4)))
+    text(tmp_path / "odd.csv", "id,breed\n0,a\n")
+    found = {guess.specification: guess for guess in guesses(tmp_path)}
+    table = found[f"csv:{tmp_path / 'train.csv'},images=train,test=0.25"]
+    assert (table.opens, table.said[0][-9:]) == (True, "2 classes")
+    assert "no labels" in found[f"folder:{tmp_path}"].said[0]
+    odd = found[f"csv:{tmp_path / 'odd.csv'}"]
+    assert not odd.opens
+    assert "label=COLUMN" in odd.said[0]
+    assert guesses(tmp_path / "train.csv") == [table]
+
+
+def test_masks_beside_the_folder_of_a_split(tmp_path: Path) -> None:
+    """Carvana's, without a class list."""
+    for i in range(4):
+        photographs(tmp_path, f"train/{i}.jpg")
+        mask(tmp_path / f"train_masks/{i}_mask.png")
+    assert guesses(tmp_path)[0].specification == f"masks:{tmp_path},test=0.25"
+
+
 def test_what_is_near_says_what_is_missing(tmp_path: Path, bench: Bench) -> None:
     root = tmp_path / "set"
     yolo(root)

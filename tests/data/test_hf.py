@@ -125,6 +125,27 @@ def test_splits_of_other_names_and_several_sets(tmp_path: Path, sets: Any) -> No
     refuses(f"hf:{root},config=small", "odd.parquet says no split by its name")
 
 
+def test_what_is_taken_of_several_columns(tmp_path: Path) -> None:
+    """As of cifar100, with fine and coarse labels; and labels of another name."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    cells = [{"path": None, "bytes": encoded(i)} for i in range(3)]
+    kind = pa.struct([("path", pa.string()), ("bytes", pa.large_binary())])
+    images = pa.array(cells, kind)
+    columns = {"img": images, "thumb": images, "breed": ["pug", "cat", "cat"]}
+    (tmp_path / "a").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "a/train.parquet")
+    image, label = split_of(f"hf:{tmp_path / 'a'}").notes
+    assert image == "images are the column img, of img, thumb: image= names one"
+    assert label == "no labels in the columns thumb, breed: label= names one"
+    assert not split_of(f"hf:{tmp_path / 'a'},image=img,label=breed").notes
+    (tmp_path / "b").mkdir()
+    columns = {"image": images, "label": [1.0, 0, 1], "cls": [2, 3, 2]}
+    pq.write_table(pa.table(columns), tmp_path / "b/train.parquet")
+    split = split_of(f"hf:{tmp_path / 'b'}")
+    assert split.notes == ("labels are the column label, of label, cls: label= names one",)
+    assert labels_of(split) == ["1", "0", "1"]
+
+
 def test_lists_as_older_versions_described_them(tmp_path: Path) -> None:
     """A list of labels was once a list in the description, and the column is no other."""
     pq = pytest.importorskip("pyarrow.parquet")
@@ -217,7 +238,7 @@ def test_bad_rows_are_one_report(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "a")
     refuses(f"hf:{tmp_path / 'a'}", "train/000001 cannot be read as an image", "row 2 of")
     made(2, datasets.Value("float32"), [0.5, 1]).save_to_disk(tmp_path / "b")
-    refuses(f"hf:{tmp_path / 'b'}", "0.5 is no class", "1.0 is no class")
+    refuses(f"hf:{tmp_path / 'b'}", "0.5 is no class: it takes names or whole")
 
 
 def test_damaged_files_end_in_a_report(root: Path) -> None:

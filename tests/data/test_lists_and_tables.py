@@ -145,6 +145,48 @@ def test_several_labels(root: Path) -> None:
     assert labels_of(split_of(f"csv:{root / 'v.csv'}")) == ["cat", "dog"]  # exactly one each
 
 
+@pytest.mark.parametrize(
+    ("encoding", "before"), [("utf-8-sig", ""), ("utf-8-sig", "sep=;\r\n"), ("utf-8", "SEP=;\r\n")]
+)
+def test_a_table_as_excel_writes_it(root: Path, encoding: str, before: str) -> None:
+    rows = ("Datei;Klasse;fuzzy", "cat\\a;Käse, alt;TRUE", "dog\\c.png;Brot;FALSE", ";;")
+    text = before + "".join(f"{row}\r\n" for row in rows)
+    (root / "t.csv").write_bytes(text.encode(encoding))
+    split = split_of(f"csv:{root / 't.csv'},path=Datei,label=Klasse")
+    assert list(split.names) == ["cat/a.png", "dog/c.png"]
+    assert labels_of(split) == ["Käse, alt", "Brot"]
+    (root / "t.csv").write_bytes(text.replace(".png", "/../../../x").encode(encoding))
+    number = 3 + bool(before)
+    refuses(f"csv:{root / 't.csv'},path=Datei", f"line {number} of", "leads out of")
+    for other in ("cp1252", "utf-16"):
+        (root / "t.csv").write_bytes(text.encode(other))
+        refuses(f"csv:{root / 't.csv'},path=Datei", "is not in UTF-8", "CSV UTF-8")
+
+
+def test_columns_of_true_and_false(root: Path) -> None:
+    table = pd.DataFrame({"file": NAMES, "cat": [True, False] * 2, "dog": [True, True] * 2})
+    table.to_csv(root / "t.csv", index=False)
+    assert labels_of(split_of(f"csv:{root / 't.csv'}")) == [{"cat", "dog"}, {"dog"}] * 2
+
+
+def test_images_in_another_folder_are_looked_for(root: Path) -> None:
+    """Kaggle's train.csv names images by their ids; they lie in train/."""
+    write(root / "train.csv", "id,label", "a,cat", "b,cat")
+    refuses(f"csv:{root / 'train.csv'}", "none of the 2 images", "csv:FILE,images=cat")
+    assert labels_of(split_of(f"csv:{root / 'train.csv'},images=cat")) == ["cat", "cat"]
+    write(root / "train.csv", "id,label", "x,cat", "y,cat")
+    refuses(f"csv:{root / 'train.csv'}", "set/x: say where they are, csv:FILE,images=FOLDER")
+
+
+def test_a_split_of_another_name_is_no_test_set(root: Path) -> None:
+    lines = ("a,cat,train", "b,cat,train", "c,cat,holdout", "d,cat,2")
+    lines = [f"{name},{line[2:]}" for name, line in zip(NAMES, lines, strict=True)]
+    spec = f"csv:{write(root / 't.csv', 'file,label,split', *lines)}"
+    assert catalogue.dataset(spec).splits == ("train", "holdout", "2")
+    assert_refused(lambda: split_of(spec, "test"), "test=0.25")
+    assert [len(split_of(f"{spec},test=0.5", name).names) for name in ("train", "test")] == [1, 1]
+
+
 def test_two_tables_and_a_draw(root: Path) -> None:
     write(root / "a.csv", "path,label", *(f"{name},{name[:3]}" for name in NAMES[:3]))
     write(root / "b.csv", "path,label", f"{NAMES[3]},dog")
@@ -178,6 +220,8 @@ def test_a_table_without_labels_is_no_test_set(root: Path) -> None:
         (("path,breed", "cat/a.png,cat"), ("columns path, breed", "label=COLUMN")),
         (("path,label,split", "cat/a.png,cat,test"), ("no image to train on", "test")),
         (("path,label,split", "cat/a.png,cat,train", "dog/c.png,dog,test"), ("class 'dog'",)),
+        (("path,label,label", "cat/a.png,cat,x"), ("two columns 'label'",)),
+        (("cat/a.png,cat", "dog/c.png,dog"), ("no titles in its first line",)),
         (("path,label",), ("no lines below its titles",)),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ from helpers.layouts import assert_refused, photographs, refuses, split_of
 from ssl_bench import catalogue
 from ssl_bench.data.masks.key import read_key
 from ssl_bench.data.masks.named import CAMVID, CAMVID_GROUPS
+from ssl_bench.data.store.whole import open_whole
 
 WIDTH, HEIGHT = 24, 16
 PALETTE = np.array([[0, 0, 0], [200, 10, 10], [10, 200, 10], [9, 9, 9]], np.uint8)
@@ -212,9 +213,33 @@ def test_missing_masks_are_one_report(root: Path) -> None:
     photographs(root / "images/train", "c.jpg")
     save(root / "masks/val/more.png", drawn(0))
     refuses(f"masks:{root}", "a.jpg has no mask", "c.jpg has no mask", task="segmentation")
+    dataset = catalogue.dataset(f"masks:{root}")
+    sizes = {"short": None, "longest": 64, "skip_bad_images": True, "workers": 0}
+    store = open_whole(dataset, "train", "segmentation", **sizes)
+    assert list(store.index.names) == ["images/train/b.jpg"]
     save(root / "masks/train/a_mask.png", drawn(0))
     save(root / "masks/train/a_L.png", drawn(0))
     refuses(f"masks:{root}", "a.jpg has 2 masks", task="segmentation")
+
+
+def test_none_has_a_mask(root: Path) -> None:
+    (root / "masks/train/a.png").unlink()
+    (root / "masks/train/b.png").unlink()
+    refuses(f"masks:{root}", "a.jpg has no mask", "b.jpg has no mask", task="segmentation")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_grey_in_three_channels_is_grey(mode: str, tmp_path: Path) -> None:
+    """As OpenCV writes what it has read as colours."""
+    photographs(tmp_path / "images", *(f"{i}.jpg" for i in range(4)))
+    two = np.where(drawn(0) % 2 == 0, 0, 255).astype(np.uint8)
+    for i in range(4):
+        save(tmp_path / f"masks/{i}.png", np.asarray(Image.fromarray(two).convert(mode)))
+    split = split_of(f"masks:{tmp_path},test=0.25", task="segmentation")
+    np.testing.assert_array_equal(split.mask(0), two // 255)
+    Image.fromarray(two).save(tmp_path / "masks/0.jpg")
+    (tmp_path / "masks/0.png").unlink()
+    refuses(f"masks:{tmp_path},test=0.25", "0.jpg is a JPEG", "a threshold", task="segmentation")
 
 
 def test_bad_class_lists_are_one_report(tmp_path: Path) -> None:

@@ -57,6 +57,20 @@ def test_samples_are_what_webdataset_reads(root: Path, form: str) -> None:
     np.testing.assert_array_equal(split.whole(0)[0], photo(0))
 
 
+def test_of_several_images_the_photograph(tmp_path: Path) -> None:
+    """webdataset's writer sorts by name: .depth.png stands before .png."""
+    maps = {"depth.png": photo(7), "seg.png": photo(8)}
+    write(tmp_path / "a/train-%06d.tar", [{"cls": 1, **maps}, {"json": {"label": 2.0}, **maps}])
+    split = split_of(f"wds:{tmp_path / 'a'}")
+    assert list(split.names) == ["train-000000/sample000.png", "train-000000/sample001.png"]
+    assert labels_of(split) == ["1", "2"]
+    np.testing.assert_array_equal(split.whole(1)[0], photo(1))
+    write(tmp_path / "b/train-%06d.tar", [{"cls": 1, "jpg": photo(7)}])
+    assert list(split_of(f"wds:{tmp_path / 'b'}").names) == ["train-000000/sample000.jpg"]
+    write(tmp_path / "c/train-%06d.tar", [{"cls": 1, "ppm": photo(7)}])
+    refuses(f"wds:{tmp_path / 'c'}", "sample000 has several images, .png, .ppm")
+
+
 def test_splits_and_names(root: Path) -> None:
     dataset = catalogue.dataset(f"wds:{root}")
     assert dataset.splits == ("train", "test")

@@ -116,6 +116,34 @@ def test_a_list_of_images(root: Path) -> None:
     refuses(f"yolo:{root}", "leads out of")
 
 
+def test_a_list_from_another_folder_or_machine(root: Path) -> None:
+    """CVAT's Ultralytics export lists data/images/…, which is not there."""
+    write(root / "some.txt", "data/images/train/c.jpg", "/content/images/train/a.jpg", "../d.jpg")
+    describe(root, train="some.txt", val="images/val")
+    assert_refused(lambda: split_of(f"yolo:{root}", "train"), "d.jpg leads out of")
+    write(root / "some.txt", "data/images/train/c.jpg", "/content/images/train/a.jpg")
+    split = split_of(f"yolo:{root}", "train")
+    assert list(split.names) == ["images/train/c.jpg", "images/train/a.jpg"]
+    assert labels_of(split) == [set(), {"bolt", "nut"}]
+
+
+def test_key_points_are_no_polygon(root: Path) -> None:
+    """Four key points of x, y, v are twelve numbers, as many as a polygon's six points."""
+    box = row(1, *BOXES[0])
+    write(root / "labels/train/a.txt", f"{box} 0.9 0.9 2 0.1 0.9 2 0 0 0 0.5 0.5 1")
+    describe(root, train="images/train", val="images/val", kpt_shape=[4, 3])
+    objects = catalogue.dataset(f"yolo:{root}").split("train", "detection").objects(0)
+    np.testing.assert_allclose(objects.boxes, BOXES[:1], atol=1e-4)
+    assert objects.labels.tolist() == [1]
+
+
+def test_folders_in_capitals(tmp_path: Path) -> None:
+    photographs(tmp_path / "Images/train", "a.JPG")
+    write(tmp_path / "Labels/train/a.txt", row(1, *BOXES[0]))
+    describe(tmp_path, train="Images/train")
+    assert labels_of(split_of(f"yolo:{tmp_path}", "train")) == [{"nut"}]
+
+
 def test_label_files_go_by_the_last_folder_of_images(tmp_path: Path) -> None:
     (tmp_path / "images/set/labels/x").mkdir(parents=True)
     image = tmp_path / "images/set/images/x/a.b.jpg"

@@ -143,7 +143,7 @@ def test_it_is_measured_and_inspected(file, bench, tmp_path):
         (":number", "returns a int, not a module"),
         (":fails", r"file:encoder\.py:fails cannot be used at 224 px: 'weights\\+nof mine'"),
         (":flat", "layer fc gives"),
-        ("", "there is no Python file"),
+        ("", "names no function of the file"),
         (".txt:build", "there is no Python file"),
     ],
 )

@@ -127,6 +127,31 @@ def test_a_strangers_file_for_one_image_is_read_and_what_is_assumed_is_said(tmp_
         open_onnx(f"onnx:{tmp_path / 'net.onnx'}", 64)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_for_four_images_takes_any_number(half, tmp_path):
+    model: Any = net().half() if half else net()
+    path = tmp_path / "net.onnx"
+    example = torch.zeros(4, 3, 32, 32, dtype=torch.float16 if half else torch.float32)
+    torch.onnx.export(model, (example,), str(path), verbose=False, external_data=False)
+    encoder, _ = open_onnx(f"onnx:{path}")
+    images = torch.randn(6, 3, 32, 32)
+    with torch.no_grad():
+        found, expected = encoder(images, ["pooled"])["pooled"].flatten(1), model.float()(images)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected, atol=2e-3 if half else 1e-5)
+
+
+def test_images_with_their_channels_last_are_refused(tmp_path):
+    class Last(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((1, 2))
+
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(Last().eval(), (torch.zeros(1, 32, 32, 3),), str(path), verbose=False)
+    with pytest.raises(UsageError, match=r"takes inputs of \[\[1, 32, 32, 3\]\], not one of"):
+        open_onnx(f"onnx:{path}")
+
+
 def test_two_files_are_two_encoders(tmp_path):
     first = open_onnx(f"onnx:{written(net(), tmp_path / 'a.onnx')}")[0].state_dict()
     changed: Any = net()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,29 @@ def test_a_package_is_named_with_its_remedy(tmp_path):
         Reference("timm:resnet18", tmp_path, weights="package:ssl_bench")
     with pytest.raises(UsageError, match="no weights file"):
         Reference("timm:resnet18", tmp_path, weights=str(tmp_path / "none.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("resnet18", "timm:resnet18 or torchvision:resnet18?"),
+        ("timm/resnet18.a1_in1k", "timm:resnet18.a1_in1k?"),
+        ("facebook/dinov2-small", "hf:facebook/dinov2-small?"),
+        ("{}/net.pth", "timm:NAME --weights {}/net.pth?"),
+        ("{}/net.py", "file:{}/net.py:build?"),
+        ("{}/net.onnx", "onnx:{}/net.onnx?"),
+        ("{}/saved", "hf:{}/saved?"),
+    ],
+)
+def test_what_is_an_encoder_by_another_name_is_said(name, meant, tmp_path, bench):
+    for file in ("net.pth", "net.py", "net.onnx", "saved/config.json"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    for size in (None, 64):
+        with pytest.raises(UsageError, match=re.escape(f"did you mean {meant.format(tmp_path)}")):
+            Reference(name.format(tmp_path), tmp_path, image_size=size)
+    said = f"unknown network '{name.format(tmp_path)}'; did you mean {meant.format(tmp_path)}"
+    fails(bench("inspect", name.format(tmp_path)), 2, said)
 
 
 def test_a_run_has_an_image_size_of_its_own(finished, bench):

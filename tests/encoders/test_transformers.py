@@ -125,11 +125,22 @@ def test_weights_that_lack_something_are_refused(tmp_path):
 
 def test_another_kind_and_no_folder_are_one_line(tmp_path, monkeypatch):
     transformers.BertConfig().save_pretrained(tmp_path / "text")
-    with pytest.raises(UsageError, match=r"unknown kind of model in hf:text 'bert'; known: convn"):
+    with pytest.raises(UsageError, match=r"hf:text is of the kind bert, and read are convn.*file:"):
         opened(tmp_path / "text")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="hf:empty cannot be had from"):
         opened(tmp_path / "empty")
+
+
+def test_damaged_weights_are_one_line(tmp_path):
+    folder = saved("vit", tmp_path / "net")
+    (folder / "model.safetensors").write_bytes(b"{" * 100)
+    with pytest.raises(DataError, match="hf:net cannot be had from"):
+        opened(folder)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(DataError, match=r"model\.safetensors is a pointer of Git LFS"):
+        opened(folder)
 
 
 def test_it_is_measured_and_fine_tuned(tmp_path, bench):

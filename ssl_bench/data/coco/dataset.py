@@ -201,7 +201,8 @@ class CocoDataset(Dataset):
             for image in images[:20]:
                 # A PNG of segments may have its photograph's own name: it is not that photograph.
                 is_mask = image.segments and at == masks and image.name == image.segments.file
-                if os.path.isfile(at / image.name) and not is_mask:
+                names = {image.name, image.name.replace("\\", "/")}  # or Windows' separators
+                if any(os.path.isfile(at / one) for one in names) and not is_mask:
                     return at
         raise DataError(
             f"{path} names images such as {plain(images[0].name)[:80]}, which are in none of "
@@ -218,7 +219,9 @@ class CocoDataset(Dataset):
             if base.is_dir():
                 found += [base / one for one in folders_in(base) if split_of(one) == word]
         below = [at / "images" for at in found]
-        return [path.parent, *found, *below, self.root / "images", self.root]
+        # CVAT's instances_default.json has its images in images/default/.
+        own = self.root / "images" / path.stem.removeprefix("instances_")
+        return [path.parent, *found, *below, own, self.root / "images", self.root]
 
 
 # ---- reading

@@ -18,7 +18,7 @@ import numpy as np
 
 from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
-from ssl_bench.data.faults import refuse
+from ssl_bench.data.faults import SKIP, refuse
 from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import read_image
 from ssl_bench.data.labelled import checked_draw, no_test, with_test
@@ -51,6 +51,8 @@ class MaskSplit(ImageFiles):
     def mask(self, index: int) -> np.ndarray:
         """What the key makes of the file; see Split.mask."""
         photo = self.root / self.names[index]
+        if not self.masks[index].exists():
+            raise DataError(f"{_lacking(photo, self.masks[index].parent)}{SKIP}")
         height, width = read_image(photo, lambda opened: (opened.height, opened.width))[0]
         return self.key.read(self.masks[index], height, width)
 
@@ -104,7 +106,10 @@ class MasksDataset(Dataset):
         if self.given and (self.given.colours is not None or len(self.given.classes) != 1):
             return self.given, ""
         masks = [
-            mask for at in self.folders.values() for _, mask in paired(*at, LeftOut(), self.ending)
+            mask
+            for at in self.folders.values()
+            for _, mask in paired(*at, LeftOut(), self.ending)
+            if mask.exists()
         ]
         found, note = key_of_masks(masks, self.given.classes if self.given else ())
         if self.given and found.indices != {0: 0, 255: 1}:
@@ -169,7 +174,10 @@ def _beside(root: Path, name: str) -> Path | None:
 
 # ---- which files
 def paired(images: Path, masks: Path, left: LeftOut, ending: str = "") -> list[Pair]:
-    """Each image with its mask; Faults with all images that have none, or several."""
+    """Each image with its mask; Faults with all images that have several, or where none has any.
+
+    An image without a mask has the place where it should be: a fault once it is read.
+    """
     photos = images_below(images, left)
     truth = [file for file in images_below(masks, LeftOut()) if file.name.endswith(ending)]
     exact, ended = _by_name(truth, masks, ends=False), _by_name(truth, masks, ends=True)
@@ -180,15 +188,22 @@ def paired(images: Path, masks: Path, left: LeftOut, ending: str = "") -> list[P
         found = exact.get(_key(place, ends=False)) or ended.get(_key(place, ends=True)) or []
         if len(found) == 1:
             pairs.append((photo, found[0]))
+        elif found:
+            faults.append(f"{photo} has {len(found)} masks in {masks}: leave one of its name")
         else:
-            many = f"{len(found)} masks" if found else "no mask"
-            faults.append(f"{photo} has {many} in {masks}: put one of its name there")
+            pairs.append((photo, masks / f"{place}.png"))
     if not photos:
         faults.append(f"{images} has no images")
+    elif not {*truth} & {mask for _, mask in pairs}:
+        faults += [_lacking(photo, masks) for photo, _ in pairs]
     refuse(faults, str(images))
     if alone := {*truth} - {mask for _, mask in pairs}:
         left.add("mask without an image", min(alone).name)
     return pairs
+
+
+def _lacking(photo: Path, masks: Path) -> str:
+    return f"{photo} has no mask in {masks}: put one of its name there"
 
 
 def _by_name(files: Sequence[Path], root: Path, ends: bool) -> Mapping[str, list[Path]]:

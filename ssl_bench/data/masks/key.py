@@ -20,7 +20,7 @@ from PIL import Image
 from ssl_bench.data.dataset import VOID
 from ssl_bench.data.faults import refuse
 from ssl_bench.data.images import read_image
-from ssl_bench.data.voc.masks import MOST, read_indices
+from ssl_bench.data.voc.masks import MOST, grey_of, read_indices
 from ssl_bench.errors import DataError, plain
 
 FILES = ("classes.txt", "codes.txt", "label_colors.txt", "labelmap.txt", "class_dict.csv",
@@ -185,6 +185,6 @@ def key_of_masks(paths: list[Path], names: tuple[str, ...] = ()) -> tuple[Key, s
 
 def _index_size(image: Image.Image) -> tuple[int, int]:
     """Height and width; ValueError for colours, of which nothing says what they mean."""
-    if image.mode.startswith(("RGB", "CMYK", "YCbCr")):
+    if image.mode.startswith(("RGB", "CMYK", "YCbCr")) and grey_of(image) is None:
         raise ValueError(f"colours, and none of {', '.join(FILES)} says what they mean")
     return image.height, image.width

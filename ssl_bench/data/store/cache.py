@@ -94,7 +94,10 @@ class Stored:
     def annotations(self) -> np.ndarray:
         """int64 (N,), or int8 (N, C) where images have several labels. DataError without any."""
         if self.index.labels is None:
-            raise DataError("these images have no labels: an evaluation needs train/<class>/…")
+            raise DataError(
+                "these images have no labels: an evaluation needs train/<class>/…, or what says "
+                "the labels in other layouts (docs/layouts.md)"
+            )
         return np.array(_labels(self.index.labels))
 
     @property

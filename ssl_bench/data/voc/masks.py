@@ -49,6 +49,11 @@ def _check_size(path: Path, found: tuple[int, int], height: int, width: int) -> 
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        return DataError(
+            f"{path} is a JPEG, whose values are not quite those that were saved: round them to "
+            "indices (0 and 255: by a threshold), and save PNGs"
+        )
     text = str(error).partition("\n")[0][:200] or type(error).__name__
     return DataError(f"{path} cannot be read as a mask ({text}): unpack it anew from the archive")
 
@@ -68,10 +73,14 @@ def read_indices(
         with quiet, Image.open(io.BytesIO(content), formats=formats) as image:
             _check_size(path, (image.height, image.width), height, width)
             if image.mode not in ("P", "L", "1", *DEEP):
-                raise DataError(
-                    f"{path} has colours (mode {image.mode}): a mask is a PNG of class indices, "
-                    f"with a palette or grey; {OWN}"
-                )
+                # VOC's own have palettes: three channels there are its colours, not its indices.
+                grey = grey_of(image) if formats == LOSSLESS else None
+                if grey is None:
+                    raise DataError(
+                        f"{path} has colours (mode {image.mode}): a mask is a PNG of class "
+                        f"indices, with a palette or grey; {OWN}"
+                    )
+                return grey
             # Of a palette image Pillow gives the indices, not the colours; of one bit, booleans.
             indices = np.asarray(image)
             indices = indices if image.mode in DEEP else indices.astype(np.uint8)
@@ -79,6 +88,12 @@ def read_indices(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
     return indices // _grey_factor(content) if spread else indices
+
+
+def grey_of(image: Image.Image) -> np.ndarray | None:
+    """uint8 (H, W) of grey that was saved in three channels, as OpenCV does; None of colours."""
+    pixels = np.asarray(image.convert("RGB"))
+    return pixels[..., 0] if (pixels == pixels[..., :1]).all() else None
 
 
 def _grey_factor(content: bytes) -> int:
