@@ -181,3 +181,10 @@ def whole_pixels(image: Image.Image, turn: bool) -> np.ndarray:
     """uint8 (H, W, 3) RGB, turned upright as EXIF says if `turn`."""
     pixels = np.asarray(rgb(image))
     return upright(pixels, image) if turn else pixels
+
+
+def exchanged(found: tuple[int, int], said: tuple[int, int]) -> str:
+    """A hint for a message: of two sizes with their sides exchanged, why they may be so."""
+    if found != said[::-1] or found[0] == found[1]:
+        return ""
+    return "; EXIF may turn the photograph, then save it upright"

@@ -216,11 +216,16 @@ def image_file(path: Path) -> Path:
 def repeated(parts: Mapping[SplitName, Sequence[Labelled]]) -> list[str]:
     """A line for each image that is there twice, in one split or in two."""
     faults: list[str] = []
-    first: dict[Path, SplitName] = {}
+    first: dict[Path, tuple[SplitName, tuple[str, ...]]] = {}
     for split, rows in parts.items():
         for row in rows:
             if row.file in first:
-                where = "twice in" if first[row.file] == split else f"in {first[row.file]} and in"
-                faults.append(f"{plain(row.file)} is {where} {split}: leave one of the two")
-            first.setdefault(row.file, split)
+                there, labels = first[row.file]
+                where = "twice in" if there == split else f"in {there} and in"
+                hint = ""
+                if there == split and labels != row.labels:  # a row for each class
+                    hint = f", or write one row of {'|'.join((*labels, *row.labels))}"
+                hint = f"leave one of the two{plain(hint)[:80]}"
+                faults.append(f"{plain(row.file)} is {where} {split}: {hint}")
+            first.setdefault(row.file, (split, row.labels))
     return faults

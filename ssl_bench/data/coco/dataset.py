@@ -31,7 +31,7 @@ from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Tas
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import collecting_faults, refuse
 from ssl_bench.data.image_files import ImageFiles, names_of
-from ssl_bench.data.images import read_image
+from ssl_bench.data.images import exchanged, read_image
 from ssl_bench.data.labelled import checked_draw, no_test, targets, with_test
 from ssl_bench.data.layout import split_in, split_of
 from ssl_bench.data.lists import lists_of
@@ -106,6 +106,7 @@ class CocoSplit(ImageFiles):
             raise DataError(
                 f"{path} is {size[1]}×{size[0]} px, but its annotation file says "
                 f"{said[1]}×{said[0]}: put the image's own file there, or correct the size"
+                f"{exchanged(size, said)}"
             )
 
 

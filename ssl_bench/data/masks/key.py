@@ -19,7 +19,7 @@ from PIL import Image
 
 from ssl_bench.data.dataset import VOID
 from ssl_bench.data.faults import refuse
-from ssl_bench.data.images import read_image
+from ssl_bench.data.images import exchanged, read_image
 from ssl_bench.data.voc.masks import MOST, grey_of, read_indices
 from ssl_bench.errors import DataError, plain
 
@@ -52,7 +52,10 @@ class Key:
         pixels, _ = read_image(path, lambda image: np.asarray(image.convert("RGB")), REMEDY)
         if pixels.shape[:2] != (height, width):
             found = f"{pixels.shape[1]}×{pixels.shape[0]}"
-            raise DataError(f"{path} is {found} px, but its image is {width}×{height}: {REMEDY}")
+            hint = exchanged(pixels.shape[:2], (height, width))
+            raise DataError(
+                f"{path} is {found} px, but its image is {width}×{height}: {REMEDY}{hint}"
+            )
         table = {_number(colour): value for colour, value in self.colours.items()}
         packed = pixels.astype(np.int64) @ (65536, 256, 1)  # a colour as one number
         return self._looked_up(path, packed, table)

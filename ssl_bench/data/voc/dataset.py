@@ -82,7 +82,7 @@ class _Lists:
         raise UsageError(
             f"{self.folder} has no {name}.txt to {split} on, only "
             f"{', '.join(self.known) or 'no list at all'}: name another list, as in "
-            f"voc:PATH,{split}=LIST"
+            f"voc:PATH,{split}=LIST, or have a test set drawn, voc:PATH,test=0.25"
         )
 
     def sizes(self) -> list[tuple[str, int]]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_bench.data.dataset import VOID
+from ssl_bench.data.images import exchanged
 from ssl_bench.errors import DataError
 
 OWN = "put the image's own mask there, from the archive"
@@ -45,6 +46,7 @@ def _check_size(path: Path, found: tuple[int, int], height: int, width: int) -> 
     if found != (height, width):
         raise DataError(
             f"{path} is {found[1]}×{found[0]} px, but its image is {width}×{height}: {OWN}"
+            f"{exchanged(found, (height, width))}"
         )
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ssl_bench.data.dataset import Dataset, SplitName, Task
-from ssl_bench.data.draw import OPTIONS, Draw
+from ssl_bench.data.draw import OPTIONS, Draw, is_share
 from ssl_bench.data.labelled import checked_draw, no_test, with_test
 from ssl_bench.data.layout import IMAGES, TRUTH, split_of
 from ssl_bench.data.paths import asked_folder, resolved
@@ -29,9 +29,15 @@ Places = tuple[Path, Path]  # of the images and of their annotations
 
 
 def voc(argument: str) -> Dataset:
-    """A year's folder with its lists, or a folder of images and annotations without any."""
-    path = resolved(re.split(r",(?=\w*=)", argument)[0])
+    """A year's folder with its lists, or a folder of images and annotations without any.
+
+    With lists, too, `test=0.25` draws from all annotated images, as where a tool's one list has
+    them all (CVAT's default.txt).
+    """
+    path, *items = re.split(r",(?=\w*=)", argument)
+    path = resolved(path)
     listed = any(list_names(path / "ImageSets" / name) for name in ("Main", "Segmentation"))
+    listed = listed and not any(i.startswith("test=") and is_share(i[5:]) for i in items)
     if not argument or listed or not path.is_dir() or not find_places(path):
         return VOCDataset(argument)  # which says what is missing
     return UnlistedVOC(argument)

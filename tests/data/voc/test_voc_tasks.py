@@ -208,7 +208,8 @@ def test_mask_with_an_index_that_is_no_class(year: Path) -> None:
 
 def test_mask_of_another_size(year: Path) -> None:
     path = write_mask(year, "000001", draw_mask(0, WIDTH, HEIGHT))  # lies on its side
-    refused(DataError, lambda: mask_of(year), path, "is 80×96 px", "its image is 96×80", "own mask")
+    said = "is 80×96 px", "its image is 96×80", "own mask", "EXIF may turn the photograph"
+    refused(DataError, lambda: mask_of(year), path, *said)
 
 
 def test_mask_that_is_damaged(year: Path) -> None:
@@ -463,3 +464,20 @@ def test_real_masks_to_train_on_share_no_image_with_val(photos: Path) -> None:
     contents = [{(photo / f"{n}.jpg").read_bytes() for n in s.names} for s in (train, test)]
     assert [len(found) for found in contents] == [3046, 348]
     assert not contents[0] & contents[1]
+
+
+# ---- one list for all
+def test_a_test_set_is_drawn_where_a_tool_lists_all_images_together(year: Path) -> None:
+    """CVAT writes ImageSets/Main/default.txt alone; which says what to do."""
+    main = year / "ImageSets" / "Main"
+    for path in main.iterdir():
+        path.unlink()
+    (year / "ImageSets" / "Segmentation").rename(year / "elsewhere")
+    names = sorted(path.stem for path in (year / "Annotations").glob("*.xml"))
+    (main / "default.txt").write_text("\n".join(names))
+    with pytest.raises(UsageError, match=r"only default: .* voc:PATH,test=0.25"):
+        catalogue.dataset(f"voc:{year}").split("train")
+    drawn = catalogue.dataset(f"voc:{year},test=0.4")
+    train, test = (drawn.split(split, "detection").names for split in ("train", "test"))
+    assert sorted([*train, *test]) == names
+    assert len(test) == round(0.4 * len(names))
