@@ -290,18 +290,6 @@ def test_a_number_that_is_asked_for_twice_is_one(shared, bench, workspace):
     assert bench("run", shared, *words).out == once.out
 
 
-def test_two_processes_share_a_suite_and_print_the_same_table(shared, workspace):
-    words = [sys.executable, "-m", "ssl_bench", "run", shared, "--workspace", workspace]
-    both = [
-        subprocess.Popen([*words, "--workers", "0"], stderr=PIPE, stdout=PIPE, text=True)
-        for _ in range(2)
-    ]
-    outs = [process.communicate(timeout=240) for process in both]
-    assert [process.returncode for process in both] == [0, 0], outs
-    assert outs[0][0] == outs[1][0]
-    assert len(read_records(workspace)) == 2 + 3
-
-
 # ---- encoders on the way
 COURSE = """
 name = "course"

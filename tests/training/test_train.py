@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import types
 from contextlib import nullcontext
 from copy import deepcopy
@@ -187,34 +186,6 @@ def _torchrun(command):
     """The same command, started by torchrun in two processes."""
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     return [*run, "--master-port", "29517", "-m", "ssl_bench", *command[1:]]
-
-
-def _weights(workspace):
-    (record,) = read_records(workspace, "pretrain")
-    return record.details.encoder.digest
-
-
-def test_runs_killed_at_any_moment_end_with_the_same_weights(tmp_path):
-    subprocess.run(_command(tmp_path / "whole"), check=True, capture_output=True)
-    checkpoints = 0
-    for attempt in range(3):  # SIGKILL at other moments, then to the end
-        process = subprocess.Popen(
-            _command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        seen = time.monotonic()
-        pattern = "pretrain/*/checkpoint.pt"
-        while process.poll() is None and time.monotonic() - seen < 60:
-            found = list((tmp_path / "killed").glob(pattern))
-            if found and found[0].stat().st_mtime_ns != checkpoints:
-                checkpoints = found[0].stat().st_mtime_ns
-                time.sleep(0.03 * attempt)
-                break
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert checkpoints, "no run was killed after a checkpoint"
-    subprocess.run(_command(tmp_path / "killed"), check=True, capture_output=True)
-    assert _weights(tmp_path / "killed") == _weights(tmp_path / "whole")
 
 
 def test_two_processes_see_what_one_sees(tmp_path):

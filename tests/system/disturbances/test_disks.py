@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from helpers.disturbances import (
-    PLACES,
     TRAINING,
     ask,
     checked,
@@ -43,11 +42,11 @@ def fill(disk: Path) -> Path:
 
 
 FULL = [
-    *PLACES,
     "ssl_bench.data.store.packing.write",
-    "ssl_bench.evaluation.rows._Scratch.write",
+    "ssl_bench.training.loop._Run.save",
     "ssl_bench.training.loop._Run._log",
-    "ssl_bench.training.pretrain._save_rest",
+    "ssl_bench.evaluation.rows._Scratch.write",
+    "ssl_bench.evaluation.evaluate.write_predictions",
     "ssl_bench.records.workspace.Run.finish",
 ]
 
