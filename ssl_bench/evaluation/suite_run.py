@@ -107,7 +107,8 @@ class _SuiteRun:
             try:
                 encoder = now.pretrain(row, config, keep_at, stage.kept)
             except Degenerate as error:
-                self.diverged[at] = error
+                # Not the error itself, whose traceback keeps all that the training held.
+                self.diverged[at] = Degenerate(str(error))
                 raise
             return now.measure(stage, encoder) if encoder else []
         encoder = Reference(

@@ -30,7 +30,7 @@ ALONE = {
     "ranks without an address": {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"},
     "a rank beyond the world": {**TORCHRUN, "RANK": "16"},
     "what is no number": {**TORCHRUN, "RANK": "one"},
-    "children of another process": {**OWN, launch.LAUNCHER: "1"},
+    "children of another process": {**OWN, launch.LAUNCHER: str(os.getpid())},
     "children of no process": OWN,
     "a batch script without srun": JOB,
     "salloc": {**JOB, **SALLOC},

@@ -122,7 +122,7 @@ def test_decoded_images_are_read_from_a_read_only_cache(cache, workspace, run, p
     assert done(*run, hooks=hooks).out == printed
 
 
-@pytest.mark.parametrize("more", [("--data", "scenes:train=61,test=20"), ("--feature-memory", "0")])
+@pytest.mark.parametrize("more", [("--data", "scenes:train=67,test=20"), ("--feature-memory", "0")])
 def test_nothing_can_be_added_to_a_read_only_cache(cache, copy, more):
     """Images that are not there, features that do not fit into memory."""
     line = (*KNN, "--layer", "conv5", "--encoder", "random", "--workspace", copy, *more)
