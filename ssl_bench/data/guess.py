@@ -202,7 +202,8 @@ def _counts(dataset: Dataset) -> tuple[str, ...]:
         splits = {name: dataset.split(name, task) for name in dataset.splits}
         counts = ", ".join(f"{name} {len(split.names):,}" for name, split in splits.items())
         train = splits["train"]
-        classes = f"{len(train.classes):,} classes" if train.classes else "no labels"
+        count = len(train.classes)
+        classes = "no labels" if not count else "1 class" if count == 1 else f"{count:,} classes"
         lines.append(f"{task}: {counts}; {classes}")
     return tuple(lines)
 

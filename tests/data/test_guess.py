@@ -137,7 +137,7 @@ def test_files(tmp_path: Path, bench: Bench) -> None:
     assert f"csv:{tmp_path / 't/labels.csv'},test=0.25" in found
     made = bench.ok("data", "guess", tmp_path / "t/labels.csv").out
     assert made.startswith(f"csv:{tmp_path / 't/labels.csv'},test=0.25\n")
-    assert "classification: train 3, test 1; 1 classes" in made
+    assert "classification: train 3, test 1; 1 class" in made
     coco(tmp_path / "c")
     path = tmp_path / "c/annotations/instances_train2017.json"
     (guess,) = guesses(path)
