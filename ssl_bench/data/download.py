@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from pathlib import Path
 from urllib.error import HTTPError
 
 from torchvision import datasets
@@ -74,32 +75,43 @@ def _fetch(archive: Archive, name: str) -> None:
 def _to_its_end(name: str) -> Iterator[None]:
     """Leave nothing half unpacked: torchvision takes a set's folder that is there for all of it.
 
-    A kill leaves the mark that a set is unfinished, by which the next fetch clears up.
+    A kill leaves the mark that a set is unfinished, by which the next fetch clears up. What was
+    there before, unmarked, is somebody's, and stays.
     """
     mark = unfinished(name)
     if mark.exists():
         _clear(name)
+    if _unpacked(name):
+        yield
+        return
+    archive = root_of(name) / (SETS[name].unchecked or mark.name)
+    by_hand = archive.exists()
     mark.touch()
     try:
         yield
     except BaseException:  # Ctrl-C, too
-        _clear(name)
+        _clear(name, keep=archive if by_hand else None)
         raise
     finally:
         mark.unlink()
 
 
-def _clear(name: str) -> None:
+def _unpacked(name: str) -> list[Path]:
+    """The folders that a set was unpacked to; its archives may lie beside them."""
+    folder = root_of(name) / SETS[name].folder
+    there = SETS[name].folder and folder.is_dir()
+    return [path for path in folder.iterdir() if path.is_dir()] if there else []
+
+
+def _clear(name: str, keep: Path | None = None) -> None:
     """Remove what was unpacked, and an archive that may be cut; others are checked, and kept."""
     found, root = SETS[name], root_of(name)
-    unpacked = root / found.folder
+    for path in _unpacked(name):
+        shutil.rmtree(path)
     if found.unchecked:
-        (root / found.unchecked).unlink(missing_ok=True)
-        shutil.rmtree(unpacked, ignore_errors=True)
-    elif found.folder and unpacked.is_dir():
-        for path in unpacked.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
+        shutil.rmtree(root / found.folder, ignore_errors=True)
+        if root / found.unchecked != keep:
+            (root / found.unchecked).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -370,6 +370,25 @@ def test_a_set_that_was_half_unpacked_is_unpacked_again(
     assert (root / folder).is_dir()
 
 
+@pytest.mark.parametrize("fetched", ["aircraft"], indirect=True)  # others have checksums
+def test_what_was_there_before_stays(
+    fetched: tuple[str, Path, str, Server], bench: Bench, tmp_path: Path
+) -> None:
+    """A set that torchvision cannot read, and an archive put there by hand that it cannot unpack.
+
+    Somebody brought them: a fetch that fails removes what it has made itself.
+    """
+    name, home, file, server = fetched
+    server.cut.add(f"/{file}")
+    by_hand = home / file
+    by_hand.write_bytes((tmp_path / "served" / file).read_bytes()[:100])
+    fails(bench("data", "get", name), 1, "cannot be had")
+    assert by_hand.stat().st_size == 100
+    photographs(home / "fgvc-aircraft-2013b", "data/images/own.jpg")
+    fails(bench("data", "get", name), 1, "cannot be had")
+    assert (home / "fgvc-aircraft-2013b/data/images/own.jpg").is_file()
+
+
 def test_from_a_set_to_a_number(
     made: Callable[[str], Sizes], bench: Bench, workspace: Path
 ) -> None:
