@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ssl_bench.evaluation.suite import Suite
     from ssl_bench.records.record import EvaluationRecord, PretrainRecord
 
-AGAIN = ": the same command makes what is missing, the table has the rest"  # of a suite
-
 
 # ---- pretext → encoder
 def pretrain_command(method: str) -> click.Command:
@@ -224,7 +222,7 @@ def run(suite: str, out: Path | None, seeds: int | None, workspace: Path, **opti
     if out:
         for path in write_table(made, out):
             click.echo(f"wrote {path}", err=True)
-    refuse(failures, asked.name, AGAIN)
+    refuse(failures, asked.name, "; the table has all others")
     if asked.welcome:
         for line in closing_lines(asked, made, workspace):
             click.echo(line)
@@ -247,7 +245,7 @@ def export(suite: str, out: Path, seeds: int | None, workspace: Path, **options:
     asked = read_suite(suite, seeds)
     failures: list[str] = []
     records = _suite_records(asked, workspace, failures, **options)
-    refuse(failures, asked.name, AGAIN)
+    refuse(failures, asked.name, "; --finished exports all others")
     for path in job(records, workspace, out, family_of(asked)):
         click.echo(f"wrote {path}", err=True)
 
