@@ -40,12 +40,9 @@ class OnnxEncoder(Encoder):
         )
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         shapes = [each.shape for each in inputs]
-        # A name in the place of the channels may be 3.
-        if (
-            len(shapes) != 1
-            or len(shapes[0]) != 4
-            or shapes[0][1] not in (3, None, str(shapes[0][1]))
-        ):
+        images = len(shapes) == 1 and len(shapes[0]) == 4
+        # A name in the place of the channels may stand for 3.
+        if not images or (isinstance(shapes[0][1], int) and shapes[0][1] != 3):
             raise UsageError(f"{arch} takes inputs of {shapes}, not one of images (B, 3, S, S)")
         self._input = inputs[0].name
         self._sides: list[Any] = inputs[0].shape  # numbers, or names of what may vary
