@@ -21,7 +21,6 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF, Normalization
@@ -29,8 +28,7 @@ from ssl_bench.encoders.build import EncoderSpec
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import Init, initialize
 from ssl_bench.errors import UsageError
-from ssl_bench.progress import say
-from ssl_bench.runtime import is_main_process
+from ssl_bench.training.adversarial import CollapseWatch, verdict_loss
 from ssl_bench.training.augment import center_crop, random_crop_flip
 from ssl_bench.training.masks import MaskKind, central, draw_masks, grown, shrunk
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step
@@ -113,56 +111,6 @@ def weighted_l2(truth: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
     return (errors / (truth.shape[1] * (weights > 0).sum((1, 2, 3)))).mean()
 
 
-def looks(logits: Tensor, real: bool) -> Tensor:
-    """Cross-entropy of the discriminator's verdicts with `real` or not."""
-    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, real).float())
-
-
-class CollapseWatch(nn.Module):
-    """Notices an adversarial training that has failed, says so once, and lets it go on.
-
-    The discriminator has won when its loss stays below WON; the outputs are all one when their
-    deviation over the batch stays below FLAT of the truth's; both for PATIENCE steps on end. The
-    counts are buffers, so a resumed run knows them.
-    """
-
-    WON, FLAT, PATIENCE, EVERY = 0.01, 0.02, 200, 100
-    won: Tensor
-    flat: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("won", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("flat", torch.zeros((), dtype=torch.int64))
-
-    def forward(
-        self, step: int, discriminator: Tensor | None, predicted: Tensor, truth: Tensor
-    ) -> dict[str, Tensor]:
-        """Returns `variation`, predicted over true deviation, and `collapsed`, 0 or 1."""
-        deviation = [x.float().std(0).mean() for x in (predicted, truth)]
-        variation = deviation[0] / deviation[1].clamp(min=1e-6)
-        self.flat.copy_(torch.where(variation < self.FLAT, self.flat + 1, 0))
-        if discriminator is not None:
-            self.won.copy_(torch.where(discriminator < self.WON, self.won + 1, 0))
-        if step % self.EVERY == self.EVERY - 1 and is_main_process():  # else no wait for a GPU
-            self._report(int(self.won), int(self.flat))
-        collapsed = torch.maximum(self.won, self.flat) >= self.PATIENCE
-        return {"variation": variation, "collapsed": collapsed.float()}
-
-    def _report(self, won: int, flat: int) -> None:
-        """Once: in the first report after the patience has ended."""
-        if self.PATIENCE <= won < self.PATIENCE + self.EVERY:
-            say(
-                f"warning: the discriminator's loss is below {self.WON} for {won} steps: it has "
-                "won, and the generator learns from the reconstruction only; the run goes on"
-            )
-        if self.PATIENCE <= flat < self.PATIENCE + self.EVERY:
-            say(
-                f"warning: for {flat} steps the outputs vary less than {self.FLAT:.0%} of what the "
-                "images do: all of them are one picture; the run goes on"
-            )
-
-
 # ---- the pretext
 
 
@@ -219,7 +167,7 @@ class Inpainting(Pretext):
         if self.config.loss != "l2":
             values["discriminator"] = self._discriminate(truth * seen, predicted * seen, step)
             self.discriminator.requires_grad_(False)
-            adversarial = looks(self.discriminator(predicted * seen), True)  # non-saturating
+            adversarial = verdict_loss(self.discriminator(predicted * seen), True)  # non-saturating
             share = RECONSTRUCTION[self.config.loss]
             loss = share * reconstruction + (1 - share) * adversarial
             values["adversarial"] = adversarial.detach()
@@ -234,7 +182,7 @@ class Inpainting(Pretext):
         self.critic_adam.zero_grad(set_to_none=True)
         losses = []
         for patches, is_real in ((real, True), (fake.detach(), False)):
-            losses.append(looks(self.discriminator(patches), is_real))
+            losses.append(verdict_loss(self.discriminator(patches), is_real))
             step.backward(losses[-1])
         self.critic_adam.step()
         return (losses[0] + losses[1]).detach()

@@ -33,7 +33,9 @@ def draw_preview(
     chosen = torch.linspace(0, len(store) - 1, min(SHOWN, len(store))).long()
     images = store.images(chosen.numpy())
     # The run's seed at step 0: what is drawn here is what the first step drew.
-    rows = pretext.preview(images, Randomness(pretext.config.seed, 0, torch.arange(len(chosen))))
+    random = Randomness(pretext.config.seed, 0, torch.arange(len(chosen)))
+    with torch.no_grad():
+        rows = pretext.preview(images, random)
     path = folder / "preview.png"
     steps = record.identity.config["steps"]
     picture_grid(rows, path, f"{record.method}, {record.data}, {steps} steps")

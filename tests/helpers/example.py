@@ -53,6 +53,7 @@ GATHERING: dict[str, dict[str, Any]] = {
     "npid": SMALL | {"projector": (16,)},
     "swav": SMALL | CROPS | {"prototypes": 24, "queue": 8, "queue_from": 0},
     "dino": SMALL | CROPS | {"outputs": 24, "clip": 3.0},
+    "bigan": RECIPE | {"latent": 8, "channels": 4},
     "mae": VIT | {"decoder_depth": 1, "decoder_width": 32},
     "lejepa": SMALL | {"small_crops": 2, "slices": 16, "warmup": 0},
     "i-jepa": VIT | {"predictor_depth": 1, "predictor_width": 32},
@@ -105,10 +106,15 @@ def die_in(kind: Any, index: int) -> None:
 
 
 def in_64_bit(pretext: Any) -> None:
-    """All networks of a method, and whatever pixels its encoders are given."""
-    for part in pretext.double().modules():
-        if isinstance(part, Encoder):
-            part.register_forward_pre_hook(lambda _, given: (given[0].double(), *given[1:]))
+    """All networks of a method, and whatever pixels and numbers they are given."""
+    pretext.double()
+    for part in {*pretext.children(), *(m for m in pretext.modules() if isinstance(m, Encoder))}:
+        part.register_forward_pre_hook(lambda _, given: tuple(map(_widened, given)))
+
+
+def _widened(value: Any) -> Any:
+    is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.double() if is_float else value
 
 
 def gradients(name: str, folder: Path, runtime: Runtime) -> dict[str, torch.Tensor]:

@@ -67,6 +67,8 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "split-brain": RECIPE | {"hidden": 32},
     "npid": RECIPE | {"projector": (16,)},
     "deepcluster": ENCODER | STEPS | {"clusters": 4, "hidden": 16, "lr": 0.01},
+    # Two networks that judge each other amplify rounding unless their rate is low.
+    "bigan": RECIPE | {"latent": 8, "channels": 4, "lr": 2e-5},
     "mae": MASKED | {"decoder_depth": 1, "decoder_width": 32},
     "i-jepa": MASKED | {"predictor_depth": 1, "predictor_width": 32},
     "swav": RECIPE | HEAD | FEW_CROPS | SWAV,

@@ -60,6 +60,7 @@ TOYS: dict[str, dict[str, Any]] = {
     "swav": {"prototypes": 24},
     "dino": {"outputs": 24},
     "lejepa": {"slices": 16},
+    "bigan": {"latent": 8, "channels": 4},
     "mae": {"arch": "timm:test_vit", "decoder_depth": 1, "decoder_width": 32},
     "i-jepa": {"arch": "timm:test_vit", "predictor_depth": 1, "predictor_width": 32},
 }

@@ -21,8 +21,9 @@ from helpers.inpainting import (
     small,
     stepped,
 )
-from pretext.inpainting import CollapseWatch, InpaintingConfig, looks, weighted_l2
+from pretext.inpainting import InpaintingConfig, weighted_l2
 from ssl_bench.encoders.weights import weights_digest
+from ssl_bench.training.adversarial import CollapseWatch, verdict_loss
 
 
 # ---- what the reconstruction counts
@@ -94,13 +95,13 @@ def test_the_discriminator_never_sees_what_weighs_nothing(mask):
     assert not torch.equal(shown["plain"][-1], shown["changed"][-1])
 
 
-def test_looks_is_cross_entropy_that_does_not_saturate():
+def test_a_verdict_has_the_cross_entropy_that_does_not_saturate():
     logits = torch.linspace(-6, 6, 25, dtype=torch.float64, requires_grad=True)
     chance = torch.sigmoid(logits)
     for real in (True, False):
         expected = F.binary_cross_entropy(chance, torch.full_like(chance, real))
-        assert looks(logits, real).item() == pytest.approx(expected.item(), rel=1e-5)
-    (slope,) = torch.autograd.grad(looks(logits[:1], True), logits)
+        assert verdict_loss(logits, real).item() == pytest.approx(expected.item(), rel=1e-5)
+    (slope,) = torch.autograd.grad(verdict_loss(logits[:1], True), logits)
     assert slope[0] == pytest.approx(-1 / (1 + math.exp(-6)))  # steep where the fake is found out
 
 

@@ -29,7 +29,7 @@ from helpers.inpainting import (
     stepped,
 )
 from helpers.refusals import SCENES, fails
-from pretext.inpainting import InpaintingConfig, looks, weighted_l2
+from pretext.inpainting import InpaintingConfig, weighted_l2
 from ssl_bench import catalogue
 from ssl_bench.cli.inspect import describe
 from ssl_bench.counter import batch_indices
@@ -39,6 +39,7 @@ from ssl_bench.encoders.weights import weights_digest
 from ssl_bench.errors import UsageError
 from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
+from ssl_bench.training.adversarial import verdict_loss
 from ssl_bench.training.build import build_pretext, open_pretext
 from ssl_bench.training.loop import train
 from ssl_bench.training.masks import square
@@ -320,10 +321,10 @@ def strayed(ended: dict[str, Tensor], count: int) -> dict[str, float]:
     x = cropped(images.images(which.numpy()), a_step(count=count))
     holes = pretext.central_hole(count)
     real, fake, judge = x[..., 32:96, 32:96], pretext.predict(x, holes), pretext.discriminator
-    (looks(judge(real), True) + looks(judge(fake.detach()), False)).backward()
+    (verdict_loss(judge(real), True) + verdict_loss(judge(fake.detach()), False)).backward()
     critic.step()
     weighted = weighted_l2(real, fake, pretext.weights(holes))
-    (0.999 * weighted + 0.001 * looks(judge(fake), True)).backward()
+    (0.999 * weighted + 0.001 * verdict_loss(judge(fake), True)).backward()
     generator.step()
     off: dict[str, list[Tensor]] = {}
     for name, tensor in pretext.named_parameters():

@@ -56,9 +56,9 @@ PRETEXTS: Refusals = {
     "vicreg": ({"timm:test_vit"}, "--optimizer lars is for networks with batch normalisation"),
 }
 # They meet the encoder as others do: simclr, with one view a pass as byol, with small ones as dino,
-# or relative-position.
+# relative-position, or colorization.
 LIKE_OTHERS, FEW_ENCODERS = (
-    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav", "jigsaw", "lejepa"},
+    {"moco-v2", "barlow-twins", "simsiam", "vicreg", "npid", "swav", "jigsaw", "lejepa", "bigan"},
     {"alexnet", "timm:test_vit"},
 )
 EVALUATIONS: Refusals = {
