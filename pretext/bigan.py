@@ -168,8 +168,9 @@ class BiGAN(Pretext):
         for name, part in parts.items():
             initialize(part, "dcgan", config.seed, name)
         with torch.no_grad():
-            for inner in (*self.generator.inner, *self.discriminator.inner):
-                inner.shift.weight.mul_(LOUDER)
+            for part in self.modules():
+                if isinstance(part, Shifted):
+                    part.shift.weight.mul_(LOUDER)
             self.discriminator.last.weight.zero_()  # it begins without an opinion
         self.watch = CollapseWatch()
 
