@@ -13,7 +13,7 @@ TYPOS = [
     (["pretrian"], "pretrian", "did you mean pretrain"),
     (["linear-prob"], "linear-prob", "did you mean linear-probe"),
     (["pretrain", "context-encodr"], "context-encodr", "did you mean context-encoder"),
-    (["pretrain", "zzz"], "zzz", "known: autoencoder, barlow-twins, byol, colorization"),
+    (["pretrain", "zzz"], "zzz", "known: autoencoder, barlow-twins, bigan, byol"),
     ([*PRETRAIN, "--data", "scens"], "scens", "did you mean scenes"),
     ([*PRETRAIN, "--data", "scenes:trian=9"], "trian", "did you mean train?"),
     ([*PRETRAIN, "--data", "scenes:train=0"], "'0'", "takes a whole number"),

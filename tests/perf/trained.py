@@ -193,7 +193,10 @@ def by_recipe(width: float) -> Iterator[Pair]:
         side = stored_size(config.image_size)
         images = torch.randint(256, (count, side, side, 3), generator=generator(0)).byte()
         whole = partial(task.train_step, images.permute(0, 3, 1, 2), step_of(count))
-        named = dict(task.named_children())
+        # A watch has no weights.
+        named = {
+            n: part for n, part in task.named_children() if any(True for _ in part.parameters())
+        }
         parts = [part for name, part in named.items() if name not in ("teacher", "queue")]
         bare = bare_step(task, given([*parts, *named.get("teacher", ())], whole))
         yield Pair(f"{method}@{kind.version} small@1, step", count, whole, bare)

@@ -121,7 +121,7 @@ def test_the_generator_learns_a_code_that_the_discriminator_demands() -> None:
     task.optimizers()
     bright = torch.where(torch.arange(16) % 2 == 0, 230, 25).to(torch.uint8)
     pixels = bright[:, None, None, None].expand(-1, 3, 72, 72).contiguous()
-    for index in range(60):
+    for index in range(40):
         stepped(task, pixels, index)
     codes = bounded(task.code(task.features(pixels[..., :64, :64])))[:, 0]
     assert (codes[::2] < -0.5).all()
