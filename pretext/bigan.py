@@ -222,12 +222,12 @@ class BiGAN(Pretext):
         return self.encoder(self.normalization.apply(crops), [self.layer])[self.layer].flatten(1)
 
     def preview(self, images: Tensor, random: Randomness) -> Mapping[str, Tensor]:
-        """Rows of pictures: photographs, what is generated of their codes, and of drawn ones."""
+        """Rows: photographs x, what is generated of their codes, and of drawn ones z."""
         crops = center_crop(images, self.config.image_size)
         drawn = 2 * random.uniform("code", self.config.latent) - 1
         rows = {
-            "photograph": small(crops),
-            "generated of its code": self.generator(bounded(self.code(self.features(crops)))),
-            "generated of a drawn code": self.generator(drawn),
+            "x": small(crops),
+            "G(E(x))": self.generator(bounded(self.code(self.features(crops)))),
+            "G(z)": self.generator(drawn),
         }
         return {title: HALF.invert(pixels) for title, pixels in rows.items()}
