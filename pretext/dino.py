@@ -148,14 +148,19 @@ class DINO(Pretext):
         self.teacher = teacher_of(encoder, self.head)
         self.register_buffer("centre", torch.zeros(config.outputs))
 
+    @property
+    def student(self) -> tuple[nn.Module, ...]:
+        """What the teacher is a running mean of, in its order."""
+        return self.encoder, self.head
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW, or what the configuration names."""
-        c, learning = self.config, (self.encoder, self.head)
-        self.optimizer = build_optimizer(c.optimizer, learning, c.rate, c.weight_decay)
+        c = self.config
+        self.optimizer = build_optimizer(c.optimizer, self.student, c.rate, c.weight_decay)
         return [self.optimizer]
 
     def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
-        """All views tell what the teacher makes of the large ones; then centre and teacher move."""
+        """All views tell what the teacher makes of the large ones; then teacher and centre move."""
         c = self.config
         pixels = crops(self, images, step, BYOL_VIEWS, SMALL_VIEW)
         features = represented(self.encoder, self.layer, pixels)
@@ -163,21 +168,33 @@ class DINO(Pretext):
         with torch.no_grad():
             encoder, head = self.teacher
             taught = head(represented(encoder, self.layer, pixels[:1]))  # (2·B, K)
-            shares = F.softmax((taught - self.centre) / self.teacher_temperature(step.index), 1)
+            shares = self.sharpened(taught, self.centre, step)
         by_view = (-1, len(images))
         logits = outputs.unflatten(0, by_view) / c.temperature
         loss = across_views(shares.unflatten(0, by_view), logits)
+        self.move(loss, step)
+        self.recentre(self.centre, taught, step)
+        both = LARGE * len(images)
+        return {"loss": loss.detach(), **watched(outputs[:both], features[:both])}
+
+    def sharpened(self, taught: Tensor, centre: Tensor, step: Step) -> Tensor:
+        """The teacher's outputs (…, K) as distributions."""
+        return F.softmax((taught - centre) / self.teacher_temperature(step.index), -1)
+
+    def recentre(self, centre: Tensor, taught: Tensor, step: Step) -> None:
+        """Draw a centre to the mean of outputs (B, K), over all devices."""
+        mean = step.gather(taught.mean(0, keepdim=True)).mean(0)
+        centre.lerp_(mean, 1 - self.config.centre_momentum)
+
+    def move(self, loss: Tensor, step: Step) -> None:
+        """Update the student; the teacher follows."""
+        c = self.config
         # The first group is the one whose weights decay.
         decay = cosine_course(c.weight_decay, c.weight_decay_end, step.done)
         self.optimizer.param_groups[0]["weight_decay"] = decay
         frozen = self.head.last.parameters() if step.index < c.frozen else ()
         step.update(self.optimizer, loss, c.clip, frozen)
-        mean = step.gather(taught.mean(0, keepdim=True)).mean(0)  # over all devices
-        self.centre.lerp_(mean, 1 - c.centre_momentum)
-        momentum = cosine_course(c.momentum, c.momentum_end, step.done)
-        follow(self.teacher, (self.encoder, self.head), momentum)
-        both = LARGE * len(images)
-        return {"loss": loss.detach(), **watched(outputs[:both], features[:both])}
+        follow(self.teacher, self.student, cosine_course(c.momentum, c.momentum_end, step.done))
 
     def teacher_temperature(self, index: int) -> float:
         """At a step, from 0."""

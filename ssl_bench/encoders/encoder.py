@@ -43,6 +43,16 @@ class Encoder(nn.Module, ABC):
         UsageError.
         """
 
+    @contextmanager
+    def hiding(self, hidden: Tensor, token: Tensor) -> Iterator[None]:
+        """Within, `token` (C,) stands for hidden patches, bool (B, N), of the images that are seen.
+
+        Patches are counted as `keep` counts them. Of a hidden one the pixels are not looked at, its
+        place is. Encoders of timm with `takes_keep` do it, others raise UsageError.
+        """
+        raise self._shows_all()
+        yield  # what makes it a generator
+
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of other projects under the names and in the shapes of the network's library.
 
@@ -82,15 +92,18 @@ class Encoder(nn.Module, ABC):
         if keep is None:
             return
         if not self.takes_keep:
-            raise UsageError(
-                f"{type(self).__name__} cannot leave out tokens: `keep` is for vision transformers "
-                "of timm whose patches do not overlap"
-            )
+            raise self._shows_all()
         if keep.dtype != torch.int64 or keep.ndim != 2 or len(keep) != len(images):
             raise UsageError(
                 f"`keep` is int64 (B, K) for {len(images)} images, not {keep.dtype} "
                 f"{tuple(keep.shape)}"
             )
+
+    def _shows_all(self) -> UsageError:
+        return UsageError(
+            f"{type(self).__name__} cannot leave out or hide tokens: `keep` and `hiding` are for "
+            "vision transformers of timm whose patches do not overlap"
+        )
 
     def _chain(
         self, x: Tensor, layers: Sequence[str], keep: Tensor | None = None

@@ -8,7 +8,8 @@ numbers are sent through it, and `shapes` keeps what came out: {layer: (C, h, w)
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -98,6 +99,22 @@ class TimmEncoder(Encoder):
         finally:
             self.model.patch_drop.keep = None
         return {k: x if k == POOLED else x.transpose(1, 2)[..., None] for k, x in found.items()}
+
+    @contextmanager
+    def hiding(self, hidden: Tensor, token: Tensor) -> Iterator[None]:
+        """See `Encoder.hiding`; before the position embeddings are added."""
+        if not self.takes_keep:
+            raise self._shows_all()
+
+        def cover(_module: nn.Module, _images: Any, patches: Tensor) -> Tensor:
+            cells = hidden.view(*patches.shape[:-1], 1)  # (B, N, 1), or in its grid (B, h, w, 1)
+            return torch.where(cells, token.to(patches.dtype), patches)
+
+        covered = self.model.patch_embed.register_forward_hook(cover)
+        try:
+            yield
+        finally:
+            covered.remove()
 
     def take_any_size(self) -> None:
         """As timm's `dynamic_img_size`, which is a choice of the constructor's there.

@@ -135,7 +135,7 @@ def test_nothing_of_it_is_left_behind():
 def test_encoders_without_tokens_to_leave_out_refuse(arch, size):
     encoder = build_encoder(EncoderSpec(arch=arch, image_size=size, normalization=HALF))
     assert not encoder.takes_keep
-    with pytest.raises(UsageError, match=r"^\w+ cannot leave out tokens: .*timm.*$"):
+    with pytest.raises(UsageError, match=r"^\w+ cannot leave out or hide tokens: .*timm.*$"):
         encoder(images(16), encoder.layers[-1:], KEEP)
 
 
@@ -144,3 +144,24 @@ def test_other_forms_are_refused_in_one_line(keep):
     encoder = built(VIT)
     with pytest.raises(UsageError, match=r"^`keep` is int64 \(B, K\) for 2 images, not torch\.int"):
         encoder(images(16), ["pooled"], keep)
+
+
+def test_a_token_stands_for_hidden_patches_as_their_own_embedding_would(case):
+    """Black patches, hidden behind what the network makes of one black patch: nothing changes."""
+    encoder, patch = case
+    pictures, hidden = images(patch), torch.zeros(2, SIDE**2, dtype=torch.bool)
+    hidden.scatter_(1, KEEP, True)
+    with torch.no_grad():
+        token = encoder.model.patch_embed.proj(torch.zeros(1, 3, patch, patch)).flatten()
+    black = pictures.clone()
+    for image, places in enumerate(KEEP.tolist()):
+        for row, column in (divmod(place, SIDE) for place in places):
+            cell = image, slice(None), *(slice(k * patch, (k + 1) * patch) for k in (row, column))
+            black[cell] = 0
+    expected, plain = run(encoder, black), run(encoder, pictures)
+    with encoder.hiding(hidden, token):
+        found = run(encoder, pictures)
+    for layer in encoder.layers:
+        assert close(found[layer], expected[layer])
+        assert not close(found[layer], plain[layer])
+        assert torch.equal(run(encoder, pictures)[layer], plain[layer])  # nothing is left behind

@@ -56,6 +56,7 @@ GATHERING: dict[str, dict[str, Any]] = {
     "bigan": RECIPE | {"latent": 8, "channels": 4},
     "mae": VIT | {"decoder_depth": 1, "decoder_width": 32},
     "lejepa": SMALL | {"small_crops": 2, "slices": 16, "warmup": 0},
+    "ibot": VIT | CROPS | {"projector": (32, 16), "outputs": 24},
     "i-jepa": VIT | {"predictor_depth": 1, "predictor_width": 32},
 }
 ALONE: dict[str, dict[str, Any]] = {

@@ -46,7 +46,8 @@ RECIPE = NORMED | STEPS | {"recipe": "small"}
 HEAD = {"projector": (32, 16)}
 FEW_CROPS = {"small_crops": 2}
 # Not the recipe's Adam, whose first steps go either way where a gradient is nearly 0.
-SWAV = {"prototypes": 24, "queue": 16, "frozen": 1, "optimizer": "sgd", "lr": 0.06}
+SGD = {"optimizer": "sgd", "lr": 0.06}
+SWAV = SGD | {"prototypes": 24, "queue": 16, "frozen": 1}
 MASKED = STEPS | {"recipe": "small", "arch": "timm:test_vit", "image_size": 64, "warmup": 0}
 PRETEXTS: dict[str, dict[str, Any]] = {
     "random": ENCODER,
@@ -74,6 +75,10 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "swav": RECIPE | HEAD | FEW_CROPS | SWAV,
     "lejepa": RECIPE | HEAD | FEW_CROPS | {"slices": 32, "optimizer": "sgd", "warmup": 0},
     "dino": RECIPE | HEAD | FEW_CROPS | {"outputs": 24, "frozen": 1},
+    "ibot": MASKED
+    | HEAD
+    | FEW_CROPS
+    | {"outputs": 24, "frozen": 1, "optimizer": "sgd", "lr": 0.06},
 }
 SQUARES, WHOLE = "scenes:train=60,test=40", "scenes:train=20,test=8"
 SMALL = {"short": 64, "longest": 64, "head": 16, "lr": 0.01}

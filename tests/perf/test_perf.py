@@ -80,12 +80,12 @@ def test_what_trains_is_compared_with_its_bare_network():
     found = re.findall(
         r"^(\S+)\b.*, (step|test images) .* images/s, bare .*: +[\d.]+ × its", made, re.M
     )
-    assert [what for _, what in found] == 25 * ["step"] + 4 * ["step", "test images"]
+    assert [what for _, what in found] == 26 * ["step"] + 4 * ["step", "test images"]
     names = (
         "context-encoder", "autoencoder", "inpainting", "finetune/k", "finetune/linear",
         "detection", "segmentation", "simclr", "moco-v2", "byol", "barlow-twins", "simsiam",
         "vicreg", "relative-position", "jigsaw", "colorization", "split-brain", "npid", "mae",
-        "swav", "dino", "deepcluster", "i-jepa", "lejepa", "bigan",
+        "swav", "dino", "deepcluster", "i-jepa", "lejepa", "bigan", "ibot",
     )  # fmt: skip
     assert all(any(one.startswith(name) for one, _ in found) for name in names)
 

@@ -62,6 +62,7 @@ TOYS: dict[str, dict[str, Any]] = {
     "lejepa": {"slices": 16},
     "bigan": {"latent": 8, "channels": 4},
     "mae": {"arch": "timm:test_vit", "decoder_depth": 1, "decoder_width": 32},
+    "ibot": {"arch": "timm:test_vit", "outputs": 24},
     "i-jepa": {"arch": "timm:test_vit", "predictor_depth": 1, "predictor_width": 32},
 }
 SCENES = "scenes:train=72,test=8"

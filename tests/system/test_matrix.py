@@ -45,6 +45,7 @@ ONE_SIZE = {"timm:test_vit"}  # that it is built for
 # The encoders that a pretext, or an evaluation, refuses, and the reason in its line.
 Refusals = dict[str, tuple[set[str], str]]
 PRETEXTS: Refusals = {
+    "ibot": (ENCODERS.keys() - {"timm:test_vit"}, "ibot takes vision transformers of timm"),
     "i-jepa": (ENCODERS.keys() - {"timm:test_vit"}, "i-jepa takes vision transformers of timm"),
     "inpainting": (ENCODERS.keys() - {"dcgan"}, "--arch: String should match pattern '^dcgan$'"),
     "kmeans-init": (ENCODERS.keys() - {"alexnet"}, "kmeans-init takes chains of convolutions"),
