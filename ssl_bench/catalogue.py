@@ -190,15 +190,29 @@ def said_of(kind: Kind, name: str, attribute: str) -> Any:
 
 @cache
 def _class_body(point: EntryPoint) -> Mapping[str, Any] | None:
-    """Literals and methods of a class whose parent is `Pretext`; Ellipsis for what is neither."""
+    """Literals and methods of a class whose parent is `Pretext`; Ellipsis for what is neither.
+
+    The parent may be an heir itself, imported by its name from another file.
+    """
     try:
         nodes = _parsed(point).body
     except Exception:  # whatever is wrong with it, importing it tells better
         return None
+    homes = {
+        bound.asname or bound.name: f"{node.module}:{bound.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+        for bound in node.names
+    }
     for node in nodes:
         if isinstance(node, ast.ClassDef) and node.name == point.attr:
-            parents = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
-            return dict(_bound(node.body)) if parents == {"Pretext"} else None
+            parents = [ast.unparse(base) for base in node.bases]
+            if [parent.rpartition(".")[2] for parent in parents] == ["Pretext"]:
+                return dict(_bound(node.body))
+            if len(parents) != 1 or parents[0] not in homes:
+                return None
+            inherited = _class_body(EntryPoint(point.name, homes[parents[0]], point.group))
+            return None if inherited is None else {**inherited, **dict(_bound(node.body))}
     return None
 
 

@@ -170,6 +170,22 @@ def test_the_file_says_what_the_class_says(name):
         assert body.get(attribute) == (True if callable(said) else said)
 
 
+HEIRS = """
+from stranger_parent import Stated as Parent
+
+class Last(Parent):
+    version = 6
+"""
+
+
+def test_what_an_imported_parent_states_is_read_too(install):
+    install("stranger_parent", [], CLASSES)
+    install("stranger", [("pretext", "last", "stranger:Last")], HEIRS)
+    found = [catalogue.said_of("pretext", "last", attribute) for attribute in SAID]
+    assert found == [6, 5, True, None]
+    assert not {"stranger", "stranger_parent"} & set(sys.modules)
+
+
 def test_what_is_stated_is_read_and_all_else_is_asked(install):
     entries = [
         ("pretext", name.lower(), f"stranger:{name}") for name in ("Stated", "Thing", "Older")
