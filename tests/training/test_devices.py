@@ -19,7 +19,6 @@ from ssl_bench.records.workspace import read_records
 TRAINING = ("--steps=3", "--batch-size=4", "--workers=0", "--layer=conv4")
 COMMANDS = {
     "finetune": ("--head=16", "--crops=1", "--lr=0.01"),
-    "finetune --protocol=linear-head": ("--labels=2",),
     "segment": ("--head=16", "--kernel=1", "--short=64", "--longest=64", "--lr=0.01"),
     "detect": ("--head=16", "--rois=8", "--short=64", "--longest=64"),
 }
