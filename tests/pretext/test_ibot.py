@@ -222,6 +222,23 @@ def test_the_teacher_follows_encoder_head_and_norm_and_is_what_is_saved() -> Non
     assert task.token.weight.abs().sum() > 0  # it began at 0, and learns
 
 
+def test_the_student_learns_what_a_teacher_that_stays_says_of_hidden_patches() -> None:
+    """One batch again and again: cross-entropy falls towards the entropy of what is told."""
+    stays = {"momentum": 1.0, "momentum_end": 1.0, "centre_momentum": 0.999, "outputs": 16}
+    task = task_of(**stays, lr=0.1, weight_decay=0.0, weight_decay_end=0.0)
+    told: list[Tensor] = []
+    plain = task.sharpened
+    task.sharpened = lambda *given: told.append(plain(*given)) or told[-1]
+    found = [float(task.train_step(images(), step_of(0))["hidden"]) for _ in range(40)]
+    masks = block_masks(drawn(0, 4), 4, shares(drawn(0, 4), task.config))
+    hidden = torch.cat([masks[:, 0], masks[:, 1]])
+    least = float(
+        hidden_loss(told[-1].unflatten(0, (8, -1)), told[-1].log().unflatten(0, (8, -1)), hidden)
+    )
+    assert 0 < least < found[-1]
+    assert found[-1] - least < 0.3 * (found[0] - least), found
+
+
 def test_the_published_defaults() -> None:
     config = IBOTConfig()
     assert (config.arch, config.batch_size, config.steps) == (
