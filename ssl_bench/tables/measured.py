@@ -149,7 +149,7 @@ def paired_difference(a: Sequence[Measured], b: Sequence[Measured]) -> Paired | 
     mine, theirs = ({one.seeds: one for one in many} for many in (a, b))
     shared = sorted(mine.keys() & theirs.keys())
     if len(shared) < 2:
-        # With one seed here and several there, an image-wise test would choose one of the several.
+        # With one seed here and several there, a test over images would speak of one of these.
         return _paired_by_image(a, b) if len(a) == len(b) == 1 else None
     a, b = ([many[seeds] for seeds in shared] for many in (mine, theirs))
     found = _paired_by_image(a, b)
@@ -157,6 +157,20 @@ def paired_difference(a: Sequence[Measured], b: Sequence[Measured]) -> Paired | 
     # Several seeds of a probe on the same weights say nothing of another pretraining.
     pretrained = {seed for seed, _ in shared}
     return replace(found, unit=METHOD) if len(pretrained) > 1 else found
+
+
+def paired_at_one_seed(a: Sequence[Measured], b: Sequence[Measured]) -> Paired | None:
+    """a − b over the images, of the only seed that both have where one of them has several.
+
+    Which of the several is no choice: it is the one with the same starting weights and draws. It
+    speaks of these weights, so it is shown and never tested. None of other numbers of seeds.
+    """
+    mine, theirs = ({one.seeds: one for one in many} for many in (a, b))
+    shared = mine.keys() & theirs.keys()
+    if len(shared) != 1 or len(a) == len(b) == 1:
+        return None
+    (seeds,) = shared
+    return _paired_by_image([mine[seeds]], [theirs[seeds]])
 
 
 def _paired_by_image(a: Sequence[Measured], b: Sequence[Measured]) -> Paired | None:

@@ -22,7 +22,12 @@ from ssl_bench.progress import waiting
 from ssl_bench.records.record import EvaluationRecord
 from ssl_bench.tables.distinct import distinct_rows
 from ssl_bench.tables.family import Comparison, Family, family_beside
-from ssl_bench.tables.measured import Measured, half_over_both, paired_difference
+from ssl_bench.tables.measured import (
+    Measured,
+    half_over_both,
+    paired_at_one_seed,
+    paired_difference,
+)
 from ssl_bench.tables.names import (
     baseline_of,
     baseline_place,
@@ -162,11 +167,16 @@ class Table:
 
         Over all columns; None where there are no pairs. Of several rows of one baseline, each is
         compared with the one of its own network and images. Those of the declared family have
-        Holm's p-value for all of it, too.
+        Holm's p-value for all of it, too. Of a row of one seed and one of several, their shared
+        seed's is shown, and not tested.
         """
         contrasts = ((a, b) for a, b, _ in self.declared)
         found = {
-            (a, b): [self.difference(a, b, column) for column in self.columns]
+            (a, b): [
+                self.difference(a, b, column)
+                or paired_at_one_seed(self.at(a, column), self.at(b, column))
+                for column in self.columns
+            ]
             for a, b in dict.fromkeys([*self.pairs, *contrasts])
         }
         return [(f"{a} − {b}", cells) for (a, b), cells in found.items() if any(cells)]

@@ -102,6 +102,25 @@ def test_differences_are_paired_by_seed():
     assert "**+3.0" not in text
 
 
+@pytest.mark.parametrize(("seeds", "shown"), [((0, 1), True), ((1, 0, 2), True), ((1, 2), False)])
+def test_one_seed_beside_several_is_shown_by_its_own_and_never_tested(tmp_path, seeds, shown):
+    """60 of 100 right with seed 0; random weights 50, 20 and 20 with seeds 0, 1 and 2."""
+    right = {0: 50, 1: 20, 2: 20}
+    made = [stored(tmp_path, "rotation", answers(60, 40))]
+    made += [stored(tmp_path, "random", answers(right[s], 100 - right[s]), seed=s) for s in seeds]
+    table = Table.of(made, tmp_path)
+    (column,) = table.columns
+    assert table.difference("rotation", "random", column) is None
+    assert not table.declared
+    lines = dict(table.differences)
+    assert bool(lines) is shown
+    if shown:
+        (gain,) = lines["rotation − random"]
+        assert gain is not None
+        assert (gain.mean, gain.n, gain.unit, gain.adjusted) == (10.0, 1, "of these weights", None)
+        assert re.search(r"\(\+10\.0 ± [\d.]+\*\)", markdown(table))
+
+
 def test_baselines_come_first_and_layers_from_the_image_up():
     table = Table.of([*records("pool5"), *records("conv1")])
     assert list(table.rows) == ["random", "autoencoder", "context-encoder"]
