@@ -9,6 +9,7 @@ import pickle
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -45,14 +46,16 @@ def _started(packing: "_Packing[Any, Any]", keys: Any, workers: int) -> Iterator
     try:
         # Its locks are files in /dev/shm. The loader, failing here, would print a traceback.
         torch.multiprocessing.Lock()
-        loader = DataLoader(
-            packing,
-            None,  # an item is a whole batch already
-            sampler=keys,
-            num_workers=workers,
-            worker_init_fn=_ignore_stops,
-        )
-        iterator = iter(loader)
+        # torch warns where there are more processes than cores: one that reads ahead may wait.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            loader = DataLoader(
+                packing,
+                None,  # an item is a whole batch already
+                sampler=keys,
+                num_workers=workers,
+                worker_init_fn=_ignore_stops,
+            )
+            iterator = iter(loader)
     except OSError as error:
         raise DataError(
             f"no processes that read images can be started ({error.strerror}): {REMEDY}; else see "

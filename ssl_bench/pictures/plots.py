@@ -9,10 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from ssl_bench.files import written_at_once
-from ssl_bench.pictures.style import styled
+from ssl_bench.pictures.style import styled, wrapped
 from ssl_bench.runtime import is_main_process
 
 LETTER = 0.075  # inches, of a title's mean letter; a wide one is 0.1
+BESIDE = 18  # letters of size 8 along a picture of 1.25 inches
 
 
 @styled
@@ -32,7 +33,7 @@ def picture_grid(rows: Mapping[str, Tensor], path: Path, title: str) -> None:
             cell.set_xticks([])
             cell.set_yticks([])
             cell.set_frame_on(False)
-        line[0].set_ylabel(label, fontsize=8)
+        line[0].set_ylabel(wrapped(label, BESIDE), fontsize=8)
     _entitle(figure, title)
     _save(figure, path, 160)
 
@@ -57,7 +58,7 @@ def precision_recall_curves(
         cell.step(recall, precision, where="pre", linewidth=1)
         cell.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         cell.tick_params(labelsize=7)
-        cell.set_title(label, fontsize=8)
+        cell.set_title(wrapped(label, BESIDE), fontsize=8)
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
     _entitle(figure, title)

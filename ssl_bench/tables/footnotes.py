@@ -84,10 +84,9 @@ def _of_differences(table: Table) -> Iterator[str]:
         tests = ", ".join(dict.fromkeys(cell.test for cell in tested))
         default = "comparisons with baselines, at the first column of each evaluation"
         family = "declared" if table.family.tests else default
-        text += (
-            " **Bold**: not zero at the 5 % level, by Holm's correction for the "
-            f"{len(table.declared)} {family} ({tests})."
-        )
+        count = len(table.declared)
+        by = f", by Holm's correction for the {count} {family}" if count > 1 else ""
+        text += f" **Bold**: not zero at the 5 % level{by} ({tests})."
     if len(tested) < len(found):
         text += " (In brackets): exploratory, not adjusted and not tested."
     if not tested and table.family.tests:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import _utils
 
 import ssl_bench
 import ssl_bench.workers as module
@@ -25,8 +26,10 @@ HERE = str(Path(ssl_bench.__file__).parents[1])
 
 
 @pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    """A wait without an end fails by SIGALRM."""
+def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A wait without an end fails by SIGALRM; the loader's own, of 5 s at each end, is shorter."""
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(_utils.worker, "MP_STATUS_CHECK_INTERVAL", 0.2)
     signal.alarm(60)
     yield
     signal.alarm(0)
@@ -41,6 +44,12 @@ def test_results_come_in_order_whoever_reads(workers: int) -> None:
     found = list(read_ahead(squares, range(7), workers))
     assert [int(images["images"][0, 0]) for images, _ in found] == [k**2 for k in range(7)]
     assert [len(more) for _, more in found] == list(range(7))
+
+
+def test_more_processes_than_cores_need_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one core, where torch warns of two (and a warning is a failure here)."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert list(read_ahead(abs, [-1, 2, -3], 2)) == [1, 2, 3]
 
 
 def ended(how: Callable[[], object]) -> Callable[[int], int]:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from eval import perf_probes
+from eval.low_shot import LowShot, LowShotConfig
 from helpers.places import ROOT
 from helpers.refusals import fails
 
@@ -18,6 +19,13 @@ def test_it_prints_the_ratios(bench, monkeypatch):
     peaks = {1000: 500.0, 10_000: 515.0}
     monkeypatch.setattr(perf_probes, "_peak_of", peaks.__getitem__)
     monkeypatch.setattr(perf_probes, "_grown", lambda images, layers: (images / 1000, 9.0))
+    monkeypatch.setattr(perf_probes, "TEST", 100)
+    all_of, few = perf_probes._probes, LowShot(LowShotConfig(shots=(1, 2), draws=2))
+    monkeypatch.setattr(
+        perf_probes,
+        "_probes",
+        lambda *asked: [few if isinstance(one, LowShot) else one for one in all_of(*asked)],
+    )
     sizes = ("--images", 1000, "--solver-images", 1000)
     small = ("--image-size", 64, "--width", 0.1, "--dimensions", 40, "--memory-images", 1000)
     made = bench.ok("perf", "probes", *sizes, *small)

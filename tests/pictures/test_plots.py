@@ -51,6 +51,22 @@ def test_titles_are_whole_however_narrow_the_picture(drawn: list[Any], tmp_path:
         assert title.get_window_extent().width <= figure.bbox.width
 
 
+def test_names_of_rows_and_panels_stay_beside_their_own(drawn: list[Any], tmp_path: Path) -> None:
+    rows = ["what the generator makes of the code of each image", "its truth", "and once more"]
+    plots.picture_grid({name: torch.zeros(2, 3, 8, 8) for name in rows}, tmp_path / "x.png", "")
+    classes = ["hammerhead shark, of the family Sphyrnidae", "great white shark", "tench"]
+    plots.precision_recall_curves({n: ([0, 1], [1, 0.5]) for n in classes}, tmp_path / "x.png", "")
+    for figure, names in zip(drawn, (rows, classes), strict=True):
+        figure.draw_without_rendering()
+        labels = [text for axis in figure.axes for text in (axis.yaxis.label, axis.title)]
+        shown = [text for text in labels if text.get_text()]
+        assert ["".join(text.get_text().split()) for text in shown] == [
+            name.replace(" ", "") for name in names
+        ]
+        boxes = [text.get_window_extent() for text in shown]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_the_legend_has_the_classes_that_occur_in_the_masks_colours(
     drawn: list[Any], tmp_path: Path
 ) -> None:

@@ -8,14 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from helpers.interrupted import assert_stopping_changes_nothing
 from pretext.bigan import BiGANConfig, Discriminator, Generator, bounded, small
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import Step
-from ssl_bench.training.pretrain import pretrain
 from ssl_bench.training.schedule import SCHEDULES
 
 TOY: dict[str, Any] = {
@@ -186,13 +185,7 @@ def test_the_released_defaults() -> None:
 
 
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path) -> None:
-    config, runtime = BiGANConfig.model_validate(TOY), Runtime(workers=0, devices="1")
-    data, places = "scenes:train=8,test=4", [tmp_path / "whole", tmp_path / "stopped"]
-    pretrain("bigan", config, data, places[1], runtime, until=2)
-    whole, again = (pretrain("bigan", config, data, place, runtime) for place in places)
-    assert (again.details.training or {})["resumed_at"] == 2
-    assert whole.files == again.files
-    assert whole.metrics == again.metrics
+    assert_stopping_changes_nothing("bigan", BiGANConfig.model_validate(TOY), tmp_path)
 
 
 @pytest.mark.parametrize("arch", [("alexnet", "--width", 0.1, "--norm", "batch")])

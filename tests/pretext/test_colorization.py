@@ -9,16 +9,15 @@ from skimage.color import rgb2lab
 from torch.nn import functional as F
 
 from helpers.inpainting import NORM, inputs_of, outputs_of, photos, stepped
+from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import SCENES, fails
 from pretext.colorization import class_weights, soft_cross_entropy, upsampled
 from pretext.split_brain import LUMA
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.lab import ab_bins, by_place, lightness_levels, rgb_to_lab, soft_bins
-from ssl_bench.training.pretrain import pretrain
 
 METHODS = ["colorization", "split-brain"]
 TOY: dict[str, Any] = {"arch": "timm:test_resnet", "image_size": 64, "hidden": 8}
@@ -214,12 +213,6 @@ def test_networks_that_mix_channels_are_refused(more, bench, tmp_path):
 
 # ---- both
 @pytest.mark.parametrize("method", METHODS)
-def test_a_resumed_run_ends_with_the_same_bits(method, tmp_path):
+def test_a_stopped_run_ends_with_the_same_bits(method, tmp_path):
     config = task_of(method, steps=4, batch_size=4, precision="32").config
-    runtime, data = Runtime(workers=0, devices="1"), "scenes:train=12,test=4"
-    whole = pretrain(method, config, data, tmp_path / "whole", runtime)
-    pretrain(method, config, data, tmp_path / "cut", runtime, keep_at=(2,), until=2)
-    again = pretrain(method, config, data, tmp_path / "cut", runtime)
-    assert (again.details.training or {})["resumed_at"] == 2
-    assert whole.files == again.files
-    assert whole.metrics == again.metrics
+    assert_stopping_changes_nothing(method, config, tmp_path, images=12)

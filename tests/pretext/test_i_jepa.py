@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import fails
 from pretext import i_jepa
 from pretext.i_jepa import IJEPAConfig, block_sizes, blocks, feature_loss, masks, normalized
 from pretext.mae import patches_of
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext, exported
 from ssl_bench.training.pretext import Step
-from ssl_bench.training.pretrain import pretrain
 
 TOY: dict[str, Any] = {
     "recipe": "small", "arch": "timm:test_vit", "batch_size": 4, "steps": 4, "warmup": 0,
@@ -253,13 +252,7 @@ def test_what_makes_no_sense_is_refused(bench, tmp_path, arch, size, line) -> No
 
 
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path) -> None:
-    config, runtime = IJEPAConfig.model_validate(TOY), Runtime(workers=0, devices="1")
-    data, places = "scenes:train=8,test=4", [tmp_path / "whole", tmp_path / "stopped"]
-    pretrain("i-jepa", config, data, places[1], runtime, until=2)
-    whole, again = (pretrain("i-jepa", config, data, place, runtime) for place in places)
-    assert (again.details.training or {})["resumed_at"] == 2
-    assert whole.files == again.files
-    assert whole.metrics == again.metrics
+    assert_stopping_changes_nothing("i-jepa", IJEPAConfig.model_validate(TOY), tmp_path)
 
 
 def test_it_trains_from_the_command_line_and_is_measured(bench, tmp_path) -> None:

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import fails
 from pretext.ibot import IBOTConfig, block_masks, hidden_loss, shares
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext, exported
 from ssl_bench.training.pretext import Step
-from ssl_bench.training.pretrain import pretrain
 
 WIDTH = 6
 TOY: dict[str, Any] = {
@@ -268,13 +267,7 @@ def test_what_makes_no_sense_is_refused(bench, tmp_path, words, line) -> None:
 
 
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path) -> None:
-    config, runtime = IBOTConfig.model_validate(TOY), Runtime(workers=0, devices="1")
-    data, places = "scenes:train=8,test=4", [tmp_path / "whole", tmp_path / "stopped"]
-    pretrain("ibot", config, data, places[1], runtime, until=2)
-    whole, again = (pretrain("ibot", config, data, place, runtime) for place in places)
-    assert (again.details.training or {})["resumed_at"] == 2
-    assert whole.files == again.files
-    assert whole.metrics == again.metrics
+    assert_stopping_changes_nothing("ibot", IBOTConfig.model_validate(TOY), tmp_path)
 
 
 def test_it_trains_without_small_views_and_is_measured(bench, tmp_path) -> None:

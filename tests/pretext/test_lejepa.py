@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.interrupted import assert_stopping_changes_nothing
 from pretext.lejepa import LeJEPAConfig, directions, prediction_loss, sigreg
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext
 from ssl_bench.training.pretext import Step
-from ssl_bench.training.pretrain import pretrain
 
 VIEWS, COUNT, WIDTH, SLICES = 3, 20, 4, 6
 TOY: dict[str, Any] = {
@@ -194,13 +193,7 @@ def test_the_released_defaults() -> None:
 
 
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path) -> None:
-    config, runtime = LeJEPAConfig.model_validate(TOY), Runtime(workers=0, devices="1")
-    data, places = "scenes:train=8,test=4", [tmp_path / "whole", tmp_path / "stopped"]
-    pretrain("lejepa", config, data, places[1], runtime, until=2)
-    whole, again = (pretrain("lejepa", config, data, place, runtime) for place in places)
-    assert (again.details.training or {})["resumed_at"] == 2
-    assert whole.files == again.files
-    assert whole.metrics == again.metrics
+    assert_stopping_changes_nothing("lejepa", LeJEPAConfig.model_validate(TOY), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import fails
 from pretext.dino import DINOConfig, DINOHead, cosines
 from pretext.swav import SwAVConfig
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import build_pretext, exported
 from ssl_bench.training.multi_crop import across_views
 from ssl_bench.training.pretext import Step
-from ssl_bench.training.pretrain import pretrain
 from ssl_bench.training.sinkhorn import sinkhorn
 
 VIEWS, COUNT, WIDTH = 5, 6, 7
@@ -262,13 +261,7 @@ def test_lars_is_refused_for_transformers(bench, tmp_path) -> None:
 def test_a_stopped_run_ends_with_the_same_bits(method, more, tmp_path) -> None:
     """Stopped while weights are frozen, of which the optimiser has no memory yet."""
     config = catalogue.pretext(method).Config.model_validate(TOY | FEW[method] | more)
-    runtime = Runtime(workers=0, devices="1")
-    data, places = "scenes:train=8,test=4", [tmp_path / "whole", tmp_path / "stopped"]
-    pretrain(method, config, data, places[1], runtime, until=2)
-    whole, again = (pretrain(method, config, data, place, runtime) for place in places)
-    assert (again.details.training or {})["resumed_at"] == 2
-    assert whole.files == again.files
-    assert whole.metrics == again.metrics
+    assert_stopping_changes_nothing(method, config, tmp_path)
 
 
 @pytest.mark.parametrize("method", FEW)

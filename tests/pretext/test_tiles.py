@@ -10,15 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from helpers.inpainting import NORM, inputs_of, outputs_of, photos, stepped
+from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import SCENES, fails
 from pretext.jigsaw import JigsawConfig, distant_permutations, shuffled
 from pretext.relative_position import RelativePositionConfig, pairs, side_labels
 from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
-from ssl_bench.runtime import Runtime
 from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.pretrain import pretrain
 from ssl_bench.training.tiles import cut_tiles, tile_windows
 
 METHODS = ["relative-position", "jigsaw"]
@@ -210,15 +209,9 @@ def test_loss_and_shuffling_of_a_step():
 
 # ---- both
 @pytest.mark.parametrize("method", METHODS)
-def test_a_resumed_run_ends_with_the_same_bits(method, tmp_path):
+def test_a_stopped_run_ends_with_the_same_bits(method, tmp_path):
     config = config_of(method, steps=4, batch_size=4, precision="32")
-    runtime, data = Runtime(workers=0, devices="1"), "scenes:train=12,test=4"
-    whole = pretrain(method, config, data, tmp_path / "whole", runtime)
-    pretrain(method, config, data, tmp_path / "cut", runtime, keep_at=(2,), until=2)
-    again = pretrain(method, config, data, tmp_path / "cut", runtime)
-    assert (again.details.training or {})["resumed_at"] == 2
-    assert whole.files == again.files
-    assert whole.metrics == again.metrics
+    assert_stopping_changes_nothing(method, config, tmp_path, images=12)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -122,6 +122,7 @@ def test_a_contrast_is_at_its_own_layer(tmp_path):
     own = f"{CONTRAST}evaluation = 'linear-probe'\nlayer = 'pool5'\n"
     made = table(tmp_path, declared(tmp_path, ("k = [3]\n", f"k = [3]\n{own}")))
     assert comparisons(made) == {(METHODS[2], METHODS[1], "linear/logreg@1 pool5")}
+    assert "not zero at the 5 % level (McNemar)." in markdown(made)  # one needs no correction
 
 
 def test_a_contrast_of_rows_that_no_table_compares_has_a_line(tmp_path):
