@@ -8,7 +8,7 @@ import numpy as np
 from ssl_bench.errors import UsageError, unknown
 from ssl_bench.evaluation.intervals import Paired
 from ssl_bench.records.record import EvaluationRecord
-from ssl_bench.tables.measured import Measured, paired_difference
+from ssl_bench.tables.measured import Measured, paired_at_one_seed, paired_difference
 from ssl_bench.tables.part import columns_of
 from ssl_bench.tables.pretraining import pretraining_of
 from ssl_bench.tables.table import Table
@@ -16,7 +16,10 @@ from ssl_bench.tables.table import Table
 
 @dataclass(frozen=True)
 class Compared:
-    """A number that both methods have: its column and metric, their means, and a − b."""
+    """A number that both methods have: its column and metric, their means, and a − b.
+
+    `alone`: of the only seed that both have, where one has several.
+    """
 
     column: str
     metric: str
@@ -24,6 +27,7 @@ class Compared:
     b: float
     digits: int
     difference: Paired
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,12 @@ def compare(
             if mine.run or theirs.run
             else table.difference(mine.row, theirs.row, column)
         )
-        if paired:
-            metric, digits = one[0].metric, one[0].digits
-            found.append(Compared(column, metric, _mean(one), _mean(other), digits, paired))
+        alone = None if paired else paired_at_one_seed(one, other)
+        if alone:
+            one, other = _of_shared_seeds(one, other), _of_shared_seeds(other, one)
+        if difference := paired or alone:
+            metric, digits, means = one[0].metric, one[0].digits, (_mean(one), _mean(other))
+            found.append(Compared(column, metric, *means, digits, difference, bool(alone)))
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
     return found
@@ -74,10 +81,15 @@ def _of_the_same_seeds(
     """A run beside a method of several seeds stands beside the method's run of the same seed."""
     mine, theirs = a.numbers[column], b.numbers.get(column, [])
     if b.run and not a.run:
-        mine = [one for one in mine if one.seeds in {other.seeds for other in theirs}]
+        mine = _of_shared_seeds(mine, theirs)
     if a.run and not b.run:
-        theirs = [one for one in theirs if one.seeds in {other.seeds for other in mine}]
+        theirs = _of_shared_seeds(theirs, mine)
     return mine, theirs
+
+
+def _of_shared_seeds(numbers: Sequence[Measured], others: Sequence[Measured]) -> list[Measured]:
+    seeds = {other.seeds for other in others}
+    return [one for one in numbers if one.seeds in seeds]
 
 
 def _named(table: Table, name: str, columns: Sequence[str]) -> Named:
@@ -147,6 +159,8 @@ def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:
         adjusted = "–" if paired.adjusted is None else f"{paired.adjusted:.2g}"
         tested = f"{paired.p:8.2g}  {adjusted:>8}  {one.metric}, {paired.basis}"
         lines.append(f"{one.column:{width}}  {means}  {gap:>16}  {tested}")
+    if any(one.alone for one in compared):
+        lines.append("one has a single seed: there both numbers are of the seed that they share")
     if any(one.difference.adjusted is None for one in compared):
         lines.append("–: exploratory, not in the declared family; its p is not adjusted")
     return "\n".join(lines)

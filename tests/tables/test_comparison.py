@@ -432,6 +432,24 @@ def test_other_test_images_are_never_paired(bench, tmp_path):
     fails(bench("compare", "a", "b", "--workspace", tmp_path), 2, "share no number")
 
 
+def test_a_method_of_one_seed_meets_that_seed_of_one_of_several(bench, tmp_path):
+    """Of 100 images 40 are right of one alone and 25 of the other: by McNemar's exact p."""
+    for seed, right in enumerate((90, 60, 10)):
+        stored(tmp_path, "several", answers(right, 100 - right), seed=seed)
+    stored(tmp_path, "single", answers(0, 60, 25, 15), seed=1)
+    for words, sign in ((("several", "single"), "+"), (("single", "several"), "−")):
+        made = bench.ok("compare", *words, "--workspace", tmp_path).out
+        (line,) = (row for row in made.splitlines() if row.startswith("linear"))
+        values = re.findall(r"[+−-]?\d+\.\d+", line)
+        assert sorted(values[:2]) == ["25.00", "60.00"]
+        assert values[2].replace("-", "−") == f"{sign}35.00"
+        assert "of these weights" in line
+        assert "the seed that they share" in made
+        assert float(line.split("±")[1].split()[1]) == pytest.approx(
+            stats.binomtest(25, 85).pvalue, rel=0.05
+        )
+
+
 def test_seeds_on_other_test_images_are_never_paired(bench, tmp_path):
     for seed in (0, 1, 2):
         stored(tmp_path, "a", answers(60 + seed, 40 - seed), data="one", seed=seed)
