@@ -18,7 +18,7 @@ from ssl_bench.tables.table import Table
 class Compared:
     """A number that both methods have: its column and metric, their means, and a − b.
 
-    `alone`: of the only seed that both have, where one has several.
+    `part`: of the seeds that both have, where one has more.
     """
 
     column: str
@@ -27,7 +27,7 @@ class Compared:
     b: float
     digits: int
     difference: Paired
-    alone: bool = False
+    part: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,17 @@ def compare(
             raise UsageError(f"{name} has no number of {' and '.join([*data, *protocols])}")
     found = []
     for column in (column for column in table.columns if column in mine.numbers):
-        one, other = _of_the_same_seeds(mine, theirs, column)
+        all_of = mine.numbers[column], theirs.numbers.get(column, [])
+        one, other = _of_shared_seeds(*all_of)
         paired = (
             paired_difference(one, other)
             if mine.run or theirs.run
-            else table.difference(mine.row, theirs.row, column)
+            else table.difference(mine.row, theirs.row, column) or paired_at_one_seed(*all_of)
         )
-        alone = None if paired else paired_at_one_seed(one, other)
-        if alone:
-            one, other = _of_shared_seeds(one, other), _of_shared_seeds(other, one)
-        if difference := paired or alone:
-            metric, digits, means = one[0].metric, one[0].digits, (_mean(one), _mean(other))
-            found.append(Compared(column, metric, *means, digits, difference, bool(alone)))
+        if paired:
+            part = (len(one), len(other)) != (*map(len, all_of),)
+            means, first = (_mean(one), _mean(other)), one[0]
+            found.append(Compared(column, first.metric, *means, first.digits, paired, part))
     if not found:
         raise UsageError(f"{a} and {b} share no number on the same images and seeds")
     return found
@@ -75,21 +74,15 @@ def _mean(numbers: Sequence[Measured]) -> float:
     return float(np.mean([one.value for one in numbers]))
 
 
-def _of_the_same_seeds(
-    a: Named, b: Named, column: str
+def _of_shared_seeds(
+    a: Sequence[Measured], b: Sequence[Measured]
 ) -> tuple[Sequence[Measured], Sequence[Measured]]:
-    """A run beside a method of several seeds stands beside the method's run of the same seed."""
-    mine, theirs = a.numbers[column], b.numbers.get(column, [])
-    if b.run and not a.run:
-        mine = _of_shared_seeds(mine, theirs)
-    if a.run and not b.run:
-        theirs = _of_shared_seeds(theirs, mine)
+    """Those whose seeds both have; two single ones as they are."""
+    if len(a) == len(b) == 1:
+        return a, b
+    shared = {one.seeds for one in a} & {one.seeds for one in b}
+    mine, theirs = ([one for one in many if one.seeds in shared] for many in (a, b))
     return mine, theirs
-
-
-def _of_shared_seeds(numbers: Sequence[Measured], others: Sequence[Measured]) -> list[Measured]:
-    seeds = {other.seeds for other in others}
-    return [one for one in numbers if one.seeds in seeds]
 
 
 def _named(table: Table, name: str, columns: Sequence[str]) -> Named:
@@ -159,8 +152,8 @@ def comparison_text(a: str, b: str, compared: Sequence[Compared]) -> str:
         adjusted = "–" if paired.adjusted is None else f"{paired.adjusted:.2g}"
         tested = f"{paired.p:8.2g}  {adjusted:>8}  {one.metric}, {paired.basis}"
         lines.append(f"{one.column:{width}}  {means}  {gap:>16}  {tested}")
-    if any(one.alone for one in compared):
-        lines.append("one has a single seed: there both numbers are of the seed that they share")
+    if any(one.part for one in compared):
+        lines.append("one has more seeds than the other: numbers are of those that both have")
     if any(one.difference.adjusted is None for one in compared):
         lines.append("–: exploratory, not in the declared family; its p is not adjusted")
     return "\n".join(lines)

@@ -191,7 +191,8 @@ def compared(bench, folder, *words):
     """What `bench compare` prints, by place."""
     result = bench("compare", *words, "--workspace", folder)
     assert result.code == 0, result.err
-    lines = [line for line in result.out.splitlines()[3:] if not line.startswith("–: exploratory")]
+    notes = ("–: exploratory", "one has more seeds")
+    lines = [line for line in result.out.splitlines()[3:] if not line.startswith(notes)]
     found = [LINE.fullmatch(line) for line in lines]
     assert all(found), result.out
     return {line["place"]: line.groupdict() for line in found if line}
@@ -444,10 +445,21 @@ def test_a_method_of_one_seed_meets_that_seed_of_one_of_several(bench, tmp_path)
         assert sorted(values[:2]) == ["25.00", "60.00"]
         assert values[2].replace("-", "−") == f"{sign}35.00"
         assert "of these weights" in line
-        assert "the seed that they share" in made
+        assert "numbers are of those that both have" in made
         assert float(line.split("±")[1].split()[1]) == pytest.approx(
             stats.binomtest(25, 85).pvalue, rel=0.05
         )
+
+
+def test_numbers_are_of_the_seeds_that_the_difference_is_of(bench, tmp_path):
+    for seed, right in enumerate((90, 60, 10)):
+        stored(tmp_path, "several", answers(right, 100 - right), seed=seed)
+    for seed, right in enumerate((50, 40)):
+        stored(tmp_path, "fewer", answers(right, 100 - right), seed=seed)
+    made = bench.ok("compare", "several", "fewer", "--workspace", tmp_path).out
+    (line,) = (row for row in made.splitlines() if row.startswith("linear"))
+    assert re.findall(r"[+-]?\d+\.\d+", line)[:3] == ["75.00", "45.00", "+30.00"]
+    assert "numbers are of those that both have" in made
 
 
 def test_seeds_on_other_test_images_are_never_paired(bench, tmp_path):
