@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from helpers.interrupted import assert_stopping_changes_nothing
+from helpers.steps import images
 from pretext.bigan import BiGANConfig, Discriminator, Generator, bounded, small
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
@@ -21,11 +22,6 @@ TOY: dict[str, Any] = {
     "recipe": "small", "arch": "timm:test_efficientnet", "latent": 6, "channels": 4,
     "batch_size": 4, "steps": 4,
 }  # fmt: skip
-
-
-def images(count: int = 4, side: int = 72) -> Tensor:
-    draw = torch.Generator().manual_seed(0)
-    return torch.randint(256, (count, 3, side, side), generator=draw, dtype=torch.uint8)
 
 
 def task_of(**settings: Any) -> Any:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import fails
+from helpers.steps import drawn, images, step_of
 from pretext import i_jepa
 from pretext.i_jepa import IJEPAConfig, block_sizes, blocks, feature_loss, masks, normalized
 from pretext.mae import patches_of
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.training.build import build_pretext, exported
-from ssl_bench.training.pretext import Step
 
 TOY: dict[str, Any] = {
     "recipe": "small", "arch": "timm:test_vit", "batch_size": 4, "steps": 4, "warmup": 0,
@@ -30,19 +30,6 @@ def task_of(**settings: Any) -> Any:
     task: Any = build_pretext("i-jepa", config, HALF)[0].train()
     task.optimizers()
     return task
-
-
-def drawn(step: int, count: int) -> Randomness:
-    return Randomness(0, step, torch.arange(count))
-
-
-def step_of(index: int) -> Step:
-    random = drawn(index, 4)
-    return Step(index, random.positions, random, lambda loss: loss.backward(), done=index / 4)
-
-
-def images() -> Tensor:
-    return torch.randint(256, (4, 3, 72, 72), generator=torch.Generator().manual_seed(0)).byte()
 
 
 def noise(*shape: int) -> Tensor:

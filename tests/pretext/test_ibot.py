@@ -11,11 +11,11 @@ from torch import Tensor
 
 from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import fails
+from helpers.steps import drawn, images, step_of
 from pretext.ibot import IBOTConfig, block_masks, hidden_loss, shares
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.training.build import build_pretext, exported
-from ssl_bench.training.pretext import Step
 
 WIDTH = 6
 TOY: dict[str, Any] = {
@@ -29,19 +29,6 @@ def task_of(**settings: Any) -> Any:
     task: Any = build_pretext("ibot", config, HALF)[0].train()
     task.optimizers()
     return task
-
-
-def drawn(step: int, count: int) -> Randomness:
-    return Randomness(0, step, torch.arange(count))
-
-
-def step_of(index: int) -> Step:
-    random = drawn(index, 4)
-    return Step(index, random.positions, random, lambda loss: loss.backward(), done=index / 4)
-
-
-def images() -> Tensor:
-    return torch.randint(256, (4, 3, 72, 72), generator=torch.Generator().manual_seed(0)).byte()
 
 
 def noise(seed: int, *shape: int) -> Tensor:

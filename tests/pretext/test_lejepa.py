@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from helpers.interrupted import assert_stopping_changes_nothing
+from helpers.steps import drawn
 from pretext.lejepa import LeJEPAConfig, directions, prediction_loss, sigreg
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
@@ -24,10 +25,6 @@ TOY: dict[str, Any] = {
 def normal(seed: int, *shape: int) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=draw, dtype=torch.float64)
-
-
-def drawn(step: int, count: int = 4) -> Randomness:
-    return Randomness(0, step, torch.arange(count))
 
 
 def alone(means: Tensor) -> Tensor:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from helpers.refusals import fails
+from helpers.steps import images, step_of
 from pretext.mae import MAEConfig, patches_of, places_of, reconstruction_loss
-from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.training.build import build_pretext
-from ssl_bench.training.pretext import Step
 
 TOY = {
     "arch": "timm:vit_tiny_patch16_224", "image_size": 64, "steps": 60, "batch_size": 4,
@@ -79,15 +78,6 @@ def test_a_quarter_is_seen_and_the_others_are_guessed(monkeypatch) -> None:
         assert torch.equal(order.sort(1).values, torch.arange(16).expand(4, 16))
     rows = {tuple(sorted(row)) for keep in kept for row in keep.tolist()}
     assert len(rows) == 8
-
-
-def images(count: int) -> Tensor:
-    return torch.randint(256, (count, 3, 72, 72), generator=torch.Generator().manual_seed(0)).byte()
-
-
-def step_of(index: int, count: int) -> Step:
-    places = torch.arange(count)
-    return Step(index, places, Randomness(0, index, places), lambda loss: loss.backward())
 
 
 # ---- the loss

@@ -11,14 +11,13 @@ from torch.nn import functional as F
 
 from helpers.interrupted import assert_stopping_changes_nothing
 from helpers.refusals import fails
+from helpers.steps import images, step_of
 from pretext.dino import DINOConfig, DINOHead, cosines
 from pretext.swav import SwAVConfig
 from ssl_bench import catalogue
-from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import HALF
 from ssl_bench.training.build import build_pretext, exported
 from ssl_bench.training.multi_crop import across_views
-from ssl_bench.training.pretext import Step
 from ssl_bench.training.sinkhorn import sinkhorn
 
 VIEWS, COUNT, WIDTH = 5, 6, 7
@@ -44,16 +43,6 @@ def task_of(method: str, **settings: Any) -> Any:
     task: Any = build_pretext(method, config, HALF)[0].train()
     task.optimizers()
     return task
-
-
-def step_of(index: int, steps: int = 4) -> Step:
-    places = torch.arange(4)
-    random = Randomness(0, index, places)
-    return Step(index, places, random, lambda loss: loss.backward(), done=index / steps)
-
-
-def images() -> Tensor:
-    return torch.randint(256, (4, 3, 36, 36), generator=torch.Generator().manual_seed(0)).byte()
 
 
 # ---- losses
@@ -135,7 +124,7 @@ def test_the_step_has_the_loss_of_its_views(method: str, monkeypatch) -> None:
         return plain(targets, logits)
 
     monkeypatch.setattr(f"pretext.{method}.across_views", noted)
-    values = task.train_step(images(), step_of(0))
+    values = task.train_step(images(side=36), step_of(0))
     ((targets, logits),) = seen
     assert targets.shape == (2, 4, 6)
     assert logits.shape == (3, 4, 6)
@@ -152,11 +141,11 @@ def test_prototypes_are_of_unit_length_in_each_step_and_frozen_at_first() -> Non
         lambda layer, given: lengths.append(layer.weight.detach().norm(dim=1))
     )
     drawn = F.normalize(task.prototypes.weight.detach())
-    task.train_step(images(), step_of(0))
+    task.train_step(images(side=36), step_of(0))
     assert torch.equal(task.prototypes.weight, drawn)
-    task.train_step(images(), step_of(1))
+    task.train_step(images(side=36), step_of(1))
     assert not torch.allclose(task.prototypes.weight, drawn)
-    task.train_step(images(), step_of(2))
+    task.train_step(images(side=36), step_of(2))
     torch.testing.assert_close(torch.stack(lengths), torch.ones(3, 6))
 
 
@@ -173,7 +162,7 @@ def test_codes_are_made_among_the_queue_once_it_is_full(monkeypatch) -> None:
     monkeypatch.setattr("pretext.swav.sinkhorn", noted)
     for index in range(3):
         keys = [queue.keys.clone() for queue in task.queue]
-        task.train_step(images(), step_of(index))
+        task.train_step(images(side=36), step_of(index))
     assert [len(scores) for scores in among] == [4, 4, 4, 4, 12, 12]
     for kept, scores, weights in zip(keys, among[4:], used[4:], strict=True):
         torch.testing.assert_close(scores[4:], kept @ weights.T)
@@ -181,7 +170,7 @@ def test_codes_are_made_among_the_queue_once_it_is_full(monkeypatch) -> None:
     later = task_of("swav", queue=8, queue_from=3)
     among.clear()
     for index in range(4):
-        later.train_step(images(), step_of(index))
+        later.train_step(images(side=36), step_of(index))
     assert [len(scores) for scores in among[::2]] == [4, 4, 4, 12]
 
 
@@ -214,7 +203,7 @@ def test_teacher_and_centre_follow_behind_the_update() -> None:
     assert exported(task) is task.teacher[0]
     start = [weight.clone() for weight in task.teacher.parameters()]
     task.teacher[1].register_forward_hook(lambda head, given, made: taught.append(made))
-    task.train_step(images(), step_of(0))
+    task.train_step(images(side=36), step_of(0))
     torch.testing.assert_close(task.centre, 0.1 * taught[0].mean(0))
     learnt = [*task.encoder.parameters(), *task.head.parameters()]
     for own, was, its in zip(task.teacher.parameters(), start, learnt, strict=True):
@@ -231,7 +220,7 @@ def test_the_courses_are_the_papers() -> None:
     assert found == pytest.approx([0.04, 0.055, 0.07, 0.07])
     last = task.head.last.weight.detach().clone()
     for index in range(3):
-        task.train_step(images(), step_of(index))
+        task.train_step(images(side=36), step_of(index))
         assert torch.equal(task.head.last.weight, last) == (index == 0)
         decays = [group["weight_decay"] for group in task.optimizer.param_groups]
         course = 0.4 - 0.36 * (math.cos(math.pi * index / 4) + 1) / 2
