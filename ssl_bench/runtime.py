@@ -109,11 +109,14 @@ def _keep_freed_memory() -> None:
     """Let the C library hand out again what was freed, instead of asking the system each time.
 
     Maps of some megabytes are made and freed at every step, and glibc gives each back at once: a
-    tenth of a step on a CPU goes into pages that come and go. Above a gigabyte it still does.
+    tenth of a step on a CPU goes into pages that come and go. Above a gigabyte it still does; an
+    older glibc, which takes no such threshold, does above 32 MiB, the most that it takes.
     """
     mallopt = getattr(CDLL(None), "mallopt", None)  # glibc's
-    if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+    if mallopt is None:
+        return
+    # M_MMAP_THRESHOLD; refused, it would stand still at 128 KiB as soon as the other is set.
+    if mallopt(-3, 1 << 30) or mallopt(-3, 32 << 20):
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 

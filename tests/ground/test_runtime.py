@@ -1,6 +1,9 @@
 """Which process is the first, and what 32 bit means."""
 
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -84,3 +87,48 @@ def test_an_evaluation_is_the_protocols_own_on_a_gpu_too(name, monkeypatch) -> N
 def test_a_pretext_trains_in_bf16_on_a_gpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert runtime.resolve_precision(PretextConfig().precision) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        (1 << 40, {-3: 1 << 30, -1: (1 << 31) - 1}),
+        (32 << 20, {-3: 32 << 20, -1: (1 << 31) - 1}),  # glibc 2.31
+        (0, {}),
+    ],
+)
+def test_freed_memory_is_kept_up_to_what_the_c_library_takes(monkeypatch, most, kept) -> None:
+    """One that refuses the threshold of mapping must not hear of the other: both then hold."""
+    heard = dict[int, int]()
+
+    def mallopt(parameter: int, value: int) -> int:
+        if parameter == -3 and value > most:
+            return 0
+        heard[parameter] = value
+        return 1
+
+    monkeypatch.setattr(runtime, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    runtime._keep_freed_memory.__wrapped__()  # once in a process
+    assert heard == kept
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "CDLL", lambda _: SimpleNamespace())
+    runtime._keep_freed_memory.__wrapped__()  # once in a process
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+def test_memory_that_is_freed_and_asked_for_again_brings_no_new_pages() -> None:
+    """Ten times 16 MiB, 4096 pages each: 28,623 new ones where nothing is set."""
+    code = (
+        "import resource, torch\n"
+        "from ssl_bench.runtime import _keep_freed_memory\n"
+        "_keep_freed_memory()\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "torch.ones(4 << 20)\n"
+        "before = faults()\n"
+        "for _ in range(10): torch.ones(4 << 20)\n"
+        "print(faults() - before)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 3 * 4096
