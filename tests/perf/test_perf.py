@@ -2,8 +2,10 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -38,19 +40,29 @@ def test_it_prints_the_ratios(bench, monkeypatch):
     assert made.out.count("(+900.0%; aim: within 10 %), peak 9 MiB") == 3
 
 
-def test_the_solver_is_compared_with_scikit_learns():
-    command = [sys.executable, ROOT / "tests/perf/scikit_learn.py", "100", "64", "0.1", "40"]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+@pytest.fixture
+def output_here(monkeypatch, capsys):
+    """What a script prints that is run in this process: importing torch again takes seconds."""
+
+    def run(script, *words):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        with warnings.catch_warnings(action="ignore"):  # scikit-learn's, of fits that are cut short
+            runpy.run_path(str(ROOT / "tests/perf" / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_solver_is_compared_with_scikit_learns(output_here):
+    made = output_here("scikit_learn.py", 100, 64, 0.1, 40)
     assert re.search(r"6 layers × 13 strengths: ours .* × faster", made)
     gap = re.search(r"our objective above theirs: at most (\S+),", made)
     assert gap
     assert float(gap[1]) < 1e-4
 
 
-def test_solvers_are_timed_and_reach_scikit_learns_objective():
-    numbers = ["400", "20", "6", "200", "5", "2"]
-    command = [sys.executable, ROOT / "tests/perf/solvers.py", *numbers]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_solvers_are_timed_and_reach_scikit_learns_objective(output_here):
+    made = output_here("solvers.py", 400, 20, 6, 200, 5, 2)
     assert re.search(r"logistic regression, 400 × 64, 20 classes, 13 strengths: \d", made)
     assert re.search(r"SVMs, 180 × 9600, 6 classes, 11 costs × 3 folds, last fit: \d", made)
     gaps = re.findall(r"scikit-learn .* × faster; our objective above theirs: at most (\S+)", made)
@@ -64,9 +76,8 @@ def test_the_growth_of_the_pass_is_that_of_a_process_of_its_own():
     assert peak > 50
 
 
-def test_views_are_compared_with_torchvisions():
-    command = [sys.executable, ROOT / "tests/perf/augmentation.py", "16", "1"]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_views_are_compared_with_torchvisions(output_here):
+    made = output_here("augmentation.py", 16, 1)
     for size, count in ((64, 16), (224, 2)):
         assert re.search(rf"{size} px from .*, {count} images: ours .* × faster", made)
 
@@ -82,9 +93,8 @@ def test_batches_are_compared_with_image_folders(monkeypatch):
     assert all(50 < int(peak) < 1000 for peak in peaks.groups())
 
 
-def test_what_trains_is_compared_with_its_bare_network():
-    command = [sys.executable, ROOT / "tests/perf/trained.py", "scenes:train=4,test=2", "1", "0.05"]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_what_trains_is_compared_with_its_bare_network(output_here):
+    made = output_here("trained.py", "scenes:train=4,test=2", 1, 0.05)
     found = re.findall(
         r"^(\S+)\b.*, (step|test images) .* images/s, bare .*: +[\d.]+ × its", made, re.M
     )
@@ -98,25 +108,23 @@ def test_what_trains_is_compared_with_its_bare_network():
     assert all(any(one.startswith(name) for one, _ in found) for name in names)
 
 
-def printed(script, *words):
-    """The numbers in each line that a script prints, by what stands before them."""
-    command = [sys.executable, ROOT / "tests/perf" / script, *map(str, words)]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def printed(made):
+    """The numbers in each line that was printed, by what stands before them."""
     lines = [re.fullmatch(r"(.*?)((?: +[\d.]+)+)", line) for line in made.splitlines()]
     return {line[1]: [float(n) for n in line[2].split()] for line in lines if line}
 
 
-def test_coverage_is_printed_by_experiment():
+def test_coverage_is_printed_by_experiment(output_here):
     """100 experiments a line: 95 ± 2.2 of 100 by ours, and many fewer over seeds alone."""
-    found = printed("coverage.py", 100, 3)
+    found = printed(output_here("coverage.py", 100, 3))
     assert len(found) == 2 * 10 + 2 * 5 + 3
     ours = [numbers[0] for name, numbers in found.items() if "AP" not in name]
     assert 93 < sum(ours) / len(ours) < 97
     assert found["normal, shares (0, 100, 0)"][3] == 0
 
 
-def test_lost_marks_are_printed_by_rows_and_seeds():
-    found = printed("marks.py", 100, 3)
+def test_lost_marks_are_printed_by_rows_and_seeds(output_here):
+    found = printed(output_here("marks.py", 100, 3))
     assert len(found) == 2 * 4
     assert all(len(numbers) == 2 * 4 for numbers in found.values())
     lost = [numbers[place] for numbers in found.values() for place in (0, 2, 4, 6)]

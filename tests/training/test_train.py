@@ -188,7 +188,7 @@ def _torchrun(command):
     return [*run, "--master-port", "29517", "-m", "ssl_bench", *command[1:]]
 
 
-def test_two_processes_see_what_one_sees(tmp_path):
+def test_two_processes_see_what_one_sees(bench, tmp_path):
     """Data parallel on the CPU: equal up to the order in which gradients are summed.
 
     What is kept on the way, the first process keeps, and it looks at the encoder.
@@ -203,8 +203,11 @@ def test_two_processes_see_what_one_sees(tmp_path):
         command[command.index(DATA)] = "scenes:train=60,test=4"
     weights, records = {}, {}
     for name, command in commands.items():
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, capture_output=True, env=environment)
+        if name == "one":  # here, where torch is imported already
+            bench.ok(*command[1:])
+        else:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            subprocess.run(command, check=True, capture_output=True, env=environment)
         *kept, records[name] = read_records(tmp_path / name, "pretrain")
         assert [run.identity.kept for run in kept] == [3] * (name != "torchrun")
         for run in (*kept, records[name]):
