@@ -434,7 +434,7 @@ def test_other_test_images_are_never_paired(bench, tmp_path):
 
 
 def test_a_method_of_one_seed_meets_that_seed_of_one_of_several(bench, tmp_path):
-    """Of 100 images 40 are right of one alone and 25 of the other: by McNemar's exact p."""
+    """Of 100 images 60 are right of one alone and 25 of the other: by McNemar's exact p."""
     for seed, right in enumerate((90, 60, 10)):
         stored(tmp_path, "several", answers(right, 100 - right), seed=seed)
     stored(tmp_path, "single", answers(0, 60, 25, 15), seed=1)
