@@ -25,6 +25,7 @@ from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.encoders.build import EncoderSpec, build_encoder
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import initialize
+from ssl_bench.errors import counted
 from ssl_bench.evaluation.features import BATCH, Features, extract, feature_bytes
 from ssl_bench.evaluation.harness import Probe
 from ssl_bench.runtime import Runtime
@@ -123,8 +124,9 @@ class PerfProbes:
                 each, peak = _grown(images, layers)
                 first = first or each
                 yield (
-                    f"pass, {layers} layer(s), {images:6} images: {each:6.2f} ms of processor an "
-                    f"image ({each / first - 1:+.1%}; aim: within 10 %), peak {peak:.0f} MiB"
+                    f"pass, {counted(layers, 'layer')}, {images:6} images: {each:6.2f} ms of "
+                    f"processor an image ({each / first - 1:+.1%}; aim: within 10 %), "
+                    f"peak {peak:.0f} MiB"
                 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssl_bench.data.dataset import targets_of
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, counted
 from ssl_bench.progress import say_once
 from ssl_bench.stream import Stream
 
@@ -20,7 +20,7 @@ def check_labels(train: np.ndarray, test: np.ndarray, classes: tuple[str, ...]) 
     """
     known, asked = present(train), present(test)
     if len(known) < 2:
-        raise DataError(f"the training images hold {len(known)} class(es): two are needed")
+        raise DataError(f"the training images hold {counted(len(known), 'class')}: two are needed")
     absent = np.setdiff1d(asked, known)
     if len(absent) and (test.ndim == 1 or len(absent) == len(asked)):
         raise DataError(f"class '{classes[absent[0]]}' is in the test images but not in train")

@@ -14,6 +14,11 @@ def plain(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: repr(c[0])[1:-1], str(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it is of: "1 image", "2,000 images", "3 classes"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")
+
+
 class BenchError(Exception):
     """A failure that its one-line message explains and offers a remedy for."""
 

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ssl_bench.errors import counted
+
 LAUNCHER = "SSL_BENCH_LAUNCHER"  # the process that has started others of its command
 SHELLS = {"", "interactive", "bash", "sh", "zsh", "dash", "ksh", "tcsh", "csh", "fish"}
 INTERACTIVE_STEP = 0xFFFFFFFA  # SLURM's number for salloc's shell; those above are special, too
@@ -54,7 +56,7 @@ def describe_launch(launch: Launch) -> str:
     if launch.by == "bench":
         return ""
     if launch.by != "nobody" and launch.size > 1:
-        where = f"{launch.size} processes on {launch.machines} machine(s)"
+        where = f"{launch.size} processes on {counted(launch.machines, 'machine')}"
         return f"SLURM: {launch.by} started {where}" if "SLURM_JOB_ID" in env else ""
     ranks = (_number(env, name) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
     copies = max((count or 1 for count in ranks), default=1)

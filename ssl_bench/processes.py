@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.distributed.rendezvous import rendezvous
 
-from ssl_bench.errors import UsageError
+from ssl_bench.errors import UsageError, counted
 from ssl_bench.launch import LAUNCHER, Launch
 from ssl_bench.threads import share_threads
 
@@ -176,7 +176,7 @@ def _meet(launch: Launch, on_cuda: bool) -> None:
 
 def _say_waiting(launch: Launch) -> None:
     if launch.rank == 0:
-        others = f"{launch.size - 1} other process(es) of {launch.by}"
+        others = f"{counted(launch.size - 1, 'other process')} of {launch.by}"
         print(f"waiting for {others}, for {MEETING.seconds // 60} min", file=sys.stderr, flush=True)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ssl_bench.data.store.cache import cache_folder
 from ssl_bench.data.store.whole import WholeStore
-from ssl_bench.errors import DataError, extra
+from ssl_bench.errors import DataError, counted, extra
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import progress, say, waiting
 from ssl_bench.workers import read_ahead
@@ -142,7 +142,7 @@ def _fill(path: Path, store: Any, title: str, workers: int) -> None:
         missing = [block for block in blocks if _boxes(parts, block) is None]
         done = len(store) - sum(map(len, missing))
         if done:
-            say(f"selective search, {title}: continuing after {done} images")
+            say(f"selective search, {title}: continuing after {counted(done, 'image')}")
         # Images share the cores. Threads of OpenCV's own would not outlive the fork of a worker.
         cv2.setNumThreads(1)
         searched = read_ahead(partial(_search, store, parts), missing, min(workers, len(missing)))

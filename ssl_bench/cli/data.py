@@ -29,11 +29,11 @@ def data_list() -> None:
 def data_get(name: str) -> None:
     """Download and unpack a public set, such as voc07 or cifar10: `bench data list` names all."""
     from ssl_bench.data.download import get
-    from ssl_bench.data.survey import counted
+    from ssl_bench.data.survey import image_counts
 
     dataset = get(name)
     click.echo(f"{name} is in {dataset.where}")
-    for line in counted(dataset):
+    for line in image_counts(dataset):
         click.echo(f"  {line}")
 
 

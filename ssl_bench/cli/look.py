@@ -18,7 +18,7 @@ from ssl_bench.cli.options import (
     validated,
     workspace_option,
 )
-from ssl_bench.errors import UsageError, plain
+from ssl_bench.errors import UsageError, counted, plain
 
 
 # ---- pictures
@@ -51,7 +51,7 @@ def inpaint(
             failed += 1
             say(f"bench: {done.outcome}")
     if failed:
-        say(f"{failed} of {len(sources)} images were not filled")
+        say(f"not filled: {failed} of {counted(len(sources), 'image')}")
     return 1 if failed else 0
 
 
@@ -209,7 +209,7 @@ def diagnose(
             catalogue.dataset(data), "test", spec.image_size, workers=workers, labelled=False
         )
         found = job(reference.encoder, spec, store, images, start)
-        click.echo(plain(f"{text}, {min(images, len(store)):,} images of {data}"))
+        click.echo(plain(f"{text}, {counted(min(images, len(store)), 'image')} of {data}"))
         for line in lines_of(found):
             click.echo(line)
 

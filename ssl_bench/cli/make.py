@@ -24,7 +24,7 @@ from ssl_bench.cli.options import (
     workspace_option,
 )
 from ssl_bench.data.faults import refuse
-from ssl_bench.errors import UsageError
+from ssl_bench.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from ssl_bench.evaluation.reference import Reference
@@ -99,8 +99,7 @@ def _show_run(record: "PretrainRecord", workspace: Path) -> None:
     speed = f", {training['images_per_second']:.0f} images/s" if training else ""
     wait = f", {training['data_wait']:.1%} waiting for data" if training else ""
     skipped = record.details.skipped_images
-    plural = "s" if len(skipped) != 1 else ""
-    left = f", {len(skipped)} bad image{plural} skipped" if skipped else ""
+    left = f", {counted(len(skipped), 'bad image')} skipped" if skipped else ""
     click.echo(f"{record.reference} on {record.data}{loss}{speed}{wait}{left}")
     click.echo(f"  {folder_of(workspace, record)}")
 
@@ -269,4 +268,4 @@ def import_(path: Path, workspace: Path) -> None:
     """Take an export's runs into a workspace, if `bench verify` agrees to them."""
     from ssl_bench.trust.sharing import import_runs
 
-    click.echo(f"{import_runs(path, workspace)} runs taken into {workspace}")
+    click.echo(f"{counted(import_runs(path, workspace), 'run')} taken into {workspace}")

@@ -16,7 +16,7 @@ from ssl_bench.cli.options import (
     runtime_of,
     workspace_option,
 )
-from ssl_bench.errors import UsageError, plain
+from ssl_bench.errors import UsageError, counted, plain
 
 if TYPE_CHECKING:
     from ssl_bench.tables.table import Table
@@ -200,7 +200,7 @@ def verify(path: Path) -> int:
         for line in disagreements(workspace):
             found += 1
             click.echo(plain(line))
-    click.echo(f"{workspaces} workspaces, {found} disagreements", err=True)
+    click.echo(f"{counted(workspaces, 'workspace')}, {counted(found, 'disagreement')}", err=True)
     return 1 if found else 0
 
 

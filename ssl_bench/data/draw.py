@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ssl_bench.data.dataset import SplitName
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError, UsageError, counted
 
 T = TypeVar("T")
 OPTIONS = ("test", "seed")
@@ -69,7 +69,7 @@ class Draw:
         """How a part came to be, for records."""
         return (
             f"{self.share:.0%} of {of} are the test set, drawn by seed {self.seed}: {name} has "
-            f"{count:,} of {total:,} images"
+            f"{count:,} of {counted(total, 'image')}"
         )
 
     def _one(self, split: SplitName, items: Sequence[T], name: Callable[[T], str]) -> list[T]:

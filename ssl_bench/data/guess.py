@@ -20,7 +20,7 @@ from ssl_bench.data.tree import LeftOut, folders_in, images_below
 from ssl_bench.data.voc.files import list_names
 from ssl_bench.data.voc.unlisted import XML
 from ssl_bench.data.yolo import NAMES
-from ssl_bench.errors import BenchError, DataError, plain
+from ssl_bench.errors import BenchError, DataError, counted, plain
 
 Signs = dict[str, bool]  # what a layout has, in words, and whether it is there
 DRAWN = ",test=0.25"
@@ -203,7 +203,7 @@ def _counts(dataset: Dataset) -> tuple[str, ...]:
         counts = ", ".join(f"{name} {len(split.names):,}" for name, split in splits.items())
         train = splits["train"]
         count = len(train.classes)
-        classes = "no labels" if not count else "1 class" if count == 1 else f"{count:,} classes"
+        classes = counted(count, "class") if count else "no labels"
         lines.append(f"{task}: {counts}; {classes}")
     return tuple(lines)
 

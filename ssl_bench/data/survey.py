@@ -11,7 +11,7 @@ import numpy as np
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import VOID, Dataset, Objects, Split, SplitName, Task
 from ssl_bench.data.faults import collecting_faults, refuse
-from ssl_bench.errors import BenchError
+from ssl_bench.errors import BenchError, counted
 
 Summary = tuple[str, list[list[str]]]  # a line about all images; a row for each class, after titles
 
@@ -23,14 +23,14 @@ def listing() -> Iterator[str]:
     for name in names:
         try:
             dataset = catalogue.dataset(name)
-            said = [dataset.where, *counted(dataset)]
+            said = [dataset.where, *image_counts(dataset)]
         except BenchError as error:
             said = str(error).splitlines()
         for head, line in zip_longest([name], said, fillvalue=""):
             yield f"{head:<{width}}  {line}"
 
 
-def counted(dataset: Dataset) -> list[str]:
+def image_counts(dataset: Dataset) -> list[str]:
     """How many images there are, a line for each task."""
     lines = []
     for task in dataset.tasks:
@@ -67,7 +67,7 @@ def _check(dataset: Dataset, split: SplitName, task: Task, workers: int) -> Iter
             counts.add(one)
             good.append(place)
     about, rows = _summary(source, task, counts, good)
-    yield f"{split}, {task}: {len(good):,} images, {counts.grey:,} grey{about}"
+    yield f"{split}, {task}: {counted(len(good), 'image')}, {counts.grey:,} grey{about}"
     yield from (f"  {note}" for note in source.notes)
     yield from _aligned(rows)
     refuse(faults, f"{dataset.name} {split}, {task}")
@@ -148,7 +148,7 @@ def _boxes(source: Split, counts: Counts) -> Summary:
     for name, numbers in zip(source.classes, columns, strict=True):
         rows.append([name, *(f"{number:,}" for number in numbers)])
     about = (
-        f", {counts.empty:,} without objects; {counts.objects.sum():,} objects, "
+        f", {counts.empty:,} without objects; {counted(counts.objects.sum(), 'object')}, "
         f"{counts.difficult.sum():,} difficult"
     )
     return about, rows

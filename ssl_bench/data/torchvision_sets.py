@@ -22,7 +22,7 @@ from ssl_bench.data.faults import SKIP
 from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import fit_square
 from ssl_bench.data.paths import data_folder, stamp
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError, UsageError, counted
 
 # Helber et al. (arXiv 1709.00029) draw a fifth for testing; the set has no official split.
 EUROSAT = Draw(0.2, 0)
@@ -166,7 +166,7 @@ class TorchvisionDataset(Dataset):
         there, official = len(found.names), self.set.sizes[name]
         if there != official:
             raise DataError(
-                f"{self.where} holds {there:,} images for {name}, and {self.name} has "
+                f"{self.where} holds {counted(there, 'image')} for {name}, and {self.name} has "
                 f"{official:,}: give a set of one's own as folder:PATH"
             )
         if name == "test" and self.set.note:

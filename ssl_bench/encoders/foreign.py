@@ -17,7 +17,7 @@ from torch import Tensor
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.tensors import read_tensors
 from ssl_bench.encoders.weights import check_fit, load_strictly
-from ssl_bench.errors import DataError, plain
+from ssl_bench.errors import DataError, counted, plain
 from ssl_bench.progress import say
 
 # Of several networks in a file, which one the field evaluates: DINO's and iBOT's teacher, an
@@ -56,7 +56,7 @@ def load_foreign(encoder: Encoder, path: Path, under: str = "", by_order: bool =
     load_strictly(encoder, wanted.complete(state), str(path))
     taken = f"{path.name}{f', under {prefix}' if prefix else ''}: " + wanted.told(state, way)
     outside = len(tensors) - len(_under(tensors, prefix))
-    taken += f"; {outside} tensors elsewhere in the file" if outside else ""
+    taken += f"; {counted(outside, 'tensor')} elsewhere in the file" if outside else ""
     taken += "".join(f"; {other} fits too: --weights FILE:{other}" for other in others)
     say(plain(taken))
     return plain(taken)
@@ -115,7 +115,7 @@ class _Wanted:
     def told(self, state: Mapping[str, Tensor], way: str) -> str:
         """How many weights matched, what is not there, and what was left out and why."""
         taken = [n for n, own in self.own.items() if n in state and state[n].shape == own.shape]
-        told = f"{len(taken)} of {len(self.own)} tensors matched {way}"
+        told = f"{len(taken)} of {counted(len(self.own), 'tensor')} matched {way}"
         absent = [name for name in self.own if name not in set(taken)]
         if absent:
             told += f"; not in it and zero: {_listed(absent)}"
@@ -172,7 +172,8 @@ def _misfit(wanted: _Wanted, tensors: Mapping[str, Tensor], path: Path) -> DataE
     found = _matches(wanted, tensors).most_common(1)
     prefix, count = found[0] if found else ("", 0)
     state = _under(tensors, prefix)
-    where = f"; nearest, with {count} of {len(wanted.needed)} names, is what stands under {prefix}"
+    most = f"{count} of {counted(len(wanted.needed), 'name')}"
+    where = f"; nearest, with {most}, is what stands under {prefix}"
     other = _listed([name for name in state if name not in wanted.own])
     try:
         check_fit(wanted.needed, wanted.strict(state), str(path))

@@ -28,7 +28,7 @@ from ssl_bench.encoders.chain import (
     trace,
 )
 from ssl_bench.encoders.encoder import Encoder, evaluating
-from ssl_bench.errors import Degenerate, UsageError
+from ssl_bench.errors import Degenerate, UsageError, counted
 from ssl_bench.progress import say, waiting
 
 Fill = Callable[[str, Affine, Tensor], None]  # name, layer, its input: sets the layer's weights
@@ -83,7 +83,7 @@ def rescale(
     UsageError. Raises DataError for a layer that gets no gradient or values that are not finite.
     """
     run = top_of(encoder)
-    with evaluating(encoder), waiting(f"rescaling {arch} by {len(images)} images"):
+    with evaluating(encoder), waiting(f"rescaling {arch} by {counted(len(images), 'image')}"):
         obstacle = chain_obstacle(encoder, run, images[:1])
         if trained and obstacle:
             raise UsageError(f"trained weights of {arch} cannot be rescaled: {obstacle}")

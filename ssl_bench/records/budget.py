@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ssl_bench.errors import counted
 from ssl_bench.records.record import PretrainRecord
 
 
@@ -14,7 +15,7 @@ def budget(settings: Mapping[str, Any], kept: int | None = None) -> str:
     if "steps" not in settings:
         return ""
     batch = f" of {settings['batch_size']}" if "batch_size" in settings else ""
-    return f"{f'{kept:,} of ' if kept else ''}{settings['steps']:,} steps{batch}"
+    return f"{f'{kept:,} of ' if kept else ''}{counted(settings['steps'], 'step')}{batch}"
 
 
 def is_trained(run: PretrainRecord) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ssl_bench.data.store.concat import joined_digest
-from ssl_bench.errors import BenchError, DataError, UsageError
+from ssl_bench.errors import BenchError, DataError, UsageError, counted
 from ssl_bench.evaluation.harness import printing, score_with_intervals
 from ssl_bench.files import file_digest
 from ssl_bench.progress import waiting
@@ -96,7 +96,7 @@ def _of_sets(record: PretrainRecord) -> Iterator[str]:
     if sets and joined_digest(part.digest for part in sets) != record.identity.data:
         yield "the sets that it names are not the images that it is made from"
     if sets and sum(part.images for part in sets) != details.images:
-        yield f"the sets that it names do not have {details.images} images together"
+        yield f"the sets that it names do not have {counted(details.images, 'image')} together"
 
 
 def _of_parent(record: PretrainRecord, pretrained: Mapping[str, PretrainRecord]) -> Iterator[str]:
@@ -184,7 +184,8 @@ def _of_metrics(folder: Path, record: EvaluationRecord) -> Iterator[str]:
         return
     for name, count in counts.items():
         if count != record.details.test_images:
-            yield f"{name} has {count} rows for {record.details.test_images} test images"
+            images = counted(record.details.test_images, "test image")
+            yield f"{name} has {counted(count, 'row')} for {images}"
     for name, value in printed.items():
         # What an earlier version did not say cannot be wrong.
         claimed = getattr(record.details, name)

@@ -59,7 +59,7 @@ def test_check_names_what_has_hardly_a_pixel(bench: Bench, tmp_path: Path) -> No
     folder = sized(tmp_path / "set", 32, LEAST - 1)
     made = bench("data", "check", f"folder:{folder}", "--workers", 0)
     fails(made, 1, "1.png is 7×11", "at least 8 px")
-    assert "train, classification: 1 images" in made.out
+    assert "train, classification: 1 image" in made.out
 
 
 @pytest.mark.parametrize(

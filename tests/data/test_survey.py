@@ -287,7 +287,7 @@ def test_get_refuses_to_mix_sets(bench: Bench, home: Path, server: Server) -> No
     root = make_year(home / "VOCdevkit" / "VOC2007")
     write_list(root, "trainval", ["000001"])
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    parts = (f"{root} holds another set", "trainval.txt lists 1 images", "4;", "SSL_BENCH_DATA")
+    parts = (f"{root} holds another set", "trainval.txt lists 1 image", "4;", "SSL_BENCH_DATA")
     fails(bench("data", "get", "voc07"), 1, *parts)
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
     assert not server.asked

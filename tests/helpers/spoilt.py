@@ -46,7 +46,7 @@ def named(bench, path, *parts: object) -> list[str]:
     assert result.code == 1, result
     lines = result.out.splitlines()
     assert any(all(str(part) in line for part in parts) for line in lines), (parts, result.out)
-    assert f"{len(lines)} disagreements" in result.err
+    assert f"{len(lines)} disagreement{'s' * (len(lines) != 1)}" in result.err
     return lines
 
 

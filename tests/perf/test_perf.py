@@ -35,8 +35,8 @@ def test_it_prints_the_ratios(bench, monkeypatch):
     for protocol in ("linear/logreg@1", "svm/goyal19-voc07@1", "knn/dinov2@1", "low-shot"):
         assert re.search(rf"{protocol}.* solver, 1000 images +\d", made.out)
     assert "growth +3.0%" in made.out
-    for layers in (1, 3, 6):
-        assert f"pass, {layers} layer(s),  10000 images:  10.00 ms" in made.out
+    for layers in ("1 layer", "3 layers", "6 layers"):
+        assert f"pass, {layers},  10000 images:  10.00 ms" in made.out
     assert made.out.count("(+900.0%; aim: within 10 %), peak 9 MiB") == 3
 
 

@@ -21,7 +21,7 @@ from ssl_bench.data.dataset import VOID
 from ssl_bench.data.faults import refuse
 from ssl_bench.data.images import exchanged, read_image
 from ssl_bench.data.voc.masks import MOST, grey_of, read_indices
-from ssl_bench.errors import DataError, plain
+from ssl_bench.errors import DataError, counted, plain
 
 FILES = ("classes.txt", "codes.txt", "label_colors.txt", "labelmap.txt", "class_dict.csv",
          "classes.csv")  # fmt: skip
@@ -181,7 +181,7 @@ def key_of_masks(paths: list[Path], names: tuple[str, ...] = ()) -> tuple[Key, s
             names or ("class 1",), {0: 0, VOID: 1}
         ), "255 in its masks is the class, not void"
     count = max(seen - {VOID}, default=0)
-    note = f"{count:,} classes by its masks, without names: a classes.txt gives them"
+    note = f"{counted(count, 'class')} by its masks, without names: a classes.txt gives them"
     classes = tuple(f"class {index}" for index in range(1, count + 1))
     return Key(classes, {index: index for index in (*range(count + 1), VOID)}), note
 

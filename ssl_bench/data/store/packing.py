@@ -20,7 +20,7 @@ from ssl_bench.data.faults import SKIP, lines_of, refuse
 from ssl_bench.data.store.cache import StoredIndex, fill_once, write_index
 from ssl_bench.data.store.journal import JOURNAL, PIXELS, Packed, Row, resumed
 from ssl_bench.data.string_array import StringArray
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, counted
 from ssl_bench.progress import progress, say
 from ssl_bench.workers import read_ahead
 
@@ -137,7 +137,7 @@ def write(
     """
     packed = resumed(folder, Row[entry])
     if packed.seen:
-        say(f"decoding {title}: going on after {packed.seen:,} images")
+        say(f"decoding {title}: going on after {counted(packed.seen, 'image')}")
     with ExitStack() as stack:
         files = [stack.enter_context(open(folder / name, "ab")) for name in PIXELS]
         journal = stack.enter_context(open(folder / JOURNAL, "ab"))

@@ -35,7 +35,7 @@ from ssl_bench.data.voc.files import (
 )
 from ssl_bench.data.voc.masks import MOST
 from ssl_bench.data.voc.split import VOCImage, VOCSplit, largest_index, listed_images
-from ssl_bench.errors import DataError, UsageError, unknown
+from ssl_bench.errors import DataError, UsageError, counted, unknown
 from ssl_bench.progress import say, say_once
 
 # Names that readers take for the official splits: the lists to train and test on, and their sizes.
@@ -164,8 +164,8 @@ class VOCDataset(Dataset):
         images = [one for path in paths for one in listed_images(self.root, path, "segmentation")]
         count = largest_index(images)
         say_once(
-            f"{self.name}: {count:,} classes by its masks, without names: voc:PATH,classes=A,B,… "
-            "gives them, in the order of the indices 1, 2, …"
+            f"{self.name}: {counted(count, 'class')} by its masks, without names: "
+            "voc:PATH,classes=A,B,… gives them, in the order of the indices 1, 2, …"
         )
         return tuple(f"class {index}" for index in range(1, count + 1))
 
@@ -267,7 +267,7 @@ def chosen_classes(name: str, counts: Counter[str]) -> tuple[str, ...]:
     shown = [f"{each} ({counts[each]:,})" for each in found[:SHOWN]]
     more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
     say_once(
-        f"{name}: {len(found):,} classes by its annotations, with their objects: "
+        f"{name}: {counted(len(found), 'class')} by its annotations, with objects: "
         f"{', '.join(shown)}{more}"
     )
     return tuple(found)
@@ -287,4 +287,4 @@ def given_classes(text: str) -> tuple[str, ...]:
 
 
 def _counts(lists: Iterable[tuple[str, int]]) -> str:
-    return " and ".join(f"{name} of {count:,} images" for name, count in lists)
+    return " and ".join(f"{name} of {counted(count, 'image')}" for name, count in lists)

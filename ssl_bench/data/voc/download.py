@@ -14,7 +14,7 @@ from ssl_bench.data.voc import official
 from ssl_bench.data.voc.dataset import OFFICIAL
 from ssl_bench.data.voc.files import read_list
 from ssl_bench.data.voc.split import listed_images
-from ssl_bench.errors import DataError
+from ssl_bench.errors import DataError, counted
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def _refuse_others(name: str) -> None:
         if path.is_file() and (there := len(read_list(path))) != size:
             raise DataError(
                 f"{official.year_folder(name)} holds another set: {folder}/{path.name} lists "
-                f"{there:,} images, and {name}'s {size:,}; move it away, or let SSL_BENCH_DATA "
-                "name another folder"
+                f"{counted(there, 'image')}, and {name}'s {size:,}; move it away, or let "
+                "SSL_BENCH_DATA name another folder"
             )
 
 

@@ -18,7 +18,7 @@ from ssl_bench.data.paths import data_folder
 from ssl_bench.data.voc.dataset import OFFICIAL, VOCDataset
 from ssl_bench.data.voc.files import read_list
 from ssl_bench.data.voc.split import VOCImage, VOCSplit
-from ssl_bench.errors import DataError, UsageError
+from ssl_bench.errors import DataError, UsageError, counted
 from ssl_bench.files import file_digest
 from ssl_bench.progress import say
 
@@ -137,8 +137,8 @@ def sbd_images(root: Path) -> list[VOCImage]:
         names = read_list(path)
         if len(names) != size:
             raise DataError(
-                f"{path} lists {len(names):,} images, and SBD's {size:,}: unpack it anew from "
-                "benchmark.tgz"
+                f"{path} lists {counted(len(names), 'image')}, and SBD's {size:,}: unpack it anew "
+                "from benchmark.tgz"
             )
         images += [
             VOCImage(image, root / "img" / f"{image}.jpg", root / "cls" / f"{image}.mat", path)

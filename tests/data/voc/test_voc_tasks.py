@@ -356,10 +356,10 @@ def test_named_sets_and_their_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert dataset.name == "voc07"
     assert dataset.split("train", "detection").names == LISTS["trainval"]
     write_list(root, "test", ["000005"], folder="Segmentation")
-    parts = (root, "is not voc07", "test of 1 images", f"voc:{root},name=voc07-mini")
+    parts = (root, "is not voc07", "test of 1 image", f"voc:{root},name=voc07-mini")
     refused(DataError, lambda: catalogue.dataset("voc07"), *parts)
     asked = f"voc:{root},name=voc07"
-    refused(UsageError, lambda: catalogue.dataset(asked), "test of 1 images", "voc07-mini")
+    refused(UsageError, lambda: catalogue.dataset(asked), "test of 1 image", "voc07-mini")
     (root / "ImageSets" / "Main" / "test.txt").unlink()
     refused(DataError, lambda: catalogue.dataset("voc07"), "Main/test.txt", "bench data get voc07")
 
@@ -409,7 +409,7 @@ def test_sbd_serves_segmentation_only(with_sbd: Path) -> None:
 
 def test_sbd_that_is_missing_or_other(with_sbd: Path) -> None:
     (with_sbd / "val.txt").write_text("2008_000002\n")
-    refused(DataError, lambda: catalogue.dataset("voc12+sbd"), "val.txt lists 1 images", "SBD's 2:")
+    refused(DataError, lambda: catalogue.dataset("voc12+sbd"), "val.txt lists 1 image", "SBD's 2:")
     (with_sbd / "val.txt").unlink()
     refused(DataError, lambda: catalogue.dataset("voc12+sbd"), "val.txt", "unpack it anew")
     with_sbd.rename(with_sbd.parent / "data")
