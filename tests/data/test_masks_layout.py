@@ -91,6 +91,48 @@ def test_masks_of_0_and_255_are_of_one_class(root: Path) -> None:
     np.testing.assert_array_equal(split.mask(0), drawn(0, 2))
 
 
+@pytest.mark.parametrize("value", [1, 2, 127, 128, 255])
+def test_masks_of_0_and_one_value_are_of_one_class(root: Path, value: int) -> None:
+    for path in root.glob("masks/*/*.png"):
+        save(path, value * drawn(0, 2))
+    for lines, name in {"": "class 1", "building": "building", "void\nhut": "hut"}.items():
+        if lines:
+            (root / "classes.txt").write_text(lines)
+        elif value != 1:
+            (note,) = split_of(f"masks:{root}", task="segmentation").notes
+            assert f"{value} in its masks is the class" in note
+        split = split_of(f"masks:{root}", task="segmentation")
+        assert split.classes == (name,)
+        if "void" not in lines:
+            np.testing.assert_array_equal(split.mask(0), drawn(0, 2))
+
+
+def test_a_list_that_has_the_value_is_believed(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        save(path, drawn(0, 2))
+    (root / "classes.txt").write_text("field\nbackground\n")
+    split = split_of(f"masks:{root}", task="segmentation")
+    assert split.classes == ("field",)
+    np.testing.assert_array_equal(split.mask(0), 1 - drawn(0, 2))
+
+
+def test_grey_levels_are_a_class_each(root: Path) -> None:
+    levels = np.array([0, 85, 170, 255], np.uint8)
+    for path in root.glob("masks/*/*.png"):
+        save(path, levels[drawn(0, 4)])
+    split = split_of(f"masks:{root}", task="segmentation")
+    assert split.classes == ("class 85", "class 170")
+    np.testing.assert_array_equal(split.mask(0), np.array([0, 1, 2, 255])[drawn(0, 4)])
+    assert "2 classes by its masks, without names: they are 85, 170;" in split.notes[0]
+    assert "lines as '85 85 85 NAME'" in split.notes[0]
+    (root / "label_colors.txt").write_text(
+        "0 0 0 background\n85 85 85 car\n170 170 170 bus\n255 255 255 tram\n"
+    )
+    split = split_of(f"masks:{root}", task="segmentation")
+    assert split.classes == ("car", "bus", "tram")
+    np.testing.assert_array_equal(split.mask(0), drawn(0, 4))
+
+
 # ---- colours
 @pytest.mark.parametrize(
     ("name", "text"),

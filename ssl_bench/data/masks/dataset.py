@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.data.dataset import Dataset, Split, SplitName, Task
+from ssl_bench.data.dataset import VOID, Dataset, Split, SplitName, Task
 from ssl_bench.data.draw import OPTIONS, Draw
 from ssl_bench.data.faults import SKIP, refuse
 from ssl_bench.data.image_files import ImageFiles, names_of
@@ -112,9 +112,15 @@ class MasksDataset(Dataset):
             if mask.exists()
         ]
         found, note = key_of_masks(masks, self.given.classes if self.given else ())
-        if self.given and found.indices != {0: 0, 255: 1}:
+        if self.given and not (len(found.classes) == 1 and self._lacks(found)):
             return self.given, ""
         return found, note
+
+    def _lacks(self, found: Key) -> bool:
+        """Whether the list has no line for the one value of the masks, or makes it void."""
+        listed = self.given.indices if self.given else {}
+        (value,) = (value for value, ours in found.indices.items() if ours == 1)
+        return listed.get(value, VOID) == VOID
 
     def _name(self, pair: Pair) -> str:
         return pair[0].relative_to(self.root).as_posix()

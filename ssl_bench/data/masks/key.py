@@ -168,22 +168,36 @@ def _twice(path: Path, rows: list[tuple[str, Colour | None]]) -> list[str]:
 
 # ---- from the masks themselves
 def key_of_masks(paths: list[Path], names: tuple[str, ...] = ()) -> tuple[Key, str]:
-    """Of index masks without a class list: as many classes as the largest index, and a note.
+    """Of index masks without a class list: a class for each value that is there, and a note.
 
-    Masks of nothing but 0 and 255 are of one class, called `names`' own where it is given.
+    0 is background and 255 void. Masks of nothing but 0 and one value, be it 255, are of one
+    class, called `names`' own where it is given.
     """
     seen = set[int]()
     for path in paths:
         size, _ = read_image(path, _index_size, REMEDY)
         seen.update(np.unique(read_indices(path, *size)).tolist())
-    if seen <= {0, VOID} and VOID in seen:
-        return Key(
-            names or ("class 1",), {0: 0, VOID: 1}
-        ), "255 in its masks is the class, not void"
-    count = max(seen - {VOID}, default=0)
-    note = f"{counted(count, 'class')} by its masks, without names: a classes.txt gives them"
-    classes = tuple(f"class {index}" for index in range(1, count + 1))
-    return Key(classes, {index: index for index in (*range(count + 1), VOID)}), note
+    values = sorted(seen - {0, VOID}) or sorted(seen - {0})
+    indices = {0: 0, VOID: VOID} | {value: 1 + place for place, value in enumerate(values)}
+    single = len(values) == 1
+    classes = ("class 1",) if single else tuple(f"class {value}" for value in values)
+    if single and values != [1]:
+        said = f"{values[0]} in its masks is the class" + ", not void" * (values == [VOID])
+    else:
+        said = f"{counted(len(values), 'class')} by its masks, without names: {_naming(values)}"
+    return Key(names if single and names else classes, indices), said
+
+
+def _naming(values: list[int]) -> str:
+    """How classes get names; values that are not 1, 2, … are grey levels, or have gaps."""
+    if values == [*range(1, len(values) + 1)]:
+        return "a classes.txt gives them"
+    first = values[0]
+    shown = ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
+    return (
+        f"they are {shown}; a classes.txt with a line for each index gives names, or a "
+        f"label_colors.txt with lines as '{first} {first} {first} NAME'"
+    )
 
 
 def _index_size(image: Image.Image) -> tuple[int, int]:

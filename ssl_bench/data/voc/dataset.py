@@ -34,7 +34,7 @@ from ssl_bench.data.voc.files import (
     read_list,
 )
 from ssl_bench.data.voc.masks import MOST
-from ssl_bench.data.voc.split import VOCImage, VOCSplit, largest_index, listed_images
+from ssl_bench.data.voc.split import VOCImage, VOCSplit, indices_of, listed_images
 from ssl_bench.errors import DataError, UsageError, counted, unknown
 from ssl_bench.progress import say, say_once
 
@@ -162,9 +162,11 @@ class VOCDataset(Dataset):
         lists = self.lists["Segmentation"]
         paths = [lists.path(split) for split in SPLITS if lists.has(split)]
         images = [one for path in paths for one in listed_images(self.root, path, "segmentation")]
-        count = largest_index(images)
+        found = indices_of(images)
+        count = max(found, default=0)
+        used = f" ({len(found):,} of them used)" if len(found) < count else ""
         say_once(
-            f"{self.name}: {counted(count, 'class')} by its masks, without names: "
+            f"{self.name}: {counted(count, 'class')} by its masks{used}, without names: "
             "voc:PATH,classes=A,B,… gives them, in the order of the indices 1, 2, …"
         )
         return tuple(f"class {index}" for index in range(1, count + 1))

@@ -108,14 +108,14 @@ class VOCSplit(Split):
         return read_class_mask(path, *_size(image), len(self.classes))
 
 
-def largest_index(images: Sequence[VOCImage]) -> int:
-    """The last class in those of the masks that can be read; 0 where there is none."""
-    found = 0
+def indices_of(images: Sequence[VOCImage]) -> set[int]:
+    """The classes' indices in those of the masks that can be read: without 0 and void."""
+    found = set[int]()
     for image in images:
         with suppress(DataError):  # said when the mask is read
             mask = read_class_mask(image.present(image.truth), *_size(image), MOST)
-            found = max(found, int(np.max(mask, initial=0, where=mask != VOID)))
-    return found
+            found.update(np.unique(mask).tolist())
+    return found - {0, VOID}
 
 
 def _size(image: VOCImage) -> tuple[int, int]:

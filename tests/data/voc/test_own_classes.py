@@ -111,13 +111,16 @@ def test_data_check_lists_them(parts: Path) -> None:
 
 
 # ---- masks
-def test_indices_without_names_and_with_them(parts: Path) -> None:
+def test_indices_without_names_and_with_them(
+    parts: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for image in PARTS:
         write_mask(parts, image, np.pad([[0, 3, 255]], ((0, 79), (0, 93))))
     for name, images in LISTS.items():
         write_list(parts, name, images, folder="Segmentation")
     split = catalogue.dataset(f"voc:{parts}").split("train", "segmentation")
     assert split.classes == ("class 1", "class 2", "class 3")
+    assert "3 classes by its masks (1 of them used), without names" in capfd.readouterr().err
     assert set(np.unique(split.mask(0))) == {0, 3, 255}
     named = catalogue.dataset(f"voc:{parts},classes=x,y,z").split("train", "segmentation")
     assert named.classes == ("x", "y", "z")
