@@ -13,7 +13,7 @@ from ssl_bench import catalogue
 from ssl_bench.data.coco.find import json_files, looks_like_coco, panoptic_files
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.layout import IMAGES, TRUTH, split_in, split_of
-from ssl_bench.data.masks.dataset import BEHIND
+from ssl_bench.data.masks.dataset import BEHIND, has_masks_beside
 from ssl_bench.data.masks.key import FILES
 from ssl_bench.data.paths import resolved
 from ssl_bench.data.tree import LeftOut, folders_in, images_below
@@ -24,6 +24,7 @@ from ssl_bench.errors import BenchError, DataError, counted, plain
 
 Signs = dict[str, bool]  # what a layout has, in words, and whether it is there
 DRAWN = ",test=0.25"
+NO_LABELS = "no labels"
 FILES_OF = {".csv": "csv:{}", ".tsv": "csv:{}", ".tar": "wds:{}", ".json": "coco:{parent}",
             ".yaml": "yolo:{parent}", ".yml": "yolo:{parent}", ".arrow": "hf:{parent}",
             ".parquet": "hf:{parent}"}  # fmt: skip
@@ -107,6 +108,7 @@ def _masks(root: Path) -> Signs:
     beside = any(
         split_of(n) and re.fullmatch(f"{re.escape(n)}{BEHIND}", m) for n in names for m in names
     )
+    beside = beside or any(map(has_masks_beside, inner))
     return {"images/": images or beside, "masks/": masks or beside}
 
 
@@ -132,9 +134,9 @@ LAYOUTS: list[tuple[str, Callable[[Path], Signs]]] = [
 
 # ---- what they come to
 def guesses(path: Path) -> list[Guess]:
-    """What opens, most special first; then what is near, with what is missing."""
+    """What opens, labels first, most special first; then what is near, and what it is missing."""
     found = list(_of_file(path) if path.is_file() else _of_folder(path))
-    return sorted(found, key=lambda guess: not guess.opens)
+    return sorted(found, key=lambda guess: (not guess.opens, NO_LABELS in str(guess.said)))
 
 
 def _of_file(path: Path) -> Iterator[Guess]:
@@ -162,10 +164,24 @@ def _of_folder(root: Path) -> Iterator[Guess]:
         yield _tried(f"{name}:{root}")
         if name == "coco" and (options := _panoptic(root)):
             yield _tried(f"{name}:{root}{options}")
-    for table in sorted(root.glob("*.csv"))[:5]:
-        # A palette or a metadata file is a table, too, and no set.
-        if table.name not in (*FILES, "metadata.csv"):
-            yield _table(table)
+    yield from _of_tables(root)
+
+
+def _of_tables(root: Path) -> Iterator[Guess]:
+    """Tables in the folder, and those of one name in the folder of each split, with its images."""
+    at = {split: root / name for name in folders_in(root) if (split := split_of(name))}
+    found = [_table(table) for table in _tables(root)]
+    for table in _tables(at.pop("train")) if "train" in at else []:
+        others = {split: folder / table.name for split, folder in at.items()}
+        said = [f",{s}=../{o.parent.name}/{o.name}" for s, o in others.items() if o.is_file()]
+        found += [_tried(f"csv:{table}{''.join(said)}")] if said else []
+    # A palette or a class list is a table, too, and no set.
+    lists = tuple(f"/{name}" for name in FILES)
+    return (g for g in found if g.opens or not g.specification.partition(",")[0].endswith(lists))
+
+
+def _tables(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.csv")) if path.name != "metadata.csv"][:5]
 
 
 def _table(path: Path) -> Guess:
@@ -203,7 +219,7 @@ def _counts(dataset: Dataset) -> tuple[str, ...]:
         counts = ", ".join(f"{name} {len(split.names):,}" for name, split in splits.items())
         train = splits["train"]
         count = len(train.classes)
-        classes = counted(count, "class") if count else "no labels"
+        classes = counted(count, "class") if count else NO_LABELS
         lines.append(f"{task}: {counts}; {classes}")
     return tuple(lines)
 

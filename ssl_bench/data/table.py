@@ -13,6 +13,7 @@ that are not called as usual. Without a column for the split, `test=FILE` is a s
 """
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,20 +54,31 @@ class _Columns:
 def table(argument: str) -> LabelledDataset:
     """Raises Faults with all lines of the tables that cannot be used."""
     file, options, name = asked("csv", argument, KNOWN, USE)
-    root = (file.parent / options.get("images", "")).resolve()
+    first = (file.parent / options.get("images", "")).resolve()
     beside = {key: file.parent / options[key] for key in ("val", "test") if key in options}
     tables = {"train": file} | {key: path for key, path in beside.items() if path.is_file()}
     if "val" in beside.keys() - tables.keys():
         raise DataError(f"{beside['val']} is no file: val= names a table beside {file.name}")
     parts: dict[SplitName, list[Labelled]] = {}
     faults: list[str] = []
+    roots = [first]
     for split, path in tables.items():
         with collecting_faults(faults):
-            for own, row in read_table(path, root, options, faults):
+            roots.append(_root_of(path, first, options))
+            for own, row in read_table(path, roots[-1], options, faults):
                 parts.setdefault(own or split, []).append(row)
     refuse(faults, str(file))
-    _check_there([row.file for rows in parts.values() for row in rows], file, root)
+    _check_there([row.file for rows in parts.values() for row in rows], file, first)
+    root = Path(os.path.commonpath(roots))
     return LabelledDataset(name, root, parts, None if "test" in tables else Draw.of(options))
+
+
+def _root_of(path: Path, first: Path, options: Mapping[str, str]) -> Path:
+    """Where a table's images lie: with it, as Roboflow has it, or where those of the first do."""
+    own = path.parent.resolve()
+    if own == first or "images" in options:
+        return first
+    return own if any(row.file.exists() for _, row in read_table(path, own, options, [])) else first
 
 
 def _check_there(images: Sequence[Path], table: Path, root: Path) -> None:

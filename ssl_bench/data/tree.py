@@ -6,7 +6,7 @@ names, and those that systems leave behind, are no images and no classes.
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ssl_bench.data.faults import collecting_faults, refuse
@@ -25,13 +25,15 @@ LITTER = {
 
 
 class LeftOut:
-    """What was left out: how many of each kind, and an example of it."""
+    """What was left out: how many of each kind, and an example of it; files `read` are not."""
 
-    def __init__(self) -> None:
-        self.kinds: dict[str, tuple[int, str]] = {}
+    def __init__(self, read: Collection[str] = ()) -> None:
+        self.read, self.kinds = read, dict[str, tuple[int, str]]()
 
     def add(self, kind: str, name: str) -> None:
         """Count one more."""
+        if name in self.read:
+            return
         count, example = self.kinds.get(kind, (0, shown(name)))
         self.kinds[kind] = count + 1, example
 

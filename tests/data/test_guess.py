@@ -64,6 +64,22 @@ def masks(root: Path) -> None:
         mask(root / f"masks/{split}/a.png")
 
 
+def masks_beside(root: Path) -> None:
+    """As Roboflow writes them; masks are no photographs of theirs."""
+    for split in ("train", "valid"):
+        photographs(root, f"{split}/a_jpg.rf.0.jpg")
+        mask(root / f"{split}/a_jpg.rf.0_mask.png")
+        text(root / f"{split}/_classes.csv", "Pixel Value, Class\n0, background\n1, cat\n")
+
+
+def tables_of_splits(root: Path) -> None:
+    """As Roboflow writes several labels an image: names may be there in each split."""
+    for split in ("train", "valid"):
+        photographs(root / split, "a.jpg", "b.jpg", "c.jpg")
+        text(root / split / "_classes.csv", "filename, cat, dog\na.jpg, 1, 1\nb.jpg, 0, 1\n"
+             "c.jpg, 1, 0\n")  # fmt: skip
+
+
 def camvid(root: Path) -> None:
     for split in ("train", "test"):
         photographs(root, f"{split}/a.png")
@@ -106,6 +122,8 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "coco": (coco, "coco:{}"),
     "yolo": (yolo, "yolo:{}"),
     "masks": (masks, "masks:{}"),
+    "masks beside images": (masks_beside, "masks:{}"),
+    "tables of splits": (tables_of_splits, "csv:{}/train/_classes.csv,val=../valid/_classes.csv"),
     "camvid": (camvid, "camvid:{}"),
     "cityscapes": (cityscapes, "cityscapes:{}"),
     "imagefolder": (imagefolder, "hf:{}"),

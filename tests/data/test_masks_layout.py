@@ -13,6 +13,7 @@ from ssl_bench import catalogue
 from ssl_bench.data.masks.key import read_key
 from ssl_bench.data.masks.named import CAMVID, CAMVID_GROUPS
 from ssl_bench.data.store.whole import open_whole
+from ssl_bench.errors import DataError
 
 WIDTH, HEIGHT = 24, 16
 PALETTE = np.array([[0, 0, 0], [200, 10, 10], [10, 200, 10], [9, 9, 9]], np.uint8)
@@ -131,6 +132,46 @@ def test_grey_levels_are_a_class_each(root: Path) -> None:
     split = split_of(f"masks:{root}", task="segmentation")
     assert split.classes == ("car", "bus", "tram")
     np.testing.assert_array_equal(split.mask(0), drawn(0, 4))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Pixel Value, Class\n0, background\n1, cat\n2, dog\n",
+        "2: dog\n1: cat\n0: background\n",
+        "0 bg\n1 cat\n2 dog",
+    ],
+)
+def test_a_list_that_numbers_its_lines(root: Path, text: str) -> None:
+    (root / "_classes.csv").write_text(text)
+    split = split_of(f"masks:{root}", task="segmentation")
+    assert sorted(split.classes) == ["cat", "dog"]
+    ours = np.array([0, *(1 + split.classes.index(name) for name in ("cat", "dog"))] + [255] * 253)
+    np.testing.assert_array_equal(split.mask(0), ours[expected(0)])
+
+
+def test_a_list_that_numbers_two_lines_alike(root: Path) -> None:
+    (root / "classes.txt").write_text("0 background\n1 cat\n1 dog\n")
+    refuses(f"masks:{root}", "each takes its own index from 0 to 255", task="segmentation")
+
+
+# ---- where they lie
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "with_mask_b", "c-label")):
+        photographs(tmp_path, f"{name}.jpg")
+        save(tmp_path / f"{name}_mask.png", drawn(seed))
+    (tmp_path / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cat\n2, dog\n")
+    dataset = catalogue.dataset(f"masks:{tmp_path},test=0.34")
+    parts = {name: dataset.split(name, "segmentation") for name in ("train", "test")}
+    found = {name: part.mask(i) for part in parts.values() for i, name in enumerate(part.names)}
+    assert sorted(found) == ["a.jpg", "c-label.jpg", "with_mask_b.jpg"]
+    assert [len(part.names) for part in parts.values()] == [2, 1]
+    np.testing.assert_array_equal(found["with_mask_b.jpg"], drawn(1))
+    assert not any("left out" in note for note in parts["train"].notes)
+    photographs(tmp_path, "lonely.png")
+    alone = catalogue.dataset(f"masks:{tmp_path}").split("train", "segmentation")
+    with pytest.raises(DataError, match=r"lonely\.png has no mask"):
+        alone.mask(list(alone.names).index("lonely.png"))
 
 
 # ---- colours

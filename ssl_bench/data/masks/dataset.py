@@ -3,6 +3,7 @@
 PATH/images/train/…, PATH/masks/train/…        and val, test
 PATH/train/images/…, PATH/train/masks/…
 PATH/train/…, PATH/trainannot/…                (train_labels/, train_masks/ …)
+PATH/train/a.jpg, PATH/train/a_mask.png        side by side (Roboflow), or all in PATH
 PATH/images/…, PATH/masks/…    as  masks:PATH,test=0.25     a test set is drawn
 
 Masks are indices or colours, as the class list says (key.py). A mask goes by its image's name, or
@@ -23,9 +24,9 @@ from ssl_bench.data.image_files import ImageFiles, names_of
 from ssl_bench.data.images import read_image
 from ssl_bench.data.labelled import checked_draw, no_test, with_test
 from ssl_bench.data.layout import IMAGES, TRUTH, split_of
-from ssl_bench.data.masks.key import Key, key_file, key_of_masks, read_key
+from ssl_bench.data.masks.key import FILES, Key, key_file, key_of_masks, read_key
 from ssl_bench.data.paths import asked_folder
-from ssl_bench.data.tree import LeftOut, folders_in, images_below
+from ssl_bench.data.tree import LeftOut, folders_in, images_below, is_image
 from ssl_bench.errors import DataError
 
 USE = "masks:PATH[,test=SHARE][,images=FOLDER][,masks=FOLDER][,classes=FILE]"
@@ -35,6 +36,7 @@ BEHIND = r"[-_ ]?(?:masks?|annot|annotations?|labels?|gt|segmentations?)"
 # Behind a name, of a mask or of its image; only looked at where the names themselves differ.
 ENDS = (r"[-_](?:mask|masks|label|labels|l|p|gt|seg|segmentation|annotation|color|colour|labelids|"
         r"image|img|sat|leftimg8bit|gtfine_labelids|gtfine_labeltrainids)$")  # fmt: skip
+ASIDE = r"[-_](?:masks?|labels?|gt|seg|segmentation|annotation)$"  # of a mask beside its image
 Pair = tuple[Path, Path]
 
 
@@ -87,7 +89,7 @@ class MasksDataset(Dataset):
         if name == "test" and name not in self.splits:
             raise no_test(self.root, "masks")
         self.check_split(name)
-        left = LeftOut()
+        left = LeftOut(read=FILES)
         pairs = paired(*self.folders["train" if self.draw else name], left, self.ending)
         key, note = self._key()
         notes = [*([note] if note else []), *left.notes()]
@@ -130,7 +132,8 @@ def masks(argument: str) -> MasksDataset:
     """`masks:PATH`; DataError for what is no folder, or has no images and masks."""
     root, options, name = asked_folder("masks", argument, KNOWN, USE)
     folders = find_pairs(root, options.get("images"), options.get("masks"))
-    given = root / options["classes"] if "classes" in options else key_file(root)
+    own = key_file(root, folders["train"][0])
+    given = root / options["classes"] if "classes" in options else own
     return MasksDataset(name, root, folders, given and read_key(given), Draw.of(options))
 
 
@@ -147,6 +150,10 @@ def find_pairs(
                 found[split] = own
             elif beside := _beside(root, name):
                 found[split] = root / name, beside
+            elif has_masks_beside(root / name):
+                found[split] = root / name, root / name
+    if not found and has_masks_beside(root):
+        found["train"] = root, root
     if "train" not in found:
         there = ", ".join(f"{name}/" for name in folders_in(root)[:8]) or "no folder"
         raise DataError(
@@ -178,6 +185,11 @@ def _beside(root: Path, name: str) -> Path | None:
     return root / found[0] if found else None
 
 
+def has_masks_beside(folder: Path) -> bool:
+    """Whether a folder has an image and, under its name with _mask behind it, a mask."""
+    return bool(beside_each([file for file in folder.iterdir() if is_image(file.name)]))
+
+
 # ---- which files
 def paired(images: Path, masks: Path, left: LeftOut, ending: str = "") -> list[Pair]:
     """Each image with its mask; Faults with all images that have several, or where none has any.
@@ -185,19 +197,24 @@ def paired(images: Path, masks: Path, left: LeftOut, ending: str = "") -> list[P
     An image without a mask has the place where it should be: a fault once it is read.
     """
     photos = images_below(images, left)
-    truth = [file for file in images_below(masks, LeftOut()) if file.name.endswith(ending)]
-    exact, ended = _by_name(truth, masks, ends=False), _by_name(truth, masks, ends=True)
+    if images == masks:
+        found_of = beside_each(photos)
+        truth = [mask for each in found_of.values() for mask in each]
+        photos = sorted({*photos} - {*truth})
+    else:
+        truth = [file for file in images_below(masks, LeftOut()) if file.name.endswith(ending)]
+        found_of = _by_name(photos, images, truth, masks)
     pairs: list[Pair] = []
     faults: list[str] = []
     for photo in photos:
-        place = photo.relative_to(images).with_suffix("")
-        found = exact.get(_key(place, ends=False)) or ended.get(_key(place, ends=True)) or []
+        found = found_of.get(photo.with_suffix(""), [])
         if len(found) == 1:
             pairs.append((photo, found[0]))
         elif found:
             faults.append(f"{photo} has {len(found)} masks in {masks}: leave one of its name")
         else:
-            pairs.append((photo, masks / f"{place}.png"))
+            end = "_mask.png" if images == masks else ".png"
+            pairs.append((photo, masks / f"{photo.relative_to(images).with_suffix('')}{end}"))
     if not photos:
         faults.append(f"{images} has no images")
     elif not {*truth} & {mask for _, mask in pairs}:
@@ -212,13 +229,37 @@ def _lacking(photo: Path, masks: Path) -> str:
     return f"{photo} has no mask in {masks}: put one of its name there"
 
 
-def _by_name(files: Sequence[Path], root: Path, ends: bool) -> Mapping[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+def beside_each(files: Sequence[Path]) -> dict[Path, list[Path]]:
+    """By an image's path without its suffix, the masks that lie beside it: a_mask.png of a.jpg."""
+    found: dict[Path, list[Path]] = {file.with_suffix(""): [] for file in files}
     for file in files:
-        found.setdefault(_key(file.relative_to(root).with_suffix(""), ends), []).append(file)
+        if end := re.search(ASIDE, file.stem, re.IGNORECASE):
+            of = file.with_name(file.stem[: end.start()])
+            if of in found:
+                found[of].append(file)
+    return {of: masks for of, masks in found.items() if masks}
+
+
+def _by_name(
+    photos: Sequence[Path], images: Path, files: Sequence[Path], masks: Path
+) -> dict[Path, list[Path]]:
+    """The same of masks in a folder of their own: those of its name, else without both ends."""
+
+    def places(ends: bool) -> Mapping[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for file in files:
+            found.setdefault(_key(file.relative_to(masks), ends), []).append(file)
+        return found
+
+    exact, ended = places(ends=False), places(ends=True)
+    found: dict[Path, list[Path]] = {}
+    for photo in photos:
+        at = photo.relative_to(images)
+        own = exact.get(_key(at, ends=False)) or ended.get(_key(at, ends=True), [])
+        found[photo.with_suffix("")] = own
     return found
 
 
 def _key(place: Path, ends: bool) -> str:
-    text = place.as_posix()
+    text = place.with_suffix("").as_posix()
     return re.sub(ENDS, "", text, flags=re.IGNORECASE) if ends else text

@@ -4,6 +4,8 @@ classes.txt, codes.txt     a name a line, of the indices 0, 1, …
 label_colors.txt           three numbers and a name a line, as CamVid's
 labelmap.txt               name:r,g,b:… a line, as CVAT's
 class_dict.csv             name,r,g,b with titles
+_classes.csv               Pixel Value, Class with titles, as Roboflow's: any list that numbers each
+                           of its lines, such as `0: road`
 
 A line called background is our 0, one called void (unlabelled, ignore) is not judged; without a
 background every line is a class. 255 is void where no line says what it is.
@@ -24,7 +26,7 @@ from ssl_bench.data.voc.masks import MOST, grey_of, read_indices
 from ssl_bench.errors import DataError, counted, plain
 
 FILES = ("classes.txt", "codes.txt", "label_colors.txt", "labelmap.txt", "class_dict.csv",
-         "classes.csv")  # fmt: skip
+         "classes.csv", "_classes.csv")  # fmt: skip
 BACKGROUND = {"background", "_background_", "__background__", "bg"}
 UNJUDGED = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "unknown"}
 REMEDY = "save masks as PNG: indices, or the colours of the class list"
@@ -89,9 +91,9 @@ def _number(colour: Colour) -> int:
 
 
 # ---- from a file
-def key_file(root: Path) -> Path | None:
-    """The class list or palette of a folder."""
-    return next((root / name for name in FILES if (root / name).is_file()), None)
+def key_file(*folders: Path) -> Path | None:
+    """The class list or palette of the first folder that has one."""
+    return next((at / name for at in folders for name in FILES if (at / name).is_file()), None)
 
 
 def read_key(path: Path) -> Key:
@@ -108,15 +110,24 @@ def read_key(path: Path) -> Key:
                 rows.append(_row(line))
             except ValueError as error:
                 faults.append(f"line {number} of {path} is {plain(line)[:60]!r}: {error}")
+    numbered = [re.fullmatch(r"(\d+)[\s,:;=]+(\S.*)", name) for name, _ in rows]
+    indices = None
+    if all(numbered) and not any(colour for _, colour in rows):
+        indices = [int(line[1]) for line in numbered if line]
+        rows = [(line[2], None) for line in numbered if line]
+        if max(indices, default=0) > VOID or len({*indices}) < len(indices):
+            faults.append(f"{path} numbers its lines: each takes its own index from 0 to {VOID}")
     faults += _twice(path, rows)
     if len({colour is None for _, colour in rows}) > 1 or not rows:
         faults.append(f"{path} has colours for some classes only: write one for each, or none")
     refuse(faults, str(path))
-    return key_of(rows, path)
+    return key_of(rows, path, indices)
 
 
-def key_of(rows: list[tuple[str, Colour | None]], path: Path) -> Key:
-    """Of names, with or without colours, in the order of their indices."""
+def key_of(
+    rows: list[tuple[str, Colour | None]], path: Path, indices: list[int] | None = None
+) -> Key:
+    """Of names, with or without colours, in the order of their indices, else of the `indices`."""
     names = [name for name, _ in rows]
     classes = tuple(n for n in names if n.lower() not in BACKGROUND | UNJUDGED)
     if len(classes) > MOST:
@@ -127,13 +138,15 @@ def key_of(rows: list[tuple[str, Colour | None]], path: Path) -> Key:
             return 0
         return VOID if name.lower() in UNJUDGED else 1 + classes.index(name)
 
-    indices = {VOID: VOID} | {index: ours(name) for index, name in enumerate(names)}
+    places = range(len(names)) if indices is None else indices
+    own = {VOID: VOID} | {place: ours(name) for place, name in zip(places, names, strict=True)}
     colours = {colour: ours(name) for name, colour in rows if colour is not None}
-    return Key(classes, indices, colours or None)
+    return Key(classes, own, colours or None)
 
 
 def _is_title(line: str) -> bool:
-    return bool(re.fullmatch(r"\W*(name|class|label)\w*\W*,.*", line.strip(), re.IGNORECASE))
+    titles = r"\W*(name|class|label|pixel|index|value|id\b)[\w ]*\W*,.*"
+    return bool(re.fullmatch(titles, line.strip(), re.IGNORECASE))
 
 
 def _row(line: str) -> tuple[str, Colour | None]:
