@@ -96,7 +96,7 @@ def _of_sets(record: PretrainRecord) -> Iterator[str]:
     if sets and joined_digest(part.digest for part in sets) != record.identity.data:
         yield "the sets that it names are not the images that it is made from"
     if sets and sum(part.images for part in sets) != details.images:
-        yield f"the sets that it names do not have {counted(details.images, 'image')} together"
+        yield f"the sets that it names do not have {details.images} images together"
 
 
 def _of_parent(record: PretrainRecord, pretrained: Mapping[str, PretrainRecord]) -> Iterator[str]:
