@@ -102,7 +102,9 @@ class Split(ABC):
 
         Raises DataError, with a line for each fault, for annotations that cannot be used.
         """
-        raise DataError("these images have no boxes: detection takes scenes, voc:, coco: or yolo:")
+        raise DataError(
+            "these images have no boxes: detection takes scenes, voc:, coco:, yolo: or labelme:"
+        )
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 (H, W) of the image's size: 0 background, 1 + class index, 255 void.
@@ -110,7 +112,7 @@ class Split(ABC):
         Raises DataError for a mask that cannot be used.
         """
         raise DataError(
-            "these images have no masks: segmentation takes scenes, voc:, coco: or masks:"
+            "these images have no masks: segmentation takes scenes, voc:, coco:, masks: or labelme:"
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ssl_bench import catalogue
 from ssl_bench.data.coco.find import json_files, looks_like_coco, panoptic_files
 from ssl_bench.data.dataset import Dataset
+from ssl_bench.data.labelme.files import looks_like_labelme
 from ssl_bench.data.layout import IMAGES, TRUTH, split_in, split_of
 from ssl_bench.data.masks.dataset import BEHIND, has_masks_beside
 from ssl_bench.data.masks.key import FILES
@@ -112,6 +113,11 @@ def _masks(root: Path) -> Signs:
     return {"images/": images or beside, "masks/": masks or beside}
 
 
+def _labelme(root: Path) -> Signs:
+    found = (path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))[:3])
+    return {"LabelMe's .json beside the images": any(map(looks_like_labelme, found))}
+
+
 def _hf(root: Path) -> Signs:
     rows = _with_splits(root, ".arrow") or _with_splits(root, ".parquet")
     return {".arrow, .parquet or metadata.csv": rows or _has(root, "metadata.*", "*/metadata.*")}
@@ -127,8 +133,8 @@ def _folder(root: Path) -> Signs:
 
 LAYOUTS: list[tuple[str, Callable[[Path], Signs]]] = [
     ("cityscapes", _cityscapes), ("camvid", _camvid), ("voc", _voc), ("voc", _unlisted),
-    ("coco", _coco), ("yolo", _yolo), ("hf", _hf), ("wds", _wds), ("masks", _masks),
-    ("folder", _folder),
+    ("coco", _coco), ("labelme", _labelme), ("yolo", _yolo), ("hf", _hf), ("wds", _wds),
+    ("masks", _masks), ("folder", _folder),
 ]  # fmt: skip
 
 

@@ -58,6 +58,14 @@ def yolo(root: Path) -> None:
         text(root / f"labels/{split}/a.txt", "0 0.5 0.5 0.2 0.2\n")
 
 
+def labelme(root: Path) -> None:
+    photographs(root, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    cat = {"label": "cat", "points": [[1, 1], [5, 1], [5, 5]], "shape_type": "polygon"}
+    for name in "abcd":
+        content = {"flags": {}, "imagePath": f"{name}.jpg", "shapes": [cat]}
+        text(root / f"{name}.json", json.dumps(content))
+
+
 def masks(root: Path) -> None:
     for split in ("train", "val"):
         photographs(root, f"images/{split}/a.jpg")
@@ -121,6 +129,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "voc without lists": (voc_by_a_tool, "voc:{},test=0.25"),
     "coco": (coco, "coco:{}"),
     "yolo": (yolo, "yolo:{}"),
+    "labelme": (labelme, "labelme:{},test=0.25"),
     "masks": (masks, "masks:{}"),
     "masks beside images": (masks_beside, "masks:{}"),
     "tables of splits": (tables_of_splits, "csv:{}/train/_classes.csv,val=../valid/_classes.csv"),
