@@ -2,7 +2,7 @@
 
 image,label,split                 one label an image
 cats/1.jpg,cat,train
-cats/2.jpg,cat|kitten,train       several, where any cell has a `|`
+cats/2.jpg,cat|kitten,train       several, where any cell has a `|` or all are lists ["cat"]
 image,cat,dog                     or a column for each class: 1 there, 0 not there, −1 not judged
 cats/1.jpg,1,0
 
@@ -12,9 +12,11 @@ that are not called as usual. Without a column for the split, `test=FILE` is a s
 `test=0.25` draws a test set.
 """
 
+import ast
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from ssl_bench.data.layout import split_of
 from ssl_bench.data.paths import asked, inside
 from ssl_bench.data.tree import folders_in, is_image
 from ssl_bench.errors import DataError, plain, unknown
+from ssl_bench.progress import say_once
 
 USE = "csv:FILE[,test=FILE or SHARE][,images=FOLDER][,path=COLUMN][,label=COLUMN][,split=COLUMN]"
 # What a column is called, in capitals or not; the first of these that is there is taken.
@@ -99,12 +102,18 @@ def read_table(
     """The images of a table, each with the split that it names, if any; lines of `faults`."""
     lines = _lines(path)
     columns = _columns(path, lines, options)
-    several = any(columns.label and SEVERAL in line[columns.label] for _, line in lines)
+    cells = [line[columns.label] for _, line in lines] if columns.label else []
+    cut = _cut(cells)
+    if cut is None and (example := _combined(cells)):
+        say_once(
+            f"{path.name}: each of its labels, such as '{plain(example)[:60]}', is taken as one "
+            f"class; if they are several, write {SEVERAL} between them"
+        )
     for number, line in lines:
         try:
-            labels, unjudged = _labels(line, columns, several)
+            labels, unjudged = _labels(line, columns, cut)
             file = image_file(inside(root, line[columns.path], root))
-            listed = several or bool(columns.flags)
+            listed = cut is not None or bool(columns.flags)
             yield _split(line, columns), Labelled(file, labels, unjudged, listed)
         except DataError as error:
             faults.append(f"line {number} of {path}: {error}")
@@ -172,7 +181,7 @@ def _usual(titles: Sequence[str], key: str) -> str | None:
 
 
 def _labels(
-    line: Mapping[str, str], columns: _Columns, several: bool
+    line: Mapping[str, str], columns: _Columns, cut: Callable[[str], list[str]] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The classes that are there, and those that are not judged."""
     if columns.label is None:
@@ -181,10 +190,39 @@ def _labels(
             n for n, v in values.items() if v < 0
         )
     cell = line[columns.label]
-    labels = [name.strip() for name in cell.split(SEVERAL)] if several else [cell]
-    if not several and not cell:
+    labels = [name.strip() for name in cut(cell)] if cut else [cell]
+    if not cut and not cell:
         raise DataError(f"the column {columns.label} is empty: give the image a label")
     return tuple(dict.fromkeys(filter(None, labels))), ()
+
+
+def _cut(cells: Sequence[str]) -> Callable[[str], list[str]] | None:
+    """How the labels of a cell are told apart, where cells can have several."""
+    if any(SEVERAL in cell for cell in cells):
+        return lambda cell: cell.split(SEVERAL)
+    written = [cell for cell in cells if cell]
+    are_lists = bool(written) and all(cell[0] + cell[-1] == "[]" for cell in written)
+    return _items if are_lists else None
+
+
+def _items(cell: str) -> list[str]:
+    """Of a list as JSON and Python write it, or without quotes."""
+    with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        found = ast.literal_eval(cell or "[]")
+        if isinstance(found, list) and all(isinstance(one, str | int) for one in found):
+            return [str(one) for one in found]
+    return [one.strip("'\" ") for one in cell[1:-1].split(",")]
+
+
+def _combined(cells: Sequence[str]) -> str | None:
+    """A cell that looks like several labels: cells are made of far fewer parts than there are."""
+    distinct = dict.fromkeys(cells)
+    for separator in (";", ",", " "):
+        whole = [cell for cell in distinct if separator in cell]
+        parts = {part.strip() for cell in distinct for part in cell.split(separator)}
+        if 2 * len(whole) > len(distinct) > 2 * len(parts):
+            return whole[0]
+    return None
 
 
 def _split(line: Mapping[str, str], columns: _Columns) -> SplitName | None:

@@ -1,5 +1,6 @@
 """Images that list files, nested folders and tables name."""
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
@@ -143,6 +144,44 @@ def test_several_labels(root: Path) -> None:
     assert split.labels.tolist() == [[1, 0], [-1, 1], [0, 0]]
     write(root / "v.csv", "file,cat,dog", "cat/a.png,1,0", "dog/c.png,0,1")
     assert labels_of(split_of(f"csv:{root / 'v.csv'}")) == ["cat", "dog"]  # exactly one each
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("\"['cat', 'pet']\"", "[]", "['pet']"),  # as pandas writes a column of lists
+        ('"[""cat"", ""pet""]"', "", '"[""pet""]"'),
+        ('"[cat, pet]"', "[]", "[pet]"),
+    ],
+)
+def test_cells_that_are_lists(root: Path, cells: tuple[str, str, str]) -> None:
+    lines = (f"{name},{cell}" for name, cell in zip(NAMES, cells, strict=False))
+    write(root / "t.csv", "file,tags", *lines)
+    assert labels_of(split_of(f"csv:{root / 't.csv'}")) == [{"cat", "pet"}, set(), {"pet"}]
+    frame = pd.DataFrame({"file": NAMES[:2], "tags": [["a, b", "1"], ["1"]]})
+    frame.to_csv(root / "u.csv", index=False)
+    assert labels_of(split_of(f"csv:{root / 'u.csv'}")) == [{"a, b", "1"}, {"1"}]
+    write(root / "v.csv", "file,tags", "cat/a.png,[cat]", "dog/c.png,[dog]")
+    assert labels_of(split_of(f"csv:{root / 'v.csv'}")) == ["cat", "dog"]  # exactly one each
+
+
+@pytest.mark.parametrize("separator", [" ", ";", ", "])
+def test_labels_that_look_like_several_are_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], separator: str
+) -> None:
+    """Planet's tags: 7 words make 21 pairs; two words that name each of some breeds do not."""
+    words = ("haze", "clear", "primary", "road", "water", "cloudy", "mine")
+    pairs = [separator.join(pair) for pair in itertools.combinations(words, 2)]
+    root = photographs(tmp_path / "set", *(f"{i}.png" for i in range(len(pairs))))
+    write(root / "t.csv", "image\ttags", *(f"{i}.png\t{pair}" for i, pair in enumerate(pairs)))
+    split = split_of(f"csv:{root / 't.csv'}")
+    assert len(split.classes) == len(pairs)
+    said = capfd.readouterr().err
+    assert f"such as 'haze{separator}clear', is taken as one class" in said
+    breeds = ("golden retriever", "labrador retriever", "border collie", "bearded collie", "pug")
+    write(root / "u.csv", "image\ttags", *(f"{i}.png\t{name}" for i, name in enumerate(breeds)))
+    split_of(f"csv:{root / 'u.csv'}")
+    assert "one class" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
