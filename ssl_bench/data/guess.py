@@ -31,6 +31,12 @@ FILES_OF = {".csv": "csv:{}", ".tsv": "csv:{}", ".tar": "wds:{}", ".json": "coco
             ".parquet": "hf:{parent}"}  # fmt: skip
 
 
+# Tools whose own files are not read: what these have near their beginning.
+TOOLS = {"CVAT": (b"<annotations>", b"<image "), "VGG Image Annotator": (b'"shape_attributes"',),
+         "Label Studio": (b'"annotations"', b'"result"'), "Supervisely": (b'"classTitle"',),
+         "Labelbox": (b'"data_row"',)}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Guess:
     """A specification: what it has, if it opens, or why it does not."""
@@ -171,6 +177,7 @@ def _of_folder(root: Path) -> Iterator[Guess]:
         if name == "coco" and (options := _panoptic(root)):
             yield _tried(f"{name}:{root}{options}")
     yield from _of_tables(root)
+    yield from _of_tools(root)
 
 
 def _of_tables(root: Path) -> Iterator[Guess]:
@@ -188,6 +195,18 @@ def _of_tables(root: Path) -> Iterator[Guess]:
 
 def _tables(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.csv")) if path.name != "metadata.csv"][:5]
+
+
+def _of_tools(root: Path) -> Iterator[Guess]:
+    """What to ask of a label tool whose own file lies there."""
+    files = [path for kind in ("*.xml", "*.json", "*.ndjson") for path in sorted(root.glob(kind))]
+    for path in files[:10]:
+        with open(path, "rb") as file:
+            head = file.read(2**16)
+        tool = next((name for name, has in TOOLS.items() if all(one in head for one in has)), "")
+        if tool:
+            said = f"{path.name} is {tool}'s own: export from it in COCO's format, or in YOLO's"
+            yield Guess(f"coco:{root}", (said,), False)
 
 
 def _table(path: Path) -> Guess:

@@ -209,6 +209,23 @@ def test_what_is_near_says_what_is_missing(tmp_path: Path, bench: Bench) -> None
     assert f"yolo:{root}\n  classification: train 1, test 1; 2 classes" in made.err
 
 
+@pytest.mark.parametrize(
+    ("tool", "name", "content"),
+    [
+        ("CVAT", "annotations.xml", '<annotations>\n<image id="0" name="a.jpg"></image>'),
+        ("VGG Image Annotator", "via.json", '{"a.jpg1": {"regions": [{"shape_attributes": {}}]}}'),
+        ("Label Studio", "p.json", '[{"id": 1, "annotations": [{"result": []}]}]'),
+    ],
+)
+def test_a_tools_own_file_says_what_to_export(
+    tool: str, name: str, content: str, tmp_path: Path
+) -> None:
+    photographs(tmp_path, "images/a.jpg")
+    text(tmp_path / name, content)
+    said = [guess.said[0] for guess in guesses(tmp_path) if not guess.opens]
+    assert f"{name} is {tool}'s own: export from it in COCO's format, or in YOLO's" in said
+
+
 def test_a_folder_that_is_understood_has_no_proposals(tmp_path: Path, bench: Bench) -> None:
     split_by_class(tmp_path)
     text(tmp_path / "train/a/broken.jpg", "no image")
