@@ -31,7 +31,7 @@ from ssl_bench.training.adversarial import CollapseWatch, verdict_loss
 from ssl_bench.training.augment import center_crop, random_crop_flip
 from ssl_bench.training.collapse import dimensions
 from ssl_bench.training.config import Recipe
-from ssl_bench.training.heads import last_learnt_map
+from ssl_bench.training.heads import last_learnt_map, representation
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 from ssl_bench.training.schedule import SCHEDULES, Schedule
 
@@ -159,7 +159,8 @@ class BiGAN(Pretext):
         super().__init__(config, encoder, normalization)
         # AlexNet's code is of conv5, without pool5.
         pooled = POOLED in encoder.layers
-        self.layer = POOLED if pooled else last_learnt_map(encoder, config.image_size)
+        size = config.image_size
+        self.layer = representation(encoder, size)[0] if pooled else last_learnt_map(encoder, size)
         channels, height, width = encoder.shape(self.layer, config.image_size)
         self.code = nn.Linear(channels * height * width, config.latent, bias=False)
         self.generator = Generator(config.latent, config.channels)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from ssl_bench.counter import Randomness, generator
 from ssl_bench.data.normalization import Normalization
+from ssl_bench.encoders.build import learn_up_to
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.init import initialize
 from ssl_bench.errors import UsageError
@@ -120,6 +121,7 @@ def reconstruction_layers(
     encoder's `own` starting weights leave these layers to fan-in.
     """
     channels, side, _ = encoder.shape(encoder.maps[-1], config.image_size)
+    learn_up_to(encoder, encoder.maps[-1], config.image_size)  # a library's classifier is no part
     channelwise = ChannelwiseFullyConnected(channels, side)
     std = 0.01 if config.init == "gaussian" else 2**0.5 / side  # fan-in: the n² cells of a map
     draw = generator(config.seed, "channelwise")

@@ -14,7 +14,6 @@ images in one cluster would be a solution.
 
 import warnings
 from collections.abc import Mapping
-from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +32,7 @@ from ssl_bench.training.augment import center_crop
 from ssl_bench.training.batches import Images
 from ssl_bench.training.collapse import dimensions
 from ssl_bench.training.config import Recipe
+from ssl_bench.training.heads import representation
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 from ssl_bench.training.views import resized_crop
 from ssl_bench.training.whitening import whitened
@@ -116,8 +116,8 @@ class DeepCluster(Pretext):
         self, config: DeepClusterConfig, encoder: Encoder, normalization: Normalization
     ) -> None:
         super().__init__(config, encoder, normalization)
-        self.layer = encoder.layers[-1]  # pool5 of AlexNet, `pooled` of a ResNet
-        self.size = prod(encoder.shape(self.layer, config.image_size))
+        # pool5 of AlexNet, `pooled` of a ResNet
+        self.layer, self.size = representation(encoder, config.image_size)
         hidden = config.hidden
         if hidden is None:
             hidden = 0 if self.layer == POOLED else max(1, round(HIDDEN * config.width))

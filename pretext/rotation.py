@@ -14,7 +14,6 @@ an upright side teach nothing. docs/rotation.md says what is ours.
 
 from collections.abc import Mapping
 from itertools import pairwise
-from math import prod
 
 import torch
 from pydantic import Field
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.encoder import POOLED, Encoder
 from ssl_bench.encoders.init import initialize
+from ssl_bench.training.heads import representation
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 from ssl_bench.training.schedule import SCHEDULES, Schedule
 from ssl_bench.training.views import resized_crop
@@ -91,11 +91,12 @@ class Rotation(Pretext):
         self, config: RotationConfig, encoder: Encoder, normalization: Normalization
     ) -> None:
         super().__init__(config, encoder, normalization)
-        self.layer = encoder.layers[-1]  # pool5 of AlexNet, `pooled` of a ResNet
+        # pool5 of AlexNet, `pooled` of a ResNet
+        self.layer, inputs = representation(encoder, config.image_size)
         hidden = config.hidden
         if hidden is None:
             hidden = 0 if self.layer == POOLED else max(1, round(HIDDEN * config.width))
-        self.head = classifier(prod(encoder.shape(self.layer, config.image_size)), hidden)
+        self.head = classifier(inputs, hidden)
         initialize(self.head, config.init, config.seed, "head")
 
     def optimizers(self) -> list[torch.optim.Optimizer]:

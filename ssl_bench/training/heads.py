@@ -14,9 +14,12 @@ from ssl_bench.training.config import EncoderConfig
 def representation(encoder: Encoder, size: int) -> tuple[str, int]:
     """The last layer's name, and how many numbers it gives for an image of `size` px.
 
-    It is `pooled` where a network has that; else a map, which a head flattens.
+    It is `pooled` where a network has that; else a map, which a head flattens. From now on no
+    weight behind it asks for a gradient, for which several devices would wait: a library's network
+    keeps its classifier.
     """
     layer = encoder.layers[-1]
+    learn_up_to(encoder, layer, size)
     return layer, prod(encoder.shape(layer, size))
 
 
@@ -50,8 +53,8 @@ def mlp(
 def last_learnt_map(encoder: Encoder, size: int) -> str:
     """The lowest map that depends on as many weights as the last one: conv5 of AlexNet, not pool5.
 
-    For what is predicted at places: the pooling behind it loses places, and learns nothing. From
-    now on no weight behind it asks for a gradient, for which several devices would wait.
+    For what is predicted at places: the pooling behind it loses places, and learns nothing. No
+    weight behind it asks for a gradient, as in `representation`.
     """
     layers = list(encoder.maps)
     learn_up_to(encoder, layers[-1], size)

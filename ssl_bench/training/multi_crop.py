@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_bench.encoders.build import learn_up_to
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.libraries import refusal
 from ssl_bench.encoders.spec import ImageSize, least_size
@@ -57,6 +58,7 @@ def representation(encoder: Encoder, config: MultiCropConfig) -> tuple[str, int]
     encoder.take_any_size()
     with refusal(config.arch, config.small_size, config.image_size):
         encoder.shape(layer, config.small_size)
+    learn_up_to(encoder, layer, config.image_size)  # several devices wait for all others' gradients
     return layer, encoder.shape(layer, config.image_size)[0]
 
 
