@@ -4,7 +4,7 @@
 libraries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -39,18 +39,23 @@ def version_of(arch: str) -> int:
     return found.version if found else 1
 
 
-def weights_of(encoder: Encoder, layer: str, size: int) -> list[nn.Parameter]:
-    """The weights that a layer's map depends on, for images of `size` px."""
+def weights_of(encoder: Encoder, layers: str | Sequence[str], size: int) -> list[nn.Parameter]:
+    """The weights that the maps of a layer, or of any of several, depend on, at `size` px."""
+    asked = [layers] if isinstance(layers, str) else layers
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     with evaluating(encoder):
-        maps = encoder(torch.zeros(1, 3, size, size), [layer])[layer]
-    # None, not zeros, is the gradient of a weight that the map does not depend on.
-    found = torch.autograd.grad(maps.sum(), weights, allow_unused=True)
+        maps = encoder(torch.zeros(1, 3, size, size), asked).values()
+    # None, not zeros, is the gradient of a weight that no map depends on.
+    total = torch.stack([each.sum() for each in maps]).sum()
+    found = torch.autograd.grad(total, weights, allow_unused=True)
     return [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
 
 
-def learn_up_to(encoder: Encoder, layer: str, size: int) -> None:
-    """From now on no weight behind `layer` asks for a gradient: several devices wait for those."""
+def learn_up_to(encoder: Encoder, layer: str | Sequence[str], size: int) -> None:
+    """From now on no weight behind `layer` asks for a gradient: several devices wait for those.
+
+    Of several layers, none that is behind all of them, as a library's classifier.
+    """
     wanted = {id(weight) for weight in weights_of(encoder, layer, size)}
     for weight in encoder.parameters():
         weight.requires_grad_(id(weight) in wanted)

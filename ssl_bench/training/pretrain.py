@@ -18,6 +18,7 @@ from ssl_bench.encoders.build import (
     EncoderSpec,
     build_encoder,
     check_spec,
+    learn_up_to,
     version_of,
 )
 from ssl_bench.encoders.encoder import Encoder
@@ -195,6 +196,8 @@ def _make(
     weights = it.start.weights() if it.start else None
     pretext, spec = build_pretext(it.method, config, store.normalization, len(store), weights)
     start = weights_digest(pretext.encoder.state_dict())
+    if fabric.world_size > 1:  # whatever a pretext stands on, it is no library's classifier
+        learn_up_to(pretext.encoder, pretext.encoder.layers, config.image_size)
     # Taken before the loop wraps it for its devices.
     encoder = exported(pretext)
     write = partial(_write, it, encoder, spec, start)

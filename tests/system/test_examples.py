@@ -55,6 +55,16 @@ def test_each_continues_to_the_same_bits_after_a_kill(installed, site, tmp_path)
         assert encoder.digest != encoder.start, f"{name} learnt nothing"
 
 
+def test_an_authors_pretext_trains_a_librarys_network_on_two_processes(site, tmp_path):
+    """Two steps: its classifier gets no gradient, of which the author need know nothing."""
+    network = ("--arch", "torchvision:resnet18", "--image-size", 32)
+    launched(
+        site, "-m", "ssl_bench", "pretrain", "contrast", *network, "--steps", 2, "--batch-size", 4,
+        "--devices", 2, "--data", example.DATA, "--workers", 0, "--workspace", tmp_path,
+    )  # fmt: skip
+    assert record_of("contrast", tmp_path).details.training["devices"] == 2
+
+
 SHARED = ["contrast", "momentum", "deepcluster", *example.GATHERING]
 
 
