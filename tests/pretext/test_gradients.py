@@ -28,7 +28,7 @@ CASES += [
 
 def trained_on(name: str, arch: str, folder: Any) -> None:
     """One step."""
-    Config = catalogue.pretext(name).Config
+    Config: Any = catalogue.pretext(name).Config
     asked = SMALL | golden.PRETEXTS.get(name, {}) | {"arch": arch, "optimizer": "sgd"}
     known = Config.model_fields.keys() - {"width", "init"}
     config = Config(**{key: value for key, value in asked.items() if key in known})

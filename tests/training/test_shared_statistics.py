@@ -66,7 +66,7 @@ def test_two_devices_normalise_as_one(shape, learns, last, monkeypatch):
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(on, range(2))
     y, by_x, *by_learnt, mean, variance = whole
-    exact = {"rtol": 1e-10, "atol": 1e-10}
+    exact: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
     torch.testing.assert_close(torch.cat([first[0], second[0]]), y, **exact)
     torch.testing.assert_close(torch.cat([first[1], second[1]]), by_x, **exact)
     for place, expected in enumerate(by_learnt, start=2):  # of its own rows, as DDP takes the mean
