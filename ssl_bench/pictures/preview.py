@@ -9,7 +9,7 @@ from ssl_bench import catalogue
 from ssl_bench.counter import Randomness
 from ssl_bench.data.store.concat import open_joined
 from ssl_bench.errors import counted
-from ssl_bench.pictures.plots import picture_grid
+from ssl_bench.pictures import plots
 from ssl_bench.progress import say
 from ssl_bench.records.record import PretrainRecord
 from ssl_bench.records.workspace import folder_of
@@ -39,5 +39,5 @@ def draw_preview(
         rows = pretext.preview(images, random)
     path = folder / "preview.png"
     steps = record.identity.config["steps"]
-    picture_grid(rows, path, f"{record.method}, {record.data}, {counted(steps, 'step')}")
+    plots.picture_grid(rows, path, f"{record.method}, {record.data}, {counted(steps, 'step')}")
     say(f"preview: {path}")
