@@ -17,7 +17,7 @@ from ssl_bench.data.layout import IMAGES, TRUTH, split_in, split_of
 from ssl_bench.data.masks.dataset import BEHIND, has_masks_beside
 from ssl_bench.data.masks.key import FILES
 from ssl_bench.data.paths import resolved
-from ssl_bench.data.tree import LeftOut, folders_in, images_below
+from ssl_bench.data.tree import LeftOut, folders_in, head_of, images_below
 from ssl_bench.data.voc.files import list_names
 from ssl_bench.data.voc.unlisted import XML
 from ssl_bench.data.yolo import NAMES
@@ -201,8 +201,7 @@ def _of_tools(root: Path) -> Iterator[Guess]:
     """What to ask of a label tool whose own file lies there."""
     files = [path for kind in ("*.xml", "*.json", "*.ndjson") for path in sorted(root.glob(kind))]
     for path in files[:10]:
-        with open(path, "rb") as file:
-            head = file.read(2**16)
+        head = head_of(path)
         tool = next((name for name, has in TOOLS.items() if all(one in head for one in has)), "")
         if tool:
             said = f"{path.name} is {tool}'s own: export from it in COCO's format, or in YOLO's"

@@ -72,6 +72,17 @@ def entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
         ) from error
 
 
+def head_of(path: Path, most: int = 2**20) -> bytes:
+    """How a file begins; nothing of what is no file, or cannot be read."""
+    try:
+        if not path.is_file():  # to read a pipe would wait for ever
+            return b""
+        with open(path, "rb") as file:
+            return file.read(most)
+    except OSError:
+        return b""
+
+
 def folders_in(root: Path) -> list[str]:
     """The names of the sub-folders that are not hidden, links to folders among them, sorted."""
     found = (entry for entry in entries(root) if is_folder(entry))

@@ -222,6 +222,7 @@ def test_a_tools_own_file_says_what_to_export(
 ) -> None:
     photographs(tmp_path, "images/a.jpg")
     text(tmp_path / name, content)
+    (tmp_path / "no_file.json").mkdir()
     said = [guess.said[0] for guess in guesses(tmp_path) if not guess.opens]
     assert f"{name} is {tool}'s own: export from it in COCO's format, or in YOLO's" in said
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ssl_bench.data.dataset import SplitName
 from ssl_bench.data.layout import Layout, split_in, split_of
+from ssl_bench.data.tree import head_of
 from ssl_bench.errors import DataError
 
 OTHERS = {"captions", "keypoints", "stuff", "panoptic", "densepose", "info"}  # files of other tasks
@@ -58,9 +59,5 @@ def _told(split: SplitName, paths: Sequence[Path], root: Path) -> Path:
 
 def looks_like_coco(path: Path) -> bool:
     """Whether a JSON file begins as one of COCO's, which may have hundreds of megabytes."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(2**20)
-    except OSError:
-        return False
+    head = head_of(path)
     return any(f'"{key}"'.encode() in head for key in ("images", "annotations", "categories"))

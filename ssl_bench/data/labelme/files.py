@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from ssl_bench.data.faults import refuse
 from ssl_bench.data.paths import inside
-from ssl_bench.data.tree import SUFFIXES, is_hidden
+from ssl_bench.data.tree import SUFFIXES, head_of, is_hidden
 from ssl_bench.errors import DataError, counted, plain
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"  # of labelme2voc's list of labels
@@ -79,11 +79,7 @@ def annotations_below(folder: Path) -> list[Path]:
 
 def looks_like_labelme(path: Path) -> bool:
     """Whether a JSON file has LabelMe's list of shapes: it may hold megabytes of image, too."""
-    try:
-        with open(path, "rb") as file:
-            return b'"shapes"' in file.read(2**20)
-    except OSError:
-        return False
+    return b'"shapes"' in head_of(path)
 
 
 def read_annotation(path: Path, root: Path) -> list[Annotated]:

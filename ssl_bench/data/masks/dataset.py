@@ -26,7 +26,7 @@ from ssl_bench.data.labelled import checked_draw, no_test, with_test
 from ssl_bench.data.layout import IMAGES, TRUTH, split_of
 from ssl_bench.data.masks.key import FILES, Key, key_file, key_of_masks, read_key
 from ssl_bench.data.paths import asked_folder
-from ssl_bench.data.tree import LeftOut, folders_in, images_below, is_image
+from ssl_bench.data.tree import LeftOut, entries, folders_in, images_below, is_image
 from ssl_bench.errors import DataError
 
 USE = "masks:PATH[,test=SHARE][,images=FOLDER][,masks=FOLDER][,classes=FILE]"
@@ -187,7 +187,8 @@ def _beside(root: Path, name: str) -> Path | None:
 
 def has_masks_beside(folder: Path) -> bool:
     """Whether a folder has an image and, under its name with _mask behind it, a mask."""
-    return bool(beside_each([file for file in folder.iterdir() if is_image(file.name)]))
+    names = (entry.name for entry in entries(folder))
+    return bool(beside_each([folder / name for name in names if is_image(name)]))
 
 
 # ---- which files
