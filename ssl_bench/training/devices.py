@@ -37,6 +37,17 @@ def place(task: nn.Module, fabric: Fabric, *, channels_last: bool = True) -> Non
             setattr(task, name, fabric.setup_module(child))
 
 
+def attend_in_products(task: nn.Module) -> None:
+    """Have timm's blocks multiply queries, keys and values one by one, the library's own other way.
+
+    In bf16 on a CPU torch's fused attention is the slower one where gradients are to come (a block
+    takes 1.2 to 1.55 times as long, docs/performance.md); in 32 bit and on GPUs it is the faster.
+    """
+    for module in task.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+
+
 def seed_generators(seed: int, device: torch.device) -> None:
     """What torch.manual_seed does for the CPU and this device.
 

@@ -30,6 +30,7 @@ from ssl_bench.training.batches import Batches, Images
 from ssl_bench.training.checkpoint import damaged, load_checkpoint, load_optimizer, trim_log
 from ssl_bench.training.collapse import collapse_warning
 from ssl_bench.training.devices import (
+    attend_in_products,
     copy_buffers,
     gather,
     place,
@@ -104,6 +105,8 @@ def train(
     saved = load_checkpoint(folder / "checkpoint.pt", task)
     on_gpu = fabric.device.type == "cuda"
     place(task, fabric, channels_last=not (on_gpu and precision == "32"))
+    if not on_gpu and precision == "bf16":
+        attend_in_products(task)
     task.train()
     first = share * fabric.global_rank
     run = _Run(task, fabric, config, seed, runtime, folder, first, keep or {}, look)

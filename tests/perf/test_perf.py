@@ -76,6 +76,11 @@ def test_the_growth_of_the_pass_is_that_of_a_process_of_its_own():
     assert peak > 50
 
 
+def test_two_ways_of_attention_are_compared(output_here):
+    made = output_here("attention.py", 2, 1)
+    assert len(re.findall(r"fused +\d+\.\d images/s, products +\d+\.\d: \d+\.\d\d ×", made)) == 6
+
+
 def test_views_are_compared_with_torchvisions(output_here):
     made = output_here("augmentation.py", 16, 1)
     for size, count in ((64, 16), (224, 2)):
