@@ -52,22 +52,25 @@ def runs(workspace: Path) -> None:
 @click.option("--maximum", is_flag=True,
               help="Print what the best of a training's kept steps gives over its last, behind the "
               "table.")  # fmt: skip
+@click.option("--against", multiple=True, metavar="TEXT",
+              help="Print each row's differences from this method, or row as the table calls it, "
+              "in place of those from the baselines; several times.")  # fmt: skip
 @out_option
 @data_part_option
 @protocol_part_option
 @method_part_option
 def table(
     workspace: Path, suite: str | None, form: str, published_order: bool, maximum: bool,
-    out: Path | None, **part: tuple[str, ...],
+    against: tuple[str, ...], out: Path | None, **part: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Print the table of all evaluations in a workspace."""
     from ssl_bench.tables.forms import FORMS, maxima_markdown, orders_markdown, write_table
-    from ssl_bench.tables.part import part_of
+    from ssl_bench.tables.part import beside, part_of
 
     for name, asked in (("--published-order", published_order), ("--maximum", maximum)):
         if asked and form != "markdown":
             raise UsageError(f"{name} is printed behind a Markdown table: leave out --format")
-    made = part_of(table_of(workspace, suite), **part)
+    made = beside(part_of(table_of(workspace, suite), **part), against)
     click.echo(FORMS[SUFFIXES[form]](made))
     if published_order:
         click.echo(f"\n{orders_markdown(made)}")

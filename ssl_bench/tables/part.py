@@ -43,6 +43,14 @@ def part_of(
     )
 
 
+def beside(table: Table, names: Sequence[str]) -> Table:
+    """The table with each row's differences from these rows or methods in place of the baselines'.
+
+    What is tested stays as declared. UsageError for a name that the table lacks.
+    """
+    return replace(table, against=_rows_of(table, names)) if names else table
+
+
 def columns_of(table: Table, data: Sequence[str], protocols: Sequence[str]) -> list[str]:
     """The columns of these sets and protocols; UsageError for a name that the table lacks."""
     records = {column: table.first_in(column).record for column in table.columns}

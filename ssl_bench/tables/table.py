@@ -63,7 +63,8 @@ class Table:
 
     `free` are the rows that need no encoder: baselines, too. `evaluations` are the records behind
     the cells, `controls` those with shuffled training labels. `family` says which differences are
-    tested. `whole` is the table that this one is a part of: its marks and tests count.
+    tested. `whole` is the table that this one is a part of: its marks and tests count. `against`
+    are rows that all others are shown beside, in place of the baselines; tests stay the family's.
     """
 
     rows: Sequence[str]
@@ -74,6 +75,7 @@ class Table:
     controls: Sequence[EvaluationRecord]
     family: Family
     whole: "Table | None" = None
+    against: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -165,19 +167,20 @@ class Table:
     def differences(self) -> list[tuple[str, list[Paired | None]]]:
         """Each row of an encoder against each baseline present, and each declared contrast.
 
-        Over all columns; None where there are no pairs. Of several rows of one baseline, each is
-        compared with the one of its own network and images. Those of the declared family have
-        Holm's p-value for all of it, too. Of a row of one seed and one of several, their shared
-        seed's is shown, and not tested.
+        Or each row against those that all are to be shown beside. Over all columns; None where
+        there are no pairs. Of several rows of one baseline, each is compared with the one of its
+        own network and images. Those of the declared family have Holm's p-value for all of it,
+        too. Of a row of one seed and one of several, their shared seed's is shown, and not tested.
         """
-        contrasts = ((a, b) for a, b, _ in self.declared)
+        usual = [*self.pairs, *((a, b) for a, b, _ in self.declared)]
+        asked = [(row, b) for b in self.against for row in self.rows if row != b]
         found = {
             (a, b): [
                 self.difference(a, b, column)
                 or paired_at_one_seed(self.at(a, column), self.at(b, column))
                 for column in self.columns
             ]
-            for a, b in dict.fromkeys([*self.pairs, *contrasts])
+            for a, b in dict.fromkeys(asked if self.against else usual)
         }
         return [(f"{a} − {b}", cells) for (a, b), cells in found.items() if any(cells)]
 

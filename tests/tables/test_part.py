@@ -9,7 +9,7 @@ from helpers.refusals import fails
 from ssl_bench.errors import UsageError
 from ssl_bench.records.workspace import read_records
 from ssl_bench.tables.footnotes import LEADS
-from ssl_bench.tables.part import part_of
+from ssl_bench.tables.part import beside, part_of
 from ssl_bench.tables.table import Table
 
 VOC, PLACE = RESULTS / "voc-mini-choice", ("--workspace", RESULTS / "quickstart")
@@ -49,6 +49,30 @@ def test_p_values_are_those_of_the_whole_family(whole):
     assert cell.adjusted > cell.p
 
 
+def test_any_row_can_be_the_one_that_others_are_compared_with(whole, bench):
+    """The numbers and tests of `compare`; what was declared of a pair counts either way round."""
+    one = "context-encoder"
+    found = dict(beside(whole, [one]).differences)
+    assert list(found) == [f"{row} − {one}" for row in whole.rows if row != one]
+    usual = dict(whole.differences)
+    assert f"{one} − random" in usual
+    for mine, theirs in zip(found[f"random − {one}"], usual[f"{one} − random"], strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine and theirs:
+            assert (mine.mean, mine.half) == pytest.approx((-theirs.mean, theirs.half))
+            assert mine.adjusted == theirs.adjusted
+    assert any(each and each.adjusted is not None for each in found[f"random − {one}"])
+    text = bench("table", "--against", one, "--against", "autoencoder", *PLACE).out
+    assert f"| random − {one} " in text
+    assert "| random − autoencoder " in text
+    assert "− random " not in text
+    part = ("--protocol", FINETUNE, "--method", "random", "--method", one)
+    cut = bench("table", "--against", one, *part, *PLACE).out
+    assert [line for line in cut.splitlines() if " − " in line and line[0] == "|"] == [
+        line for line in cut.splitlines() if line.startswith(f"| random − {one} ")
+    ]
+
+
 def test_several_may_be_named(bench, whole):
     words = ("--protocol", FINETUNE, "--protocol", LINEAR, "--data", "scenes")
     text = bench("table", *words, *PLACE).out
@@ -84,6 +108,7 @@ def test_report_and_compare_take_it_too(bench, tmp_path):
         ("--method", "autoencodr", "did you mean autoencoder"),
         ("--protocol", "linear/logre", "did you mean linear/logreg@1"),
         ("--protocol", "svm/goyal19-voc07", "no number of svm/goyal19-voc07"),
+        ("--against", "autoencodr", "did you mean autoencoder"),
     ],
 )
 def test_what_is_not_there_is_said(bench, word, name, near):
