@@ -70,6 +70,8 @@ def table(
     for name, asked in (("--published-order", published_order), ("--maximum", maximum)):
         if asked and form != "markdown":
             raise UsageError(f"{name} is printed behind a Markdown table: leave out --format")
+    if part["methods"]:
+        part["methods"] += against
     made = beside(part_of(table_of(workspace, suite), **part), against)
     click.echo(FORMS[SUFFIXES[form]](made))
     if published_order:

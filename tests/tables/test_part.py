@@ -66,7 +66,7 @@ def test_any_row_can_be_the_one_that_others_are_compared_with(whole, bench):
     assert f"| random − {one} " in text
     assert "| random − autoencoder " in text
     assert "− random " not in text
-    part = ("--protocol", FINETUNE, "--method", "random", "--method", one)
+    part = ("--protocol", FINETUNE, "--method", "random")  # which the other row joins
     cut = bench("table", "--against", one, *part, *PLACE).out
     assert [line for line in cut.splitlines() if " − " in line and line[0] == "|"] == [
         line for line in cut.splitlines() if line.startswith(f"| random − {one} ")
