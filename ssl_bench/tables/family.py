@@ -2,9 +2,9 @@
 
 What was declared is corrected by Holm for all of it; whatever else a table prints is exploratory
 and not adjusted. A suite declares it (`headline`, `[[contrast]]`), and `family.json` beside its
-tables keeps it, so that they can be made again from what lies there; the labels of rows, too. Where
-nothing was declared, each row of an encoder is compared with its baselines, at the first column of
-each evaluation.
+tables keeps it, so that they can be made again from what lies there; labels and order of rows, too.
+Where nothing was declared, each row of an encoder is compared with its baselines, at the first
+column of each evaluation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -111,15 +111,24 @@ class Label(_Declared):
 
 
 class Family(_Declared):
-    """What was declared: no headlines, the first columns; no contrasts, those with baselines."""
+    """What was declared: no headlines, the first columns; no contrasts, those with baselines.
+
+    `order` are methods and encoders from elsewhere as a suite names them, each once.
+    """
 
     headlines: list[Columns] = []
     contrasts: list[Contrast] = []
     labels: list[Label] = Field(default=[], exclude_if=lambda labels: not labels)
+    order: list[str] = Field(default=[], exclude_if=lambda order: not order)
 
     def label_of(self, record: EvaluationRecord) -> str | None:
         """What a record's row is called; None: by its method."""
         return next((each.label for each in self.labels if each.is_of(record)), None)
+
+    def place_of(self, record: EvaluationRecord) -> int:
+        """A row's place by its method; behind all others where the order does not name it."""
+        name = record.method.split()[0]
+        return self.order.index(name) if name in self.order else len(self.order)
 
     @property
     def tests(self) -> bool:
@@ -177,7 +186,10 @@ def family_of(suite: Suite) -> Family:
         )
         for each in suite.contrast
     ]
-    return Family(headlines=headlines, contrasts=contrasts, labels=list(_labels_of(suite)))
+    methods = [entry.method for entry in suite.pretrain]
+    order = [*dict.fromkeys([*methods, *(entry.encoder for entry in suite.external)])]
+    labels = list(_labels_of(suite))
+    return Family(headlines=headlines, contrasts=contrasts, labels=labels, order=order)
 
 
 def _labels_of(suite: Suite) -> Iterator[Label]:

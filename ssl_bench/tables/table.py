@@ -105,7 +105,11 @@ class Table:
         # Reversed, so that the first record of a row is the one that stays.
         first = dict(zip(reversed(rows), reversed(by_metric), strict=True))
         free = {row for row, r in zip(rows, by_metric, strict=True) if r.identity.encoder is None}
-        ordered = sorted(first, key=lambda r: (r not in free, rank(first[r]), rows.index(r)))
+        places = {
+            row: (row not in free, rank(one), family.place_of(one), rows.index(row))
+            for row, one in first.items()
+        }
+        ordered = sorted(first, key=places.__getitem__)
         return cls(
             rows=ordered,
             columns=column_order(by_metric, columns),

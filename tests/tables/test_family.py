@@ -203,8 +203,19 @@ def shipped(name):
 
 
 def test_the_committed_family_is_the_suites():
-    for name in ("quickstart", "voc-mini"):
+    for name in ("quickstart", "voc-mini", "methods-small"):
         assert family_beside(RESULTS / name) == family_of(shipped(name))
+
+
+def test_rows_stand_as_the_suite_names_them_whenever_they_were_made(tmp_path):
+    """Behind the baselines; what it does not name comes last, in the order of its records."""
+    names = "vicreg", "byol", "random", "ours", "simclr", "theirs"
+    made = [stored(tmp_path, name, answers(60, 40)) for name in names]
+    asked = Family(order=["simclr", "byol", "random", "dino", "vicreg"])
+    assert Table.of(made, tmp_path, asked).rows == [
+        "random", "simclr", "byol", "vicreg", "ours", "theirs",
+    ]  # fmt: skip
+    assert Table.of(made, tmp_path).rows == ["random", *(n for n in names if n != "random")]
 
 
 def test_layers_of_rows_that_an_evaluation_leaves_out_are_not_its_own():
