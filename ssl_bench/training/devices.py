@@ -5,8 +5,8 @@ loss compares (`gather`), the statistics of batch normalisation, and what a task
 So equal global batches give equal losses and gradients on any number of devices, up to rounding.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ssl_bench.errors import UsageError
+
+WAITED_FOR = "Expected to have finished reduction in the prior iteration"
 
 
 def place(task: nn.Module, fabric: Fabric, *, channels_last: bool = True) -> None:
@@ -46,6 +48,29 @@ def attend_in_products(task: nn.Module) -> None:
     for module in task.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
+
+
+@contextmanager
+def saying_what_no_loss_reaches(task: nn.Module) -> Iterator[None]:
+    """UsageError with names for what DistributedDataParallel says in its own words, a step late."""
+    try:
+        yield
+    except RuntimeError as error:
+        if WAITED_FOR not in str(error):
+            raise
+        weights = task.named_parameters()
+        names = [_own(name) for name, each in weights if each.requires_grad and each.grad is None]
+        raise UsageError(
+            f"no loss reaches {', '.join(names[:3])}{' …' * (len(names) > 3)}, for whose gradients "
+            "several devices wait: `learn_up_to(encoder, layer, image_size)` takes out what stands "
+            "behind a layer (docs/extend.md), `requires_grad_(False)` what else does not learn; "
+            "--devices 1 trains as it is"
+        ) from error
+
+
+def _own(name: str) -> str:
+    """A weight's name without the wrappers around its module."""
+    return ".".join(part for part in name.split(".") if part not in ("_forward_module", "module"))
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
