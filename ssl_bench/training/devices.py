@@ -5,6 +5,7 @@ loss compares (`gather`), the statistics of batch normalisation, and what a task
 So equal global batches give equal losses and gradients on any number of devices, up to rounding.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
@@ -36,7 +37,9 @@ def place(task: nn.Module, fabric: Fabric, *, channels_last: bool = True) -> Non
         if channels_last:
             child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if any(p.requires_grad for p in child.parameters()):
-            setattr(task, name, fabric.setup_module(child))
+            with warnings.catch_warnings():  # that lightning-fabric says a word of torch's past
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+                setattr(task, name, fabric.setup_module(child))
 
 
 def attend_in_products(task: nn.Module) -> None:

@@ -21,14 +21,15 @@ from ssl_bench.runtime import Runtime
 from ssl_bench.training.build import open_pretext
 
 
-def launched(site: Path, *words: object) -> None:
-    """A process, or several by torchrun, that finds the package and its caches."""
+def launched(site: Path, *words: object) -> str:
+    """What a process says, or several by torchrun, that finds the package and its caches."""
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", site)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def record_of(name: str, workspace: Path) -> PretrainRecord:
@@ -58,11 +59,12 @@ def test_each_continues_to_the_same_bits_after_a_kill(installed, site, tmp_path)
 def test_an_authors_pretext_trains_a_librarys_network_on_two_processes(site, tmp_path):
     """Two steps: its classifier gets no gradient, of which the author need know nothing."""
     network = ("--arch", "torchvision:resnet18", "--image-size", 32)
-    launched(
+    said = launched(
         site, "-m", "ssl_bench", "pretrain", "contrast", *network, "--steps", 2, "--batch-size", 4,
         "--devices", 2, "--data", example.DATA, "--workers", 0, "--workspace", tmp_path,
     )  # fmt: skip
     assert (record_of("contrast", tmp_path).details.training or {})["devices"] == 2
+    assert "deprecated" not in said
 
 
 SHARED = ["contrast", "momentum", "deepcluster", *example.GATHERING]
