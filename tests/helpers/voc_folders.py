@@ -9,6 +9,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from helpers.photos import draw_photo
+from ssl_bench import catalogue
+from ssl_bench.data.dataset import SplitName
+from ssl_bench.data.store.squares import ImageStore, open_store
 from ssl_bench.errors import BenchError
 
 LISTS = {
@@ -130,3 +133,14 @@ def refused(error: type[BenchError], call: Callable[[], object], *parts: object)
     assert len(message) < 700
     for part in parts:
         assert str(part) in message, f"{part!r} is not in {message!r}"
+
+
+def labels(root: Path, split: SplitName = "train", options: str = "") -> np.ndarray:
+    found = catalogue.dataset(f"voc:{root}{options}").split(split).labels
+    assert found is not None
+    return found
+
+
+def opened(root: Path, split: SplitName = "train", skip_bad_images: bool = False) -> ImageStore:
+    dataset = catalogue.dataset(f"voc:{root}")
+    return open_store(dataset, split, 64, skip_bad_images=skip_bad_images, workers=0)

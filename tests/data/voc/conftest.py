@@ -1,0 +1,20 @@
+"""A folder like VOC2007's for each test, and a cache of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.voc_folders import make_year
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache for each test, so that what lies in it says what was decoded."""
+    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def year(tmp_path: Path) -> Path:
+    """A folder like VOC2007's: six images of 96×80 px; a test may spoil it."""
+    return make_year(tmp_path / "VOC2007")
