@@ -48,9 +48,9 @@ def attend_in_products(task: nn.Module) -> None:
     In bf16 on a CPU torch's fused attention is the slower one where gradients are to come (a block
     takes 1.2 to 1.55 times as long, docs/performance.md); in 32 bit and on GPUs it is the faster.
     """
-    for module in task.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+    for block in task.modules():
+        if hasattr(block, "fused_attn"):
+            cast(Any, block).fused_attn = False
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Attention of timm's blocks: fused or in products, one result; products where bf16 is a CPU's."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -15,9 +17,9 @@ from ssl_bench.training.loop import train
 
 @pytest.mark.parametrize("arch", ["test_vit2", "test_vit3", "eva02_tiny_patch14_224"])
 def test_products_are_the_fused_attention(arch):
-    network = timm.create_model(arch, num_classes=0, img_size=56 if "14" in arch else 64).double()
-    size = network.patch_embed.img_size
-    images = torch.rand(2, 3, *size, dtype=torch.float64)
+    size = 56 if "14" in arch else 64
+    network = timm.create_model(arch, num_classes=0, img_size=size).double()
+    images = torch.rand(2, 3, size, size, dtype=torch.float64)
 
     def found():
         network.zero_grad()
@@ -38,7 +40,7 @@ def test_products_are_the_fused_attention(arch):
 def test_a_training_in_bf16_on_a_cpu_attends_in_products(precision, fused, tmp_path):
     store = open_store(catalogue.dataset("scenes:train=8,test=4"), "train", 64, workers=0)
     given = golden.PRETEXTS["mae"] | {"image_size": 64, "steps": 1, "precision": precision}
-    config = catalogue.pretext("mae").Config(**given)
+    config: Any = catalogue.pretext("mae").Config(**given)
     task = build_pretext("mae", config, store.normalization)[0]
     train(task, store, config, 0, Runtime(workers=0), tmp_path)
     ways = [module.fused_attn for module in task.modules() if hasattr(module, "fused_attn")]
