@@ -15,10 +15,7 @@ from ssl_bench.records.workspace import read_records
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")  # its own for each test
 
 
 def committed(suite: str, data: str, protocol: str, split: SplitName) -> set[str]:

@@ -22,13 +22,7 @@ from ssl_bench.errors import DataError
 
 SIZE = 64  # of the crop; 72 is stored
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache for each test, so that what lies in it says what was decoded."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")  # its own for each test
 
 
 def opened(

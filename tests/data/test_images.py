@@ -18,10 +18,7 @@ from ssl_bench.errors import DataError
 
 ORIENTATION = 0x0112  # the EXIF tag
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")  # its own for each test
 
 
 def whole(folder: Path) -> np.ndarray:

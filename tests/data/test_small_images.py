@@ -14,12 +14,7 @@ from ssl_bench.data.images import fit_square
 from ssl_bench.data.store.squares import LEAST, open_store
 from ssl_bench.records.record import PretrainRecord
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache for each test, so that what lies in it says what was decoded."""
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")  # its own for each test
 
 
 def sized(folder: Path, *sides: int) -> Path:

@@ -10,9 +10,8 @@ from helpers.whole import SIZES
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def _own_cache(cache: Path) -> None:
+    """For every test here."""
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ from helpers.voc_folders import make_year
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache for each test, so that what lies in it says what was decoded."""
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def _own_cache(cache: Path) -> None:
+    """For every test here."""
 
 
 @pytest.fixture

@@ -42,8 +42,7 @@ def write_parts(
 
 
 @pytest.fixture
-def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path / "cache"))
+def parts(tmp_path: Path) -> Path:
     return write_parts(tmp_path / "parts")
 
 
