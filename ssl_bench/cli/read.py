@@ -67,7 +67,8 @@ def table(
     from ssl_bench.tables.forms import FORMS, maxima_markdown, orders_markdown, write_table
     from ssl_bench.tables.part import beside, part_of
 
-    for name, asked in (("--published-order", published_order), ("--maximum", maximum)):
+    behind = {"--published-order": published_order, "--maximum": maximum, "--against": against}
+    for name, asked in behind.items():
         if asked and form != "markdown":
             raise UsageError(f"{name} is printed behind a Markdown table: leave out --format")
     if part["methods"]:

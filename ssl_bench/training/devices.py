@@ -46,7 +46,7 @@ def attend_in_products(task: nn.Module) -> None:
     """Have timm's blocks multiply queries, keys and values one by one, the library's own other way.
 
     In bf16 on a CPU torch's fused attention is the slower one where gradients are to come (a block
-    takes 1.2 to 1.55 times as long, docs/performance.md); in 32 bit and on GPUs it is the faster.
+    takes 1.2 to 1.55 times as long, docs/performance.md); in 32 bit it is the faster.
     """
     for block in task.modules():
         if hasattr(block, "fused_attn"):
@@ -61,8 +61,10 @@ def saying_what_no_loss_reaches(task: nn.Module) -> Iterator[None]:
     except RuntimeError as error:
         if WAITED_FOR not in str(error):
             raise
-        weights = task.named_parameters()
-        names = [_own(name) for name, each in weights if each.requires_grad and each.grad is None]
+        learning = {n: each for n, each in task.named_parameters() if each.requires_grad}
+        names = [_own(name) for name, each in learning.items() if each.grad is None]
+        if len(names) == len(learning):  # a method that has let go of the gradients of all
+            names = [f"some weights of {type(task).__name__}"]
         raise UsageError(
             f"no loss reaches {', '.join(names[:3])}{' …' * (len(names) > 3)}, for whose gradients "
             "several devices wait: `learn_up_to(encoder, layer, image_size)` takes out what stands "

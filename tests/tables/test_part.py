@@ -73,6 +73,11 @@ def test_any_row_can_be_the_one_that_others_are_compared_with(whole, bench):
     ]
 
 
+def test_a_form_without_differences_has_none_from_another_row(bench):
+    found = bench("table", "--against", "random", "--format", "csv", *PLACE)
+    fails(found, 2, "--against", "--format")
+
+
 def test_several_may_be_named(bench, whole):
     words = ("--protocol", FINETUNE, "--protocol", LINEAR, "--data", "scenes")
     text = bench("table", *words, *PLACE).out

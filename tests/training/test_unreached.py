@@ -49,6 +49,15 @@ def test_the_weights_are_named_and_what_to_do(group):
         step(task)
 
 
+def test_none_is_named_by_guess(group):
+    """Where the gradients of all are gone before the next pass, nothing tells which had none."""
+    task = wrapped(Trunk())
+    step(task)
+    task.zero_grad()
+    with pytest.raises(UsageError, match="no loss reaches some weights of Module, "):
+        step(task)
+
+
 def test_one_that_reaches_all_is_left_alone(group):
     encoder = Trunk()
     encoder.fc.requires_grad_(requires_grad=False)
