@@ -3,10 +3,12 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from helpers.places import RESULTS
+from ssl_bench import catalogue
 from ssl_bench.evaluation.metrics.precision import top1
 from ssl_bench.files import file_digest
 from ssl_bench.records.workspace import read_records
@@ -70,3 +72,36 @@ def test_the_readme_shows_the_committed_table():
     readme = (RESULTS.parent / "README.md").read_text()
     shown = readme.split("<!-- quickstart table -->\n")[1].split("<!-- end -->")[0]
     assert shown.strip() == (RESULTS / "quickstart" / "table.md").read_text().strip()
+
+
+MEANS = {"knn/lightly@1 pooled": "methods-small", "linear/logreg@1 conv3": "methods-alexnet"}
+ROWS = {  # which go by another name than their pretext's
+    "random": ["random ResNet-18", "random BN"],
+    "kmeans-init": ["k-means, no batch normalisation"],
+}
+
+
+def committed_mean(method: str, column: str) -> str:
+    """A method's mean in a committed table, as the page of all methods prints it."""
+    table = pd.read_csv(RESULTS / MEANS[column] / "table.csv")
+    names = ROWS.get(method, [method])
+    found = [
+        value
+        for row, place, value in zip(table.method, table.evaluation, table["mean"], strict=True)
+        if place == column and value == value and {row, row.split(" small@")[0]} & {*names}
+    ]
+    return f"{found[0]:.1f}" if found else "–"
+
+
+def test_the_page_of_methods_has_each_and_the_committed_means():
+    page = (RESULTS.parent / "docs" / "methods.md").read_text()
+    shown = page.split("<!-- methods -->")[1].split("<!-- end -->")[0]
+    rows = re.findall(r"^\| \[([\w-]+)\]\(.*\|([^|]*)\|([^|]*)\|$", shown, re.MULTILINE)
+    ours = [
+        n for n in catalogue.names("pretext") if catalogue.pretext(n).__module__[:8] == "pretext."
+    ]
+    assert sorted(name for name, *_ in rows) == sorted(ours)
+    for name, *means in rows:
+        assert [mean.strip().removesuffix(r"\*") for mean in means] == [
+            committed_mean(name, c) for c in MEANS
+        ], name
