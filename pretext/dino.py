@@ -61,7 +61,7 @@ class DINOConfig(MultiCropConfig):
     lr: float = Field(
         default=5e-4, gt=0, le=1e30, description="learning rate for 256 images an update"
     )
-    optimizer: OptimizerName = Field(default="adamw", description="sgd, lars or adamw")
+    optimizer: OptimizerName = Field(default="adamw", description="optimiser: sgd, lars or adamw")
     weight_decay: float = Field(default=0.04, ge=0, description="of the optimiser, at first")
     weight_decay_end: float = Field(default=0.4, ge=0, description="at the end, by half a cosine")
     clip: float | None = Field(

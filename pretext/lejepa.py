@@ -65,7 +65,7 @@ class LeJEPAConfig(MultiCropConfig):
     lr: float = Field(
         default=5e-4, gt=0, le=1e30, description="learning rate for 256 images an update"
     )
-    optimizer: OptimizerName = Field(default="adamw", description="sgd, lars or adamw")
+    optimizer: OptimizerName = Field(default="adamw", description="optimiser: sgd, lars or adamw")
     weight_decay: float = Field(default=0.05, ge=0, description="of the optimiser")
     crop_split: float = Field(
         default=0.3, gt=0.05, lt=1,

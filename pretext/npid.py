@@ -54,7 +54,7 @@ class NPIDConfig(TwoViewsConfig):
         "constant; cosine; step; halve; drop",
     )
     warmup: int = Field(default=0, ge=0, description="steps over which the rate rises from 0")
-    optimizer: OptimizerName = Field(default="sgd", description="sgd, lars or adamw")
+    optimizer: OptimizerName = Field(default="sgd", description="optimiser: sgd, lars or adamw")
     weight_decay: float = Field(default=1e-4, ge=0, description="of the optimiser")
     projector: tuple[int, ...] = Field(
         default=(128,), min_length=1,

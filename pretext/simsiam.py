@@ -41,7 +41,7 @@ class SimSiamConfig(TwoViewsConfig):
         default=0.05, gt=0, le=1e30, description="learning rate for 256 images an update"
     )
     warmup: int = Field(default=0, ge=0, description="steps over which the rate rises from 0")
-    optimizer: OptimizerName = Field(default="sgd", description="sgd, lars or adamw")
+    optimizer: OptimizerName = Field(default="sgd", description="optimiser: sgd, lars or adamw")
     weight_decay: float = Field(default=1e-4, ge=0, description="of the optimiser")
     projector: tuple[int, ...] = Field(
         default=(2048, 2048, 2048), min_length=1, description="widths of the head's layers"

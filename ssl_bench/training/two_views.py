@@ -48,7 +48,7 @@ class TwoViewsConfig(PretextConfig):
         description="steps over which the learning rate rises from 0, before its course; where it "
         "is not 0: ten epochs of ImageNet, at most a tenth of the steps",
     )  # fmt: skip
-    optimizer: OptimizerName = Field(default="lars", description="sgd, lars or adamw")
+    optimizer: OptimizerName = Field(default="lars", description="optimiser: sgd, lars or adamw")
     weight_decay: float = Field(default=1e-6, ge=0, description="of the optimiser")
 
     @property
