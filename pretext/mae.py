@@ -106,12 +106,13 @@ def rows_of(encoder: Encoder, method: str, config: EncoderConfig) -> int:
             f"{method} takes vision transformers of timm, such as timm:vit_small_patch16_224, not "
             f"{config.arch}: no patch can be left out of it"
         )
-    rows, rest = divmod(config.image_size, encoder.patch_size)
-    if rest:
+    size, patch = config.image_size, encoder.patch_size
+    if rest := size % patch:
         raise UsageError(
-            f"{method} takes an --image-size that patches of {encoder.patch_size} px fill"
+            f"{method} takes an --image-size that patches of {patch} px fill, "
+            f"such as {size - rest + patch}, not {size}"
         )
-    return rows
+    return size // patch
 
 
 class Decoder(nn.Module):

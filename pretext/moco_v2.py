@@ -14,7 +14,6 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,8 +57,7 @@ class MoCoV2Config(TwoViewsConfig):
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:
         if self.queue < self.batch_size:
-            given = {"size": self.batch_size}
-            raise PydanticCustomError("queue", "--queue must hold a batch of {size}", given)
+            raise ValueError(f"--queue {self.queue} does not hold a batch of {self.batch_size}")
         return self
 
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,8 +77,7 @@ class SwAVConfig(MultiCropConfig):
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:
         if 0 < self.queue < self.batch_size:
-            given = {"size": self.batch_size}
-            raise PydanticCustomError("queue", "--queue must hold a batch of {size}", given)
+            raise ValueError(f"--queue {self.queue} does not hold a batch of {self.batch_size}")
         return self
 
 

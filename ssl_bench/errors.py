@@ -5,8 +5,9 @@ Everything else is a defect of ours and keeps its traceback.
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 def plain(text: object) -> str:
@@ -54,6 +55,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     known = names if len(names) <= 50 else [*names[:20], f"… ({len(names)} in all)"]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
     return UsageError(f"unknown {kind} '{name}'; {hint}")
+
+
+def complaint(mistake: Mapping[str, Any], setting: str) -> str:
+    """One of pydantic's `errors()` of a setting, by its name; of settings together as it stands."""
+    said = mistake["msg"].removeprefix("Value error, ")
+    return f"{setting}: {said}" if mistake["loc"] else said
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from ssl_bench.cli.groups import Setting
-from ssl_bench.errors import UsageError
+from ssl_bench.errors import UsageError, complaint
 
 if TYPE_CHECKING:
     from ssl_bench.runtime import Runtime
@@ -198,9 +198,11 @@ def validated(config: Any, values: Mapping[str, Any]) -> Any:
 
 
 def refused(error: Any) -> UsageError:
+    """The first mistake of a ValidationError; what was given is said of one setting alone."""
     first = error.errors()[0]
-    option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-    return UsageError(f"{option}: {first['msg']}, not {first['input']}")
+    option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
+    given = f", not {first['input']}" if option else ""
+    return UsageError(complaint(first, option) + given)
 
 
 def variant_options(variants: Mapping[str, Any]) -> list[click.Parameter]:

@@ -51,7 +51,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_bench import catalogue
-from ssl_bench.errors import UsageError, unknown
+from ssl_bench.errors import UsageError, complaint, unknown
 
 LARGEST = 64 << 10  # bytes of a suite
 LABEL = r"^[^\x00-\x1f\x7f-\x9f]{1,80}$"  # of a row: nothing that steers a terminal
@@ -357,7 +357,7 @@ def _mistake(error: ValidationError) -> str:
     where = ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
         several = "; several sets to pretrain on are named by pretrain_data" * (where == "data")
-        return f"{where}: {first['msg']}{several}"
+        return complaint(first, where) + several
     closed = {"external": ExternalEntry, "contrast": ContrastEntry}.get(str(first["loc"][0]))
     if closed:
         return str(unknown("key", str(first["loc"][-1]), closed.model_fields))

@@ -8,11 +8,9 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.spec import (
@@ -26,6 +24,7 @@ from ssl_bench.encoders.spec import (
     default_init,
     training_normalization,
 )
+from ssl_bench.errors import unknown
 from ssl_bench.runtime import Precision
 from ssl_bench.training.schedule import Schedule
 
@@ -113,7 +112,7 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _warm_before_the_end(self) -> Self:
         if self.warmup and self.warmup >= self.steps:
-            raise PydanticCustomError("warmup", "must be below --steps {s}", {"s": self.steps})
+            raise ValueError(f"--warmup {self.warmup} is not below --steps {self.steps}")
         return self
 
 
@@ -162,17 +161,10 @@ class PretextConfig(EncoderConfig, TrainConfig):
             return {**found.settings, **given, "recipe": mark}
         needed = {name for name, field in cls.model_fields.items() if not field.exclude_if}
         # A record holds all settings, so one of another version is read as it is.
-        return (
-            given if "@" in asked and needed <= given.keys() else {**given, "recipe": f"?{asked}"}
-        )
-
-    @field_validator("recipe")
-    @classmethod
-    def _known(cls, recipe: str | None) -> str | None:
-        if recipe and recipe.startswith("?"):
-            names = ", ".join(f"{name}@{found.version}" for name, found in cls.recipes.items())
-            raise PydanticCustomError("recipe", "takes {names}", {"names": names or "no name here"})
-        return recipe
+        if "@" in asked and needed <= given.keys():
+            return given
+        names = [f"{name}@{found.version}" for name, found in cls.recipes.items()]
+        raise ValueError(str(unknown("recipe", asked, names)))
 
     @model_serializer(mode="wrap")
     def _complete(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from ssl_bench.counter import Randomness
@@ -82,14 +81,13 @@ class TilesConfig(PretextConfig):
     @model_validator(mode="after")
     def _a_tile_is_left(self) -> Self:
         if self.cut < 1:
-            given = {"cell": self.cell}
-            raise PydanticCustomError(
-                "tile", "--jitter and --gap leave no tile in a cell of {cell} px", given
+            raise ValueError(
+                f"--jitter {self.jitter} and --gap {self.gap} leave no tile in a cell of "
+                f"{self.cell} px"
             )
         if self.tile < (least := least_size(self.arch)):
-            given = {"arch": plain(self.arch), "least": least}
-            raise PydanticCustomError(
-                "tile", "--tile: {arch} takes images of at least {least} px", given
+            raise ValueError(
+                f"--tile {self.tile}: {plain(self.arch)} takes images of at least {least} px"
             )
         return self
 

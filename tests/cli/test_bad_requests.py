@@ -93,6 +93,26 @@ def test_empty_workspace(bench: Bench, workspace: Path) -> None:
     assert not workspace.exists()
 
 
+# ---- settings that do not go together
+TOGETHER = {
+    "mae --recipe small --steps 2": "--warmup 740 is not below --steps 2",
+    "moco-v2 --queue 2 --batch-size 3": "--queue 2 does not hold a batch of 3",
+    "swav --queue 2 --batch-size 3": "--queue 2 does not hold a batch of 3",
+    "ibot --masked 0.1": "--masked less or plus --masked-spread is not between 0 and 1",
+    "jigsaw --jitter 99": "--jitter 99 and --gap 0 leave no tile in a cell of 85 px",
+    "jigsaw --tile 5": "--tile 5: alexnet takes images of at least 64 px",
+    "rotation --recipe small": "unknown recipe 'small'; known: none",
+}
+
+
+@pytest.mark.parametrize("words", TOGETHER)
+def test_settings_that_do_not_go_together_are_said_alone(bench: Bench, words: str) -> None:
+    """A sentence with their names, and none of all the others that were given."""
+    result = bench("pretrain", *words.split())
+    assert result.code == 2
+    assert result.err == f"bench: {TOGETHER[words]}\n"
+
+
 # ---- values of options
 VALUES = [
     ("--steps", "0"), ("--steps", "many"), ("--lr", "nan"), ("--lr", "inf"), ("--image-size", "20"),

@@ -176,7 +176,7 @@ def test_codes_are_made_among_the_queue_once_it_is_full(monkeypatch) -> None:
 
 def test_a_queue_that_holds_no_batch_is_refused(bench, tmp_path) -> None:
     words = ("pretrain", "swav", "--queue", 8, "--batch-size", 16, "--workspace", tmp_path)
-    fails(bench(*words), 2, "--queue must hold a batch of 16")
+    fails(bench(*words), 2, "does not hold a batch of 16")
 
 
 # ---- DINO

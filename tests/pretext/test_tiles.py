@@ -218,6 +218,6 @@ def test_a_stopped_run_ends_with_the_same_bits(method, tmp_path):
 def test_what_makes_no_sense_is_refused(method, bench, tmp_path):
     command = ("pretrain", method, "--workers", 0, "--workspace", tmp_path, *SCENES)
     fails(bench(*command, "--jitter", 60, "--gap", 25), 2, "leave no tile in a cell of 85 px")
-    fails(bench(*command, "--tile", 32), 2, "--tile: alexnet takes images of at least 64 px")
+    fails(bench(*command, "--tile", 32), 2, "--tile 32: alexnet takes images of at least 64 px")
     vit = ("--arch", "timm:test_vit", "--image-size", 160)
     fails(bench(*command, *vit), 2, "timm:test_vit cannot be used at ")

@@ -36,7 +36,7 @@ def test_a_method_may_bring_a_course_of_its_own(monkeypatch):
 
 
 def test_warm_up_ends_before_the_training():
-    with pytest.raises(ValidationError, match="must be below --steps 4"):
+    with pytest.raises(ValidationError, match="--warmup 4 is not below --steps 4"):
         TrainConfig(steps=4, batch_size=1, lr=1, warmup=4)
 
 

@@ -86,7 +86,7 @@ def test_the_queue_forgets_the_oldest() -> None:
 
 def test_a_queue_that_holds_no_batch_is_refused(bench, tmp_path) -> None:
     words = ("pretrain", "moco-v2", "--queue", 8, "--batch-size", 16, "--workspace", tmp_path)
-    fails(bench(*words), 2, "--queue must hold a batch of 16")
+    fails(bench(*words), 2, "does not hold a batch of 16")
 
 
 # ---- optimisers
