@@ -168,6 +168,8 @@ def pretrain(
             run.sweep()
         if not not_kept(workspace, it.identity, steps):
             it.remember(data, workspace)
+            if probe:
+                say(f"{wanted.folder.name} is finished: --probe looks while an encoder is trained")
             return wanted.record
     precision = config.precision if isinstance(config, TrainConfig) else "32"
     fabric = runtime.fabric(resolve_precision(precision))

@@ -100,6 +100,13 @@ def test_a_continued_run_has_its_looks_once(bench, workspace, runs) -> None:
     assert curve_of(run) == curve_of(runs["knn"])
 
 
+def test_of_a_finished_run_there_is_nothing_to_look_at(bench, runs) -> None:
+    before = lines_of(runs["plain"])
+    again = bench.ok(*TRAIN, *PROBE, "--workspace", runs["plain"].parents[1])
+    assert f"{runs['plain'].name} is finished: --probe looks while" in again.err
+    assert lines_of(runs["plain"]) == before
+
+
 def test_features_without_a_difference_end_no_training(bench, workspace, monkeypatch) -> None:
     monkeypatch.setattr(
         "ssl_bench.evaluation.features.pool", lambda maps, _: torch.ones(len(maps), 3)
