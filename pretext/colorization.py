@@ -18,22 +18,28 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_bench.counter import epoch_order
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.training.augment import random_crop_flip
 from ssl_bench.training.batches import Images
 from ssl_bench.training.config import Recipe
 from ssl_bench.training.heads import dense_classifier, last_learnt_map
-from ssl_bench.training.lab import BINS, GRID, SIGMA, ab_bins, by_place, rgb_to_lab, soft_bins
+from ssl_bench.training.lab import (
+    BINS,
+    SIGMA,
+    ab_bins,
+    bins_seen,
+    by_place,
+    has_colour,
+    rgb_to_lab,
+    soft_bins,
+)
 from ssl_bench.training.precision import full_precision
 from ssl_bench.training.pretext import Pretext, PretextConfig, Step
 from ssl_bench.training.schedule import SCHEDULES, Schedule
 
 STRIDE = 8  # of the pixels whose colour is predicted
 UNIFORM = 0.5  # λ: share of the uniform distribution in the one that classes are weighted by
-GREY = GRID / 2  # an image whose a and b stay within it teaches nothing
-LOOKED_AT = 2000  # images whose colours are counted before the first step, every 16th pixel
 # The released solvers: 3e-5 for 240,000 steps, 1e-5 for 60,000, 3e-6 for 100,000.
 SCHEDULES["colorization"] = lambda done: 1.0 if done < 0.6 else 1 / 3 if done < 0.75 else 0.1
 SMALL: dict[str, Any] = {
@@ -82,8 +88,7 @@ def soft_cross_entropy(logits: Tensor, ab: Tensor, weights: Tensor) -> Tensor:
     places, shares = soft_bins(by_place(ab))  # (B·h·w, 5)
     guessed = F.log_softmax(by_place(logits), 1)  # (B·h·w, 313)
     losses = -(shares * guessed.gather(1, places)).sum(1) * weights[places[:, 0]]
-    coloured = (ab.abs() > GREY).flatten(1).any(1)
-    return (losses.view(len(ab), -1) * coloured[:, None]).mean()
+    return (losses.view(len(ab), -1) * has_colour(ab)[:, None]).mean()
 
 
 def upsampled(logits: Tensor, side: int) -> Tensor:
@@ -116,15 +121,10 @@ class Colorization(Pretext):
         return [self.adam]
 
     def between(self, store: Images, epoch: int) -> None:
-        """Before the first step: how often each bin is seen in images that the seed chooses."""
-        if epoch:
-            return
-        counts = torch.zeros(BINS, dtype=torch.int64, device=self.weights.device)
-        for some in epoch_order(self.config.seed, 0, len(store))[:LOOKED_AT].split(64):
-            pixels = store.batch(some.numpy())["images"][..., ::16, ::16].to(counts.device)
-            ab = rgb_to_lab(pixels.float() / 255)[:, 1:]
-            counts += torch.bincount(soft_bins(by_place(ab))[0][:, 0], minlength=BINS)
-        self.weights.copy_(class_weights(counts))
+        """Before the first step: what each bin is to weigh."""
+        if not epoch:
+            counts = bins_seen(store, self.config.seed, self.weights.device)
+            self.weights.copy_(class_weights(counts))
 
     def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
         """Cross-entropy of the colours of every 8th pixel, from the lightness of all."""

@@ -25,10 +25,12 @@ from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.spec import DEFAULT_ARCH, Norm
 from ssl_bench.errors import UsageError
 from ssl_bench.training.augment import random_crop_flip
+from ssl_bench.training.batches import Images
 from ssl_bench.training.heads import dense_classifier, last_learnt_map
 from ssl_bench.training.lab import (
     BINS,
     LEVELS,
+    bins_seen,
     by_place,
     lightness_levels,
     rgb_to_lab,
@@ -129,6 +131,11 @@ class SplitBrain(Pretext):
             self.parameters(), c.lr, weight_decay=c.weight_decay, fused=True
         )
         return [self.adam]
+
+    def between(self, store: Images, epoch: int) -> None:
+        """Before the first step: that there are colours at all."""
+        if not epoch:
+            bins_seen(store, self.config.seed, self.luma.device)
 
     def train_step(self, images: Tensor, step: Step) -> Mapping[str, Tensor]:
         """Both halves in one pass, and their two losses, which share no weight, added."""

@@ -10,6 +10,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ssl_bench.counter import epoch_order
+from ssl_bench.errors import DataError, counted
+from ssl_bench.training.batches import Images
 from ssl_bench.training.precision import full_precision
 
 GRID = 10  # side of a bin, in units of a and b
@@ -17,6 +20,8 @@ BINS = 313
 NEIGHBOURS = 5  # bins over which a colour is spread
 SIGMA = 5.0  # of the Gaussian weights of these
 LEVELS = 100  # classes of L
+GREY = GRID / 2  # an image whose a and b stay within it has no colour
+LOOKED_AT = 2000  # images whose colours are counted before the first step, every 16th pixel
 EDGE = 6 / 29  # below it, Lab's cube root is a line
 # Linear sRGB to XYZ (IEC 61966-2-1), with scikit-image's digits, by D65's white: row X, Y, Z.
 XYZ = (
@@ -72,6 +77,31 @@ def soft_bins(ab: Tensor) -> tuple[Tensor, Tensor]:
     squares = (ab[:, 0, None] - bins[:, 0]).square() + (ab[:, 1, None] - bins[:, 1]).square()
     nearest, places = squares.topk(NEIGHBOURS, 1, largest=False)
     return places, torch.softmax(-nearest / (2 * SIGMA**2), 1)
+
+
+def has_colour(ab: Tensor) -> Tensor:
+    """(B, 2, h, w) -> bool (B,)."""
+    return (ab.abs() > GREY).flatten(1).any(1)
+
+
+def bins_seen(store: Images, seed: int, device: torch.device) -> Tensor:
+    """int64 (313,): how often each bin is the nearest, in images that the seed chooses.
+
+    DataError if none of them has a colour: a method that learns from colours would learn nothing.
+    """
+    counts, coloured = torch.zeros(BINS, dtype=torch.int64, device=device), False
+    chosen = epoch_order(seed, 0, len(store))[:LOOKED_AT]
+    for some in chosen.split(64):
+        pixels = store.batch(some.numpy())["images"][..., ::16, ::16].to(device)
+        ab = rgb_to_lab(pixels.float() / 255)[:, 1:]
+        counts += torch.bincount(soft_bins(by_place(ab))[0][:, 0], minlength=BINS)
+        coloured |= bool(has_colour(ab).any())
+    if not coloured:
+        raise DataError(
+            f"of {counted(len(chosen), 'training image')} looked at none has a colour, from which "
+            "this pretext learns: take another one"
+        )
+    return counts
 
 
 def lightness_levels(lightness: Tensor) -> Tensor:

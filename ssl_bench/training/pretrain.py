@@ -13,6 +13,7 @@ import torch
 from ssl_bench import catalogue
 from ssl_bench.data.dataset import Dataset
 from ssl_bench.data.store.concat import ConcatStore, Squares, open_joined
+from ssl_bench.data.store.packing import LEAST_DEVIATION
 from ssl_bench.encoders.build import (
     TRUNKS,
     EncoderSpec,
@@ -23,7 +24,7 @@ from ssl_bench.encoders.build import (
 )
 from ssl_bench.encoders.encoder import Encoder
 from ssl_bench.encoders.weights import save_encoder, weights_digest
-from ssl_bench.errors import UsageError
+from ssl_bench.errors import DataError, UsageError, counted
 from ssl_bench.files import written_at_once
 from ssl_bench.progress import say, waiting
 from ssl_bench.records.places import remember
@@ -86,6 +87,8 @@ class Pretraining:
         store = open_joined(
             sets, config.image_size, skip_bad_images=skip_bad_images, workers=runtime.workers
         )
+        if isinstance(config, TrainConfig):
+            check_contrast(store)
         start = None
         if config.start is not None:
             if hasattr(catalogue.pretext(method), "fit"):
@@ -187,6 +190,16 @@ def pretrain(
     if fabric.is_global_zero:
         it.remember(data, workspace)
     return record
+
+
+def check_contrast(store: Squares) -> None:
+    """DataError for images that are all of one colour, of which every pretext learns nothing."""
+    if round(max(store.normalization.std), 6) <= LEAST_DEVIATION:
+        red, green, blue = (round(255 * channel) for channel in store.normalization.mean)
+        raise DataError(
+            f"{counted(len(store), 'training image')}, all of one colour ({red}, {green}, {blue}): "
+            "there is nothing to learn from; look at how they were written"
+        )
 
 
 def _make(

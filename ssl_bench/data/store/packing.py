@@ -26,6 +26,7 @@ from ssl_bench.workers import read_ahead
 
 T = TypeVar("T")
 BATCH = 8  # images that a worker hands over at once
+LEAST_DEVIATION = 1e-3  # of a channel, where white is 1: what pictures of one colour have
 
 
 # ---- reading
@@ -83,8 +84,8 @@ class StoredSample(Generic[T]):
 def common_fields(packed: Packed[T], source: Split) -> dict[str, Any]:
     """The fields of StoredIndex but for labels, digests and digest."""
     mean = packed.total / packed.weight
-    # std² = E[x²] − E[x]², and at least 0.001², as pictures of one colour have none.
-    std = np.sqrt(np.maximum(packed.squares / packed.weight - mean**2, 1e-6))
+    # std² = E[x²] − E[x]², and not 0, as of pictures of one colour.
+    std = np.sqrt(np.maximum(packed.squares / packed.weight - mean**2, LEAST_DEVIATION**2))
     return {
         "classes": source.classes,
         "names": StringArray.of(source.names).at(packed.places),
