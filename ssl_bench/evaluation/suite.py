@@ -42,7 +42,7 @@ evaluation = "linear-probe"         # and layer = "pool5"; none named: the headl
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -150,7 +150,7 @@ class Suite(BaseModel):
             raise ValueError("a suite needs [[pretrain]] or [[external]]")
         labels = [row.label for row in (*self.pretrain, *self.external) if row.label]
         for label in labels:
-            if labels.count(label) > 1 or label in {row.method for row in self.methods}:
+            if labels.count(label) > 1 or label in {row.method for row in self.pretrain}:
                 raise ValueError(f"label '{label}' is not the row's alone")
         return self
 
@@ -160,12 +160,35 @@ class Suite(BaseModel):
 
     @property
     def methods(self) -> tuple[PretrainEntry, ...]:
-        """The pretexts, with the random floor if they lack it and controls are on."""
-        if not self.controls or not self.pretrain:
-            return self.pretrain
+        """The pretexts; with controls, before them the random floor of each network without one."""
+        return (*self._floors(), *self.pretrain) if self.controls else self.pretrain
+
+    def _floors(self) -> Iterator[PretrainEntry]:
+        """Measured where a network's rows are, at their layers and with their seeds.
+
+        A row's network is its own by `arch` and the like, or its recipe's: not only `encoder`.
+        """
         floor = floor_method()
-        present = any(entry.method == floor for entry in self.pretrain)
-        return self.pretrain if present else (PretrainEntry(method=floor), *self.pretrain)
+        named = [self._network(entry) for entry in self.pretrain if entry.method == floor]
+        asked: dict[str, tuple[PretrainEntry, set[int]]] = {}
+        for entry in self.pretrain:
+            network = self._network(entry)
+            if network in named:
+                continue
+            how = {"layers": entry.layers, "evaluations": entry.evaluations}
+            own = PretrainEntry(method=floor, data=entry.data, **network, **how)
+            like = own.model_dump_json(exclude={"data"})  # which do not change its weights
+            _, seeds = asked.setdefault(like, (own, set()))
+            seeds.update(entry.seeds or self.seeds)
+        for own, seeds in asked.values():
+            all_of_them = seeds == {*self.seeds}
+            yield own if all_of_them else own.model_copy(update={"seeds": tuple(sorted(seeds))})
+
+    def _network(self, entry: PretrainEntry) -> dict[str, Any]:
+        """All that its starting weights follow from, but for the seed."""
+        config = pretrain_config(self, entry, self.seeds[0])
+        fields = catalogue.pretext(floor_method()).Config.model_fields.keys() - {"seed", "start"}
+        return {name: getattr(config, name) for name in fields}
 
     @property
     def plan(self) -> list["Stage"]:

@@ -12,8 +12,9 @@ of the two-way analysis of variance, the mean of S · N values has the variance
 (Cornfield, Tukey, Annals of Mathematical Statistics 27, 1956): MS_seeds and MS_images each hold the
 part of both, which counts once. It is kept in two parts, MS_seeds / (S N) with S − 1 degrees of
 freedom, and what images add, (MS_images − MS_both) / (S N), or nothing where that is negative: so
-it is never less than the variance over the seeds alone. tests/perf/coverage.py and marks.py measure
-how often intervals hold the truth and how often tests err.
+it is never less than the variance over the seeds alone. Means of few images lie on a grid, and so
+those of two seeds are often equal by luck: no spread is told that is smaller than the grid's.
+tests/perf/coverage.py and marks.py measure how often intervals hold the truth and tests err.
 """
 
 from dataclasses import dataclass
@@ -48,7 +49,31 @@ def variance_of_values(values: np.ndarray) -> Variance:
     rest = values - by_seed[..., None] - by_image[..., None, :] + by_seed.mean(-1)[..., None, None]
     both = np.square(rest).sum((-1, -2)) / ((s - 1) * (n - 1) * s * n)
     images = np.maximum(by_image.var(-1, ddof=1) / n - both, 0)
-    return Variance(by_seed.var(-1, ddof=1) / s, images, s - 1, n - 1)
+    seeds = _on_a_grid(by_seed, grain(values) / n, both) / s
+    return Variance(seeds, images, s - 1, n - 1)
+
+
+def grain(values: np.ndarray) -> float:
+    """The smallest difference between two of the values, of a thousand of them; 0 if none differ.
+
+    Of hits and misses it is that of one image; of values that may be any, next to nothing.
+    """
+    flat = values.ravel()
+    some = np.unique(flat[:: max(1, flat.size // 1000)])
+    gaps = np.diff(some if len(some) > 1 else np.unique(flat))
+    gaps = gaps[gaps > 1e-9 * max(1.0, float(np.abs(some).max()))]  # not those of rounding
+    return float(gaps.min()) if len(gaps) else 0.0
+
+
+def _on_a_grid(by_seed: np.ndarray, grid: float, both: Number) -> np.ndarray:
+    """The variance of seeds' means (…, S), multiples of `grid`: at least that of rounding to it.
+
+    It is grid² / 12 (Sheppard). Without it two seeds of equal means would prove any difference;
+    seeds that agree on every image (`both` is 0) are the same, and nothing is unknown of them.
+    """
+    variance = by_seed.var(-1, ddof=1)
+    differ = np.asarray(both) > 1e-18 * np.maximum(1, np.square(by_seed).max(-1))
+    return np.where(differ, np.maximum(variance, grid**2 / 12), variance)
 
 
 def variance_of_resamples(resampled: np.ndarray) -> Variance:
@@ -62,8 +87,9 @@ def variance_of_resamples(resampled: np.ndarray) -> Variance:
     mean = draws.mean(0)
     both = (draws - mean).var(-1, ddof=1).sum() / (s * (s - 1))
     images = max(mean.var(ddof=1) - both, 0.0)
+    seeds = _on_a_grid(resampled[:, 0], grain(draws), both) / s
     # 200 resamples tell an error, but no tail: the images' part is taken as normal.
-    return Variance(resampled[:, 0].var(ddof=1) / s, images, s - 1, np.inf)
+    return Variance(seeds, images, s - 1, np.inf)
 
 
 def half_width(variance: Variance, level: float = LEVEL) -> np.ndarray:

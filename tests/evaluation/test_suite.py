@@ -76,6 +76,58 @@ def test_controls_are_on_by_default(suite, bench, workspace):
     assert "features of" not in again.err
 
 
+NETWORKS = """
+name = "networks"
+seeds = [0, 1, 2]
+[encoder]
+image_size = 64
+[[pretrain]]
+method = "autoencoder"
+[[pretrain]]
+method = "simclr"
+recipe = "small"
+seeds = [1]
+[[pretrain]]
+method = "byol"
+recipe = "small"
+seeds = [0]
+data = "scenes:train=60,test=20"
+[[pretrain]]
+method = "mae"
+recipe = "small"
+layers = ["blocks.3"]
+[[pretrain]]
+method = "random"
+arch = "timm:test_resnet"
+[[pretrain]]
+method = "vicreg"
+recipe = "small"
+arch = "timm:test_resnet"
+[[evaluate]]
+evaluation = "knn"
+"""
+
+
+def test_every_network_has_its_random_floor(tmp_path):
+    """Also of a recipe, or of `arch`: at its rows' layers, with the seeds of all of them."""
+    path = tmp_path / "networks.toml"
+    path.write_text(NETWORKS)
+    asked = read_suite(str(path))
+    floors = [entry for entry in asked.methods if entry not in asked.pretrain]
+    assert asked.methods[: len(floors)] == tuple(floors)
+    networks = [pretrain_config(asked, entry, 0) for entry in floors]
+    assert [(config.arch, config.image_size, config.init) for config in networks] == [
+        ("alexnet", 64, "gaussian"),
+        ("torchvision:resnet18", 64, "own"),
+        ("timm:vit_small_patch8_224", 64, "own"),
+    ]
+    assert [(entry.seeds, entry.layers) for entry in floors] == [
+        ((), ()), ((0, 1), ()), ((), ("blocks.3",)),
+    ]  # fmt: skip
+    path.write_text("controls = false\n" + NETWORKS)
+    assert read_suite(str(path)).methods == asked.pretrain
+
+
 def contrast(*words):
     """The end of a suite with a contrast of these keys."""
     return "\n".join(["k = [3, 5]", "[[contrast]]", 'a = "autoencoder"', 'b = "random"', *words])

@@ -53,10 +53,43 @@ def test_the_mean_squares_are_those_of_the_definition():
     assert float(found.seeds + found.images) == pytest.approx(total)
 
 
+AGAINST = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
+
+
 def test_images_add_nothing_rather_than_less_than_nothing():
     """Seeds that contradict each other on every image: their means are the same throughout."""
-    found = variance_of_values(np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]]))
-    assert (found.seeds, found.images) == (0, 0)
+    assert variance_of_values(AGAINST).images == 0
+
+
+def test_equal_means_of_seeds_tell_no_spread_below_the_grids():
+    """Means of four images that differ by 2 lie 2 / 4 apart; of what is rounded to that, 1/12."""
+    found = variance_of_values(AGAINST + 7)
+    assert float(found.seeds) == pytest.approx(0.5**2 / 12 / 2)
+    assert float(p_value(7.0, found)) > 0.005  # two seeds prove little
+    some = np.array([[0, 0, 100, 100, 0], [100, 100, 0, 0, 0]])  # not one image tells their mean
+    assert float(variance_of_values(some).seeds) == pytest.approx(20**2 / 12 / 2)
+
+
+def test_a_spread_above_the_grids_is_as_it_was():
+    """Of means that are 2 grid steps apart, 2 · step² over two seeds."""
+    values = np.array([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert float(variance_of_values(values).seeds) == pytest.approx(0.5**2 / 2 / 2)
+
+
+def test_seeds_that_agree_on_every_image_are_the_same():
+    """A method without luck: what is unknown of it are other images."""
+    row = np.array([0.0, 100.0, 100.0, 0.0, 0.0])
+    found = variance_of_values(np.stack([row, row, row]))
+    assert found.seeds == 0
+    assert float(found.images) == pytest.approx(row.var(ddof=1) / 5)
+
+
+def test_values_that_may_be_any_have_no_grid():
+    values = np.random.default_rng(4).normal(size=(2, 50))
+    values[1] += values[0].mean() - values[1].mean()
+    found = variance_of_values(values)
+    assert float(found.seeds) < 1e-9
+    assert float(found.images) > 0
 
 
 def test_many_tables_at_once_are_each_for_itself():
@@ -174,6 +207,19 @@ def test_intervals_hold_the_truth_and_tests_do_not_err(seeds, shares, draw):
     for level in (LEVEL, LEVEL / 36):
         erred = (p <= level).sum()
         assert stats.binomtest(erred, TRIALS, level, alternative="greater").pvalue > 0.001
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(2, 15), (2, 50), (2, 200), (3, 15), (5, 50)])
+def test_few_images_prove_nothing_by_luck(seeds, images):
+    """Hits of equally good methods: at a small level, which Holm's correction asks, too."""
+    random = np.random.default_rng(8)
+    shared = random.normal(size=(4 * TRIALS, 1, images))
+    a, b = (shared + random.logistic(size=(4 * TRIALS, seeds, images)) > 0 for _ in range(2))
+    values = 100 * (a.astype(float) - b)
+    p = p_value(values.mean((1, 2)), variance_of_values(values))
+    for level in (0.05, 0.01, 0.001):
+        erred = (p <= level).sum()
+        assert stats.binomtest(erred, len(p), level, alternative="greater").pvalue > 0.001
 
 
 def test_hits_are_covered_too():
