@@ -9,6 +9,7 @@ import click
 from ssl_bench import catalogue
 from ssl_bench.cli.groups import CatalogueGroup, StrictCommand, SuggestingGroup
 from ssl_bench.cli.options import (
+    OutFolder,
     config_options,
     data_part_option,
     family_option,
@@ -29,7 +30,7 @@ from ssl_bench.errors import UsageError, counted, plain
               "run of one.")  # fmt: skip
 @click.option("--mask", default="central", show_default=True,
               help="central, or a FILE that is white where the image is missing.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), required=True,
+@click.option("--out", type=OutFolder(), required=True,
               help="Folder for the filled images, as PNG.")  # fmt: skip
 @workspace_option
 def inpaint(
@@ -68,7 +69,7 @@ def inpaint(
               help="Seed of which images, and of masks.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
               help="Processes that decode images.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), required=True,
+@click.option("--out", type=OutFolder(), required=True,
               help="Folder for NAME.png and NAME.pdf.")  # fmt: skip
 @workspace_option
 def figures(
@@ -110,7 +111,7 @@ def plot() -> None:
 
 
 plot_out_option = click.option(
-    "--out", type=click.Path(path_type=Path), required=True,
+    "--out", type=OutFolder(), required=True,
     help="Folder for NAME.png, NAME.svg and NAME.pdf.",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import click
 from ssl_bench import catalogue
 from ssl_bench.cli.groups import CatalogueGroup, StrictCommand
 from ssl_bench.cli.options import (
+    OutFolder,
     chosen_harness,
     computing_options,
     config_options,
@@ -229,7 +230,7 @@ def run(suite: str, out: Path | None, seeds: int | None, workspace: Path, **opti
 
 @click.command(cls=StrictCommand)
 @click.argument("suite")
-@click.option("--out", type=click.Path(path_type=Path), required=True,
+@click.option("--out", type=OutFolder(), required=True,
               help="Folder for records, predictions, pictures and tables.")  # fmt: skip
 @seeds_option
 @finished_option

@@ -14,6 +14,24 @@ from ssl_bench.errors import UsageError, complaint
 if TYPE_CHECKING:
     from ssl_bench.runtime import Runtime
 
+# Of the files that are written into folders.
+FILES = {".png", ".jpg", ".pdf", ".svg", ".html", ".md", ".csv", ".tex", ".safetensors"}
+
+
+class OutFolder(click.Path):
+    """A folder to write into, new or old; refused is a new one that is called as a file is."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The Path."""
+        path = Path(super().convert(value, param, ctx))
+        if path.suffix.lower() in FILES and not path.is_dir():
+            self.fail(f"'{path}' is a file's name: give a folder, which may be new", param, ctx)
+        return path
+
+
 workspace_option = click.option(
     "--workspace",
     type=click.Path(path_type=Path),
@@ -22,7 +40,7 @@ workspace_option = click.option(
     help="Folder that holds runs and records.",
 )
 out_option = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for table.md, table.csv and table.tex."
+    "--out", type=OutFolder(), help="Folder for table.md, table.csv and table.tex."
 )
 family_option = click.option(
     "--suite", help="Suite that says which differences are tested. [default: family.json's]"

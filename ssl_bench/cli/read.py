@@ -7,6 +7,7 @@ import click
 
 from ssl_bench.cli.groups import StrictCommand, SuggestingGroup
 from ssl_bench.cli.options import (
+    OutFolder,
     computing_options,
     data_part_option,
     family_option,
@@ -121,7 +122,7 @@ def report(
 
 @click.command(cls=StrictCommand)
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), default="site", show_default=True,
+@click.option("--out", type=OutFolder(), default="site", show_default=True,
               help="Folder for index.html and the other pages.")  # fmt: skip
 def site(path: Path, out: Path) -> None:
     """Write the reports of all workspaces below PATH as one site with leaderboards."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ssl_bench.cli.groups import StrictCommand
-from ssl_bench.cli.options import workspace_option
+from ssl_bench.cli.options import OutFolder, workspace_option
 
 weights_option = click.option("--weights", help="As evaluations take it.")
 image_size_option = click.option("--image-size", type=int, help="As evaluations take it.")
@@ -13,7 +13,7 @@ image_size_option = click.option("--image-size", type=int, help="As evaluations 
 
 @click.command("save-pretrained", cls=StrictCommand)
 @click.argument("encoder")
-@click.option("--out", type=click.Path(path_type=Path), required=True,
+@click.option("--out", type=OutFolder(), required=True,
               help="Folder for config.json, model.safetensors and README.md.")  # fmt: skip
 @click.option("--license", default="unknown", show_default=True,
               help="The hub's name of a licence, such as mit, for the model card.")  # fmt: skip

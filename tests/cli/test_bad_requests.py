@@ -93,6 +93,23 @@ def test_empty_workspace(bench: Bench, workspace: Path) -> None:
     assert not workspace.exists()
 
 
+# ---- folders to write into
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("plot training", "curve.png"), ("plot rows", "rows.SVG"), ("figures", "all.pdf"),
+        ("table", "table.csv"), ("run toy.toml", "table.md"), ("export toy.toml", "table.tex"),
+        ("site .", "index.html"), ("save-pretrained random", "model.safetensors"),
+        ("inpaint photo.jpg", "filled.png"),
+    ],
+)  # fmt: skip
+def test_a_files_name_is_no_folder_to_write_into(bench, tmp_path, monkeypatch, command, name):
+    """A folder would be made of that name, with the file that was meant within."""
+    monkeypatch.chdir(tmp_path)
+    fails(bench(*command.split(), "--out", name), 2, f"'{name}' is a file's name: give a folder")
+    assert not list(tmp_path.iterdir())
+
+
 # ---- settings that do not go together
 TOGETHER = {
     "mae --recipe small --steps 2": "--warmup 740 is not below --steps 2",
