@@ -26,7 +26,8 @@ class OutFolder(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The Path."""
-        path = Path(super().convert(value, param, ctx))
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
         if path.suffix.lower() in FILES and not path.is_dir():
             self.fail(f"'{path}' is a file's name: give a folder, which may be new", param, ctx)
         return path
