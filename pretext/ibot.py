@@ -26,6 +26,7 @@ from pretext.mae import LAYER_NORM, rows_of
 from ssl_bench.counter import Randomness
 from ssl_bench.data.normalization import Normalization
 from ssl_bench.encoders.encoder import Encoder
+from ssl_bench.errors import UsageError
 from ssl_bench.training.collapse import watched
 from ssl_bench.training.config import Recipe
 from ssl_bench.training.multi_crop import LARGE, across_views, crops, represented
@@ -124,6 +125,8 @@ class IBOT(DINO):
 
     def __init__(self, config: IBOTConfig, encoder: Encoder, normalization: Normalization) -> None:
         self.rows = rows_of(encoder, "ibot", config)
+        if (config.masked + config.masked_spread) * self.rows**2 < 1:
+            raise UsageError(f"--masked {config.masked:g} hides none of {self.rows**2} patches")
         super().__init__(config, encoder, normalization)
         channels = encoder.shape(self.layer, config.image_size)[0]
         self.map = encoder.maps[-1]

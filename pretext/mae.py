@@ -106,13 +106,7 @@ def rows_of(encoder: Encoder, method: str, config: EncoderConfig) -> int:
             f"{method} takes vision transformers of timm, such as timm:vit_small_patch16_224, not "
             f"{config.arch}: no patch can be left out of it"
         )
-    size, patch = config.image_size, encoder.patch_size
-    if rest := size % patch:
-        raise UsageError(
-            f"{method} takes an --image-size that patches of {patch} px fill, "
-            f"such as {size - rest + patch}, not {size}"
-        )
-    return size // patch
+    return config.image_size // encoder.patch_size
 
 
 class Decoder(nn.Module):
@@ -162,6 +156,9 @@ class MAE(Pretext):
         rows, self.side = rows_of(encoder, "mae", config), encoder.patch_size
         learn_up_to(encoder, POOLED, config.image_size)
         self.layer, self.patches = encoder.maps[-1], rows**2
+        self.seen = max(1, int(self.patches * (1 - config.masked)))
+        if self.seen == self.patches:
+            raise UsageError(f"--masked {config.masked:g} hides none of {self.patches} patches")
         channels, pixels = encoder.shape(POOLED, config.image_size)[0], 3 * self.side**2
         shape = config.decoder_depth, config.decoder_width
         self.decoder = Decoder(channels, pixels, rows, *shape, config)
@@ -179,7 +176,7 @@ class MAE(Pretext):
         crops = resized_crop(images, size, step.random, scale, mirrored=0.5)
         pixels = self.normalization.standardize(crops)
         order = step.random.uniform("patches", self.patches).argsort(1)  # (B, N)
-        seen = max(1, int(self.patches * (1 - self.config.masked)))
+        seen = self.seen
         found = self.encoder(pixels, [self.layer, POOLED], order[:, :seen])
         tokens, pooled = found[self.layer][..., 0].transpose(1, 2), found[POOLED].flatten(1)
         truth = patches_of(pixels, self.side)

@@ -101,11 +101,22 @@ def check_spec(spec: EncoderSpec) -> None:
         raise UsageError(f"{spec.arch} takes images of at least {least} px, not {spec.image_size}")
     if spec.arch in TRUNKS:
         return
+    checks = {"timm": check_timm_name, "torchvision": check_torchvision_name}
     if library not in LIBRARIES or not name:
-        raise unknown("architecture", spec.arch, [*TRUNKS, "timm:NAME", "torchvision:NAME"])
+        ours = [f"{one}:{spec.arch}" for one, check in checks.items() if _knows(check, spec.arch)]
+        raise unknown("architecture", spec.arch, [*TRUNKS, "timm:NAME", "torchvision:NAME", *ours])
     if spec.width != 1:
         raise UsageError(f"--width scales {' and '.join(TRUNKS)}, not {spec.arch}")
-    {"timm": check_timm_name, "torchvision": check_torchvision_name}[library](name)
+    checks[library](name)
+
+
+def _knows(check: Callable[[str], None], name: str) -> bool:
+    """Whether a library has a network of that name."""
+    try:
+        check(name)
+    except UsageError:
+        return False
+    return True
 
 
 def build_encoder(spec: EncoderSpec, pretrained: bool = False) -> Encoder:

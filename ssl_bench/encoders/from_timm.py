@@ -42,6 +42,24 @@ def check_timm_name(name: str) -> None:
         raise unknown(f"pretrained tag of timm:{network}", tag, tags)
 
 
+def _check_patches(model: Any, size: int, arch: str) -> None:
+    """UsageError where images of `size` px are not whole patches: what is left is never seen.
+
+    timm says so only of networks that take any size.
+    """
+    from timm.layers.patch_embed import PatchEmbed
+
+    cut = getattr(model, "patch_embed", None)
+    if not isinstance(cut, PatchEmbed) or cut.dynamic_img_pad:
+        return
+    patch = cut.patch_size[0]
+    if rest := size % patch:
+        raise UsageError(
+            f"{arch} takes an --image-size that patches of {patch} px fill, such as "
+            f"{size - rest + patch}, not {size}"
+        )
+
+
 class TimmEncoder(Encoder):
     """Any timm model that reports intermediate maps.
 
@@ -63,6 +81,7 @@ class TimmEncoder(Encoder):
             set_stem(self.model, stem, f"timm:{name}")
             # CrossViT's two branches share their names: the second, of larger patches, has them.
             self._place = {info["module"]: i for i, info in enumerate(self.model.feature_info)}
+        _check_patches(self.model, image_size, f"timm:{name}")
         self.takes_keep = _make_room(self.model)
         self.patch_size = self.model.patch_embed.patch_size[0] if self.takes_keep else 0
         self.layers = (*self._place, POOLED)

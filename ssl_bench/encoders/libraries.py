@@ -16,11 +16,13 @@ from ssl_bench.progress import say
 
 
 @contextmanager
-def refusal(arch: str, size: int, own: int, loading: bool = False) -> Iterator[None]:
+def refusal(
+    arch: str, size: int, own: int, loading: bool = False, option: str = ""
+) -> Iterator[None]:
     """Whatever a library raises becomes one line; what disk and network raise stays as it is.
 
     `loading`: weights may come from a network, and RuntimeError is the libraries' for those that
-    cannot be had.
+    cannot be had. `option` is what another size can be asked for by.
     """
     library = arch.partition(":")[0]
     try:
@@ -35,6 +37,7 @@ def refusal(arch: str, size: int, own: int, loading: bool = False) -> Iterator[N
         why = str(error).strip() or (lines or [None])[-1] or type(error).__name__  # bare assertions
         why = why.splitlines()[0]
         at = f"at {size} px" if size == own else f"at {size} px (its own size is {own} px)"
+        at = f"at {size} px ({option}, of images of {own} px)" if option else at
         raise UsageError(f"{arch} cannot be used {at}: {plain(why)[:200]}") from error
 
 

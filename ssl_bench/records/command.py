@@ -23,7 +23,11 @@ PATH = "PATH"  # in a command: what only who runs it knows
 
 
 def record_of(workspace: Path, key: str) -> Record:
-    """The one run whose key begins with `key`, or KEY:STEP. UsageError for none or several."""
+    """The one run whose key begins with `key`, or KEY:STEP, also behind METHOD@.
+
+    UsageError for none or several.
+    """
+    method, _, key = key.rpartition("@")
     if ":" in key:
         training, _, step = key.partition(":")
         fitting = [
@@ -33,6 +37,7 @@ def record_of(workspace: Path, key: str) -> Record:
         ]
     else:
         fitting = [r for r in read_records(workspace) if r.key.startswith(key)]
+    fitting = [r for r in fitting if method in ("", r.method)]
     if len(fitting) != 1:
         count = "no run" if not fitting else f"{len(fitting)} runs"
         raise UsageError(

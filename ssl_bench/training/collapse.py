@@ -14,7 +14,12 @@ COLLAPSED = 0.1  # a spread below it is warned of, behind the first tenth of the
 
 @torch.no_grad()
 def watched(outputs: Tensor, features: Tensor) -> dict[str, Tensor]:
-    """The spread of what the loss compares (B, D), the dimensions of the representation (B, …)."""
+    """The spread of what the loss compares (B, D), the dimensions of the representation (B, …).
+
+    Nothing of a single row, which differs from none.
+    """
+    if len(outputs) < 2:
+        return {}
     return {"spread": spread(outputs), "dimensions": dimensions(features.flatten(1))}
 
 

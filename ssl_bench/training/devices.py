@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ssl_bench.errors import UsageError
 
 WAITED_FOR = "Expected to have finished reduction in the prior iteration"
+ONE_VALUE = "Expected more than 1 value per channel when training"
 
 
 def place(task: nn.Module, fabric: Fabric, *, channels_last: bool = True) -> None:
@@ -54,10 +55,21 @@ def attend_in_products(task: nn.Module) -> None:
 
 
 @contextmanager
-def saying_what_no_loss_reaches(task: nn.Module) -> Iterator[None]:
-    """UsageError with names for what DistributedDataParallel says in its own words, a step late."""
+def saying_what_is_missing(task: nn.Module) -> Iterator[None]:
+    """UsageError for what torch says of a step in its own words.
+
+    Of a single value a channel, which batch normalisation makes nothing of; and of a weight that no
+    loss reaches, with its name, for which DistributedDataParallel waits a step later.
+    """
     try:
         yield
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise UsageError(
+            "batch normalisation takes its statistics over several values of each channel, and a "
+            "step has one: raise --batch-size, or --image-size"
+        ) from error
     except RuntimeError as error:
         if WAITED_FOR not in str(error):
             raise

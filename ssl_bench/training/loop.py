@@ -34,7 +34,7 @@ from ssl_bench.training.devices import (
     copy_buffers,
     gather,
     place,
-    saying_what_no_loss_reaches,
+    saying_what_is_missing,
     seed_generators,
     shared_statistics,
     unwrap,
@@ -240,8 +240,8 @@ class _Run:
             batch=moved,
             gather=partial(gather, self.fabric),
         )
-        several = saying_what_no_loss_reaches(self.task)
-        with several, self.fabric.autocast(), shared_statistics(self.fabric):
+        said = saying_what_is_missing(self.task)
+        with said, self.fabric.autocast(), shared_statistics(self.fabric):
             values = self.task.train_step(moved["images"], step)
         self.step += 1
         self.pending.append((self.step, values))

@@ -1,9 +1,9 @@
 """Multi-crop: two large views of an image and several small ones, all compared with the large.
 
-Caron et al., "SwAV", NeurIPS 2020, arXiv 2006.09882, section 3.2; so do DINO and LeJEPA. Small
-views are of a smaller part of the image, at fewer pixels. A method that compares them draws
-`crops`, sends them through the encoder by `represented`, and has its loss from `across_views` where
-views tell what others are.
+Caron et al., "SwAV", NeurIPS 2020, arXiv 2006.09882, section 3.2; so do DINO, iBOT and
+LeJEPA. Small views are of a smaller part of the image, at fewer pixels. A method that compares them
+draws `crops`, sends them through the encoder by `represented`, and has its loss from `across_views`
+where views tell what others are.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ def representation(encoder: Encoder, config: MultiCropConfig) -> tuple[str, int]
     """
     layer = encoder.layers[-1]
     encoder.take_any_size()
-    with refusal(config.arch, config.small_size, config.image_size):
+    with refusal(config.arch, config.small_size, config.image_size, option="--small-size"):
         encoder.shape(layer, config.small_size)
     learn_up_to(encoder, layer, config.image_size)  # several devices wait for all others' gradients
     return layer, encoder.shape(layer, config.image_size)[0]

@@ -129,5 +129,5 @@ def tile_representation(encoder: Encoder, config: TilesConfig) -> tuple[str, int
 
     UsageError for a network that takes no images of a tile's size, as most ViTs.
     """
-    with refusal(config.arch, config.tile, config.image_size):
+    with refusal(config.arch, config.tile, config.image_size, option="--tile"):
         return representation(encoder, config.tile)

@@ -130,6 +130,11 @@ def test_settings_that_do_not_go_together_are_said_alone(bench: Bench, words: st
     assert result.err == f"bench: {TOGETHER[words]}\n"
 
 
+def test_a_librarys_network_without_its_library(bench: Bench) -> None:
+    said = "did you mean timm:resnet18 or torchvision:resnet18?"
+    fails(bench("pretrain", "random", "--arch", "resnet18"), 2, "'resnet18'", said)
+
+
 # ---- values of options
 VALUES = [
     ("--steps", "0"), ("--steps", "many"), ("--lr", "nan"), ("--lr", "inf"), ("--image-size", "20"),

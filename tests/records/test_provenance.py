@@ -186,6 +186,15 @@ def test_a_key_that_fits_no_run_or_several(bench, made, command):
     fails(bench(command, "", *place), 2, f"{len(read_records(made))} runs", "bench runs")
 
 
+def test_a_run_is_shown_as_commands_print_it(bench, made):
+    """METHOD@KEY, and no other method's run of that key."""
+    (record,) = runs_of(made, "random")
+    shown = bench.ok("show", record.key, "--workspace", made).out
+    assert bench.ok("show", record.reference, "--workspace", made).out == shown
+    other = f"autoencoder@{record.key[:12]}"
+    fails(bench("show", other, "--workspace", made), 2, f"begins with '{record.key[:12]}'")
+
+
 # ---- rerun
 def rerun(bench, folder: Path, key: str, *words: object):
     return bench("rerun", key[:12], "--workers", 0, *words, "--workspace", folder)

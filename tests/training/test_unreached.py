@@ -8,7 +8,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_bench.errors import UsageError
-from ssl_bench.training.devices import saying_what_no_loss_reaches
+from ssl_bench.training.devices import saying_what_is_missing
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ class Trunk(nn.Module):
 
 
 def step(task: nn.Module) -> None:
-    with saying_what_no_loss_reaches(task):
+    with saying_what_is_missing(task):
         task.get_submodule("encoder")(torch.ones(4, 2)).sum().backward()
 
 
@@ -67,5 +67,5 @@ def test_one_that_reaches_all_is_left_alone(group):
 
 
 def test_other_errors_are_not_translated():
-    with pytest.raises(RuntimeError, match="out of memory"), saying_what_no_loss_reaches(Trunk()):
+    with pytest.raises(RuntimeError, match="out of memory"), saying_what_is_missing(Trunk()):
         raise RuntimeError("out of memory")
