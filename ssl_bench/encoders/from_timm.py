@@ -52,7 +52,7 @@ def _check_patches(model: Any, size: int, arch: str) -> None:
     cut = getattr(model, "patch_embed", None)
     if not isinstance(cut, PatchEmbed) or cut.dynamic_img_pad:
         return
-    patch = cut.patch_size[0]
+    patch = int(cut.patch_size[0])
     if rest := size % patch:
         raise UsageError(
             f"{arch} takes an --image-size that patches of {patch} px fill, such as "
