@@ -22,7 +22,7 @@ class OutFolder(click.Path):
     """A folder to write into, new or old; refused is a new one that is called as a file is."""
 
     def __init__(self) -> None:
-        super().__init__(file_okay=False, path_type=Path)
+        super().__init__(path_type=Path)  # an old file is refused by what would write into it
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The Path."""
