@@ -209,7 +209,7 @@ def _references(
 def run(suite: str, out: Path | None, seeds: int | None, workspace: Path, **options: Any) -> None:
     """Do what is missing of a suite (a name or a TOML file) and print its table."""
     from ssl_bench.cli.welcome import closing_lines
-    from ssl_bench.evaluation.suite import read_suite
+    from ssl_bench.evaluation.suite_file import read_suite
     from ssl_bench.tables.family import family_of
     from ssl_bench.tables.forms import markdown, write_table
     from ssl_bench.tables.table import Table
@@ -238,7 +238,7 @@ def run(suite: str, out: Path | None, seeds: int | None, workspace: Path, **opti
 @computing_options
 def export(suite: str, out: Path, seeds: int | None, workspace: Path, **options: Any) -> None:
     """Write a suite's committed form, without weights; what is missing of it is made."""
-    from ssl_bench.evaluation.suite import read_suite
+    from ssl_bench.evaluation.suite_file import read_suite
     from ssl_bench.tables.family import family_of
     from ssl_bench.trust.sharing import export as job
 

@@ -87,7 +87,7 @@ def table(
 
 def table_of(workspace: Path, suite: str | None) -> "Table":
     """All evaluations of a workspace; what is tested is as a suite, or else family.json, says."""
-    from ssl_bench.evaluation.suite import read_suite
+    from ssl_bench.evaluation.suite_file import read_suite
     from ssl_bench.records.workspace import read_records
     from ssl_bench.tables.family import family_of
     from ssl_bench.tables.table import Table

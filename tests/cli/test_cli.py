@@ -174,7 +174,7 @@ def test_a_weights_file_is_an_encoder(call, tmp_path):
 
 
 def test_the_shipped_suites_are_valid(tmp_path, monkeypatch):
-    from ssl_bench.evaluation.suite import read_suite, shipped
+    from ssl_bench.evaluation.suite_file import read_suite, shipped
 
     for year in ("VOC2007", "VOC2012"):
         lists = tmp_path / "VOCdevkit" / year / "ImageSets" / "Segmentation"

@@ -7,7 +7,7 @@ import pytest
 
 from ssl_bench.cli import cli
 from ssl_bench.cli.welcome import NEXT
-from ssl_bench.evaluation.suite import read_suite
+from ssl_bench.evaluation.suite_file import read_suite
 
 SUITE = """\
 name = "mine"

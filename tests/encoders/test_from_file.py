@@ -14,7 +14,7 @@ from ssl_bench.encoders.alexnet import AlexNet
 from ssl_bench.encoders.from_file import ModuleEncoder, open_file, open_hub
 from ssl_bench.errors import UsageError
 from ssl_bench.evaluation.reference import Reference
-from ssl_bench.evaluation.suite import read_suite
+from ssl_bench.evaluation.suite_file import read_suite
 from ssl_bench.evaluation.suite_run import suite_records
 from ssl_bench.runtime import Runtime
 

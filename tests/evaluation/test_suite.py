@@ -9,7 +9,8 @@ import torch
 
 from helpers.refusals import fails
 from ssl_bench.encoders.alexnet import AlexNet
-from ssl_bench.evaluation.suite import pretrain_config, read_suite
+from ssl_bench.evaluation.suite import pretrain_config
+from ssl_bench.evaluation.suite_file import read_suite
 from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.pretrain import Pretraining

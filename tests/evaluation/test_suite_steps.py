@@ -7,7 +7,8 @@ import pytest
 from helpers.refusals import fails
 from pretext.context_encoder import ContextEncoder
 from ssl_bench.evaluation import suite_run
-from ssl_bench.evaluation.suite import pretrain_config, read_suite
+from ssl_bench.evaluation.suite import pretrain_config
+from ssl_bench.evaluation.suite_file import read_suite
 from ssl_bench.records.workspace import read_records
 from ssl_bench.runtime import Runtime
 from ssl_bench.training.pretrain import Pretraining, pretrain

@@ -72,7 +72,7 @@ PRELOADED = [
     *(
         "pytest",
         "ssl_bench.cli",
-        "ssl_bench.evaluation.suite",
+        "ssl_bench.evaluation.suite_file",
         "ssl_bench.evaluation.evaluate",
         "ssl_bench.tables.report",
     ),

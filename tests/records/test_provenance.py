@@ -1,25 +1,20 @@
-"""A number's command makes it again, to the key and to the bit; records as a data frame."""
+"""A number's command makes it again, to the key and to the bit."""
 
 import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import ssl_bench
 from helpers.bench import TOY, call
 from helpers.refusals import contents, fails, half_written
 from helpers.spoilt import answer_otherwise, edit, rekeyed
 from ssl_bench import catalogue
-from ssl_bench.errors import DataError, UsageError
 from ssl_bench.evaluation.evaluate import evaluate
 from ssl_bench.evaluation.reference import Reference
 from ssl_bench.records.record import Record
@@ -190,7 +185,7 @@ def test_a_run_is_shown_as_commands_print_it(bench, made):
     """METHOD@KEY, and no other method's run of that key."""
     (record,) = runs_of(made, "random")
     shown = bench.ok("show", record.key, "--workspace", made).out
-    assert bench.ok("show", record.reference, "--workspace", made).out == shown
+    assert bench.ok("show", f"random@{record.key}", "--workspace", made).out == shown
     other = f"autoencoder@{record.key[:12]}"
     fails(bench("show", other, "--workspace", made), 2, f"begins with '{record.key[:12]}'")
 
@@ -362,77 +357,3 @@ def test_the_tables_command_renews_a_stale_number(bench, stale):
     made = again(bench, shlex.split(words), folder)
     (renewed,) = (r for r in read_records(folder) if r.key in made)
     assert renewed.identity.plain() == {**record.identity.plain(), "protocol": "knn/vissl@1"}
-
-
-# ---- records as a data frame
-COLUMNS = {
-    "key", "method", "protocol", "layer", "data", "metric", "value", "low", "high",
-    "pretraining_seed", "pretraining_step", "seed", "encoder", "weights", "control", "test_images",
-    "finished", "workspace",
-}  # fmt: skip
-
-
-def test_a_frame_has_a_line_for_each_metric(made):
-    frame = ssl_bench.load_records(made)
-    assert set(frame.columns) == COLUMNS
-    records = read_records(made, "evaluation")
-    named = [(r.key, m) for r in records for m in r.metrics if not m.endswith(("_low", "_high"))]
-    assert sorted(zip(frame.key, frame.metric, strict=True)) == sorted(named)
-
-
-def test_a_frames_values_and_intervals_are_the_records(made):
-    frame = ssl_bench.load_records(str(made))
-    records = {record.key: record for record in read_records(made, "evaluation")}
-    for _, line in frame.iterrows():
-        record = records[line.key]
-        ends = [record.metrics.get(line.metric + side, np.nan) for side in ("_low", "_high")]
-        assert line.value == record.metrics[line.metric]
-        np.testing.assert_array_equal([line.low, line.high], ends)
-        assert (line.method, line.data, line.layer, line.protocol) == (
-            record.method, record.data, record.identity.layer, record.details.protocol,
-        )  # fmt: skip
-        assert (line.test_images, line.finished, line.workspace) == (
-            record.details.test_images, record.provenance.finished, str(made),
-        )  # fmt: skip
-
-
-def test_a_frames_seeds_are_those_that_were_typed(made):
-    frame = ssl_bench.load_records(made)
-    probe = frame[frame.protocol.str.startswith("linear/logreg@1")]
-    assert (probe.seed.tolist(), probe.pretraining_seed.tolist()) == ([4], [3])
-    assert set(frame[frame.method == "random"].pretraining_seed) == {3}
-    assert set(frame[frame.method == "context-encoder"].pretraining_seed) == {0}
-    free = frame[frame.method == "Telea"]
-    assert free.encoder.isna().all()
-    assert free.pretraining_seed.isna().all()
-    (random,) = runs_of(made, "random")
-    assert set(probe.encoder) == {random.key}
-
-
-def test_workspaces_below_a_folder_are_one_frame(made, tmp_path):
-    places = [tmp_path / "a", tmp_path / "b" / "c"]
-    for place in places:
-        shutil.copytree(made, place)
-    frame = ssl_bench.load_records(tmp_path)
-    assert len(frame) == 2 * len(ssl_bench.load_records(made))
-    assert set(frame.workspace) == {str(place) for place in places}
-
-
-def test_a_frame_of_nothing_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="holds no evaluation"):
-        ssl_bench.load_records(tmp_path)
-
-
-def test_a_damaged_record_is_named(spoilt):
-    (record,) = runs_of(spoilt, "knn/vissl@1")
-    path = folder_of(spoilt, record) / "record.json"
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(DataError, match=re.escape(str(path))):
-        ssl_bench.load_records(spoilt)
-
-
-def test_the_package_is_imported_in_a_moment():
-    """Neither torch nor pandas, until something asks for them."""
-    code = "import sys, ssl_bench; print({'torch', 'pandas'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"

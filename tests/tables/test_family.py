@@ -10,7 +10,8 @@ from helpers.places import RESULTS
 from helpers.predictions import answers, changed, stored
 from helpers.refusals import fails
 from ssl_bench.errors import DataError
-from ssl_bench.evaluation.suite import Suite, read_suite
+from ssl_bench.evaluation.suite import Suite
+from ssl_bench.evaluation.suite_file import read_suite
 from ssl_bench.tables.family import FILE, Columns, Contrast, Family, family_beside, family_of
 from ssl_bench.tables.forms import markdown, write_table
 from ssl_bench.tables.table import Table

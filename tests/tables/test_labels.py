@@ -5,7 +5,7 @@ import pytest
 from helpers.predictions import answers, changed, stored
 from helpers.refusals import fails
 from ssl_bench.errors import UsageError
-from ssl_bench.evaluation.suite import read_suite
+from ssl_bench.evaluation.suite_file import read_suite
 from ssl_bench.tables.family import Contrast, Family, Label, family_beside, family_of
 from ssl_bench.tables.forms import write_table
 from ssl_bench.tables.table import Table

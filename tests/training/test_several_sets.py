@@ -8,7 +8,7 @@ import pytest
 from helpers.bench import Bench
 from helpers.refusals import contents, fails
 from ssl_bench.data.store.concat import joined_digest
-from ssl_bench.evaluation.suite import read_suite
+from ssl_bench.evaluation.suite_file import read_suite
 from ssl_bench.records.record import PretrainRecord
 from ssl_bench.records.workspace import folder_of, read_records
 from ssl_bench.runtime import Runtime
