@@ -73,9 +73,7 @@ def pseudo_labels(features: np.ndarray, clusters: int, draw: torch.Generator) ->
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    with np.errstate(over="ignore"):  # a covariance is finite where sums of squares are
-        finite = np.isfinite(np.square(features).sum(0)).all()
-    unit, _ = whitened(features, PCA) if finite else (features[:, :0], None)
+    unit, _ = whitened(features, PCA)
     if not unit.shape[1]:
         raise Degenerate(
             "deepcluster: the features of all images are the same or not finite: lower --lr"

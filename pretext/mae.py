@@ -176,11 +176,10 @@ class MAE(Pretext):
         crops = resized_crop(images, size, step.random, scale, mirrored=0.5)
         pixels = self.normalization.standardize(crops)
         order = step.random.uniform("patches", self.patches).argsort(1)  # (B, N)
-        seen = self.seen
-        found = self.encoder(pixels, [self.layer, POOLED], order[:, :seen])
+        found = self.encoder(pixels, [self.layer, POOLED], order[:, : self.seen])
         tokens, pooled = found[self.layer][..., 0].transpose(1, 2), found[POOLED].flatten(1)
         truth = patches_of(pixels, self.side)
-        truth = truth.gather(1, order[:, seen:, None].expand(-1, -1, truth.shape[2]))
+        truth = truth.gather(1, order[:, self.seen :, None].expand(-1, -1, truth.shape[2]))
         loss = reconstruction_loss(self.decoder(tokens, pooled, order), truth)
         step.update(self.adam, loss)
         return {"loss": loss.detach(), "dimensions": dimensions(pooled.detach())}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import refusal
+from ssl_bench.encoders.libraries import check_patches, refusal
 from ssl_bench.encoders.spec import Stem
 from ssl_bench.encoders.stem import set_stem
 from ssl_bench.errors import UsageError, plain, unknown
@@ -42,22 +42,14 @@ def check_timm_name(name: str) -> None:
         raise unknown(f"pretrained tag of timm:{network}", tag, tags)
 
 
-def _check_patches(model: Any, size: int, arch: str) -> None:
-    """UsageError where images of `size` px are not whole patches: what is left is never seen.
-
-    timm says so only of networks that take any size.
-    """
+def _patch(model: Any) -> int:
+    """The side of the patches that an image is cut into, px; 1 of networks that cut none."""
     from timm.layers.patch_embed import PatchEmbed
 
     cut = getattr(model, "patch_embed", None)
     if not isinstance(cut, PatchEmbed) or cut.dynamic_img_pad:
-        return
-    patch = int(cut.patch_size[0])
-    if rest := size % patch:
-        raise UsageError(
-            f"{arch} takes an --image-size that patches of {patch} px fill, such as "
-            f"{size - rest + patch}, not {size}"
-        )
+        return 1
+    return int(cut.patch_size[0])
 
 
 class TimmEncoder(Encoder):
@@ -81,7 +73,7 @@ class TimmEncoder(Encoder):
             set_stem(self.model, stem, f"timm:{name}")
             # CrossViT's two branches share their names: the second, of larger patches, has them.
             self._place = {info["module"]: i for i, info in enumerate(self.model.feature_info)}
-        _check_patches(self.model, image_size, f"timm:{name}")
+        check_patches(f"timm:{name}", image_size, _patch(self.model))
         self.takes_keep = _make_room(self.model)
         self.patch_size = self.model.patch_embed.patch_size[0] if self.takes_keep else 0
         self.layers = (*self._place, POOLED)

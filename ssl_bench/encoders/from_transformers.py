@@ -20,7 +20,13 @@ from torch.utils.hooks import RemovableHandle
 
 from ssl_bench.data.normalization import IMAGENET, Normalization
 from ssl_bench.encoders.encoder import POOLED, Encoder, check_maps, probe
-from ssl_bench.encoders.libraries import local_path, refusal, run_up_to, say_assumed
+from ssl_bench.encoders.libraries import (
+    check_patches,
+    local_path,
+    refusal,
+    run_up_to,
+    say_assumed,
+)
 from ssl_bench.encoders.spec import EncoderSpec
 from ssl_bench.errors import DataError, UsageError, extra, plain
 from ssl_bench.files import refuse_pointer
@@ -41,6 +47,8 @@ class TransformersEncoder(Encoder):
             if isinstance(part, nn.ModuleList) and name.rpartition(".")[2] in BLOCKS
         )  # fmt: skip
         kind = "stage" if self._blocks.endswith("stages") else "layer"
+        if kind == "layer":
+            check_patches(arch, image_size, model.config.patch_size)
         count = len(model.get_submodule(self._blocks))
         self.layers = (*(f"{kind}{i + 1}" for i in range(count)), POOLED)
         self._prefix = 1 + getattr(model.config, "num_register_tokens", 0)

@@ -41,6 +41,18 @@ def refusal(
         raise UsageError(f"{arch} cannot be used {at}: {plain(why)[:200]}") from error
 
 
+def check_patches(arch: str, size: int, patch: int) -> None:
+    """UsageError where images of `size` px are not whole patches: what is over is never seen.
+
+    Libraries say so of some of their networks only.
+    """
+    if rest := size % patch:
+        raise UsageError(
+            f"{arch} takes an --image-size that patches of {patch} px fill, such as "
+            f"{size - rest + patch}, not {size}"
+        )
+
+
 def local_path(text: str) -> Path:
     """A path that is asked for, `~` expanded; UsageError for a user that there is not."""
     try:

@@ -12,13 +12,16 @@ def whitened(rows: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]
     """float32 (N, D) -> rows of length 1, float32 (N, d), and the whitening, float32 (D, d).
 
     A row is centred and multiplied by the whitening. d is `dimensions`, or fewer where the rows
-    vary in fewer directions: 0 if all are equal.
+    vary in fewer directions: 0 if all are equal, or too large or not finite.
     """
     from scipy.linalg import eigh
 
-    centred = rows - rows.mean(0)
-    covariance = (centred.T @ centred / len(centred)).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = rows - rows.mean(0)
+        covariance = (centred.T @ centred / len(centred)).astype(np.float64)
     size = len(covariance)
+    if not np.isfinite(covariance).all():
+        return rows[:, :0], np.zeros((size, 0), np.float32)
     variances, directions = eigh(covariance, subset_by_index=[max(0, size - dimensions), size - 1])
     kept = variances > RANK * variances[-1]  # ascending
     whitening = (directions[:, kept] / np.sqrt(variances[kept])).astype(np.float32)  # (D, d)

@@ -69,6 +69,16 @@ def test_layers_are_the_models_hidden_states(kind, size, tmp_path):
     assert torch.equal(found["pooled"].flatten(1), vector)
 
 
+@pytest.mark.parametrize(("kind", "fits"), [("vit", 64), ("dinov2", 70), ("registers", 70)])
+def test_images_are_whole_patches(kind, fits, tmp_path):
+    """The model takes others, and leaves out what is over."""
+    folder = saved(kind, tmp_path / "net")
+    with pytest.raises(UsageError, match=f"such as {fits}, not 60"):
+        opened(folder, 60)
+    opened(folder, fits)
+    opened(saved("convnext", tmp_path / "maps"), 60)
+
+
 def test_nothing_runs_behind_the_last_layer(tmp_path):
     encoder: Any = opened(saved("vit", tmp_path / "net"))[0]
     ran = []
