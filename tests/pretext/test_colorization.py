@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.color import rgb2lab
+from torch import nn
 from torch.nn import functional as F
 
 from helpers.inpainting import NORM, inputs_of, outputs_of, photos, stepped
@@ -157,6 +158,27 @@ def test_the_head_stands_on_the_last_learnt_map(arch, layer):
     maps = torch.randn(2, *task.encoder.shape(layer, 64))
     assert task.head(maps).shape == (2, 313, *maps.shape[2:])
     assert upsampled(task.head(maps), 8).shape == (2, 313, 8, 8)
+
+
+@pytest.mark.parametrize("side", range(1, 9))
+def test_weights_that_only_meet_the_padding_may_stay_out(side):
+    """Value and gradients of the head's first layer are those of PyTorch's on a map of any size."""
+    ours: Any = task_of("colorization", arch="alexnet", width=0.1).head[0].double()
+    channels, units = ours.in_channels, ours.out_channels
+    theirs = nn.Conv2d(channels, units, 6, padding=5, dilation=2, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    shapes = (2, channels, side, side), (2, channels, side, max(1, side - 2))
+    for maps in (drawn(*shape).requires_grad_() for shape in shapes):
+        found, expected = (layer(maps) for layer in (ours, theirs))
+        pairs = zip(
+            *(
+                (out, *torch.autograd.grad(out.square().sum(), (maps, layer.weight)))
+                for out, layer in ((found, ours), (expected, theirs))
+            ),
+            strict=True,
+        )
+        for a, b in pairs:
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 # ---- split-brain
