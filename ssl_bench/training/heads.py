@@ -77,8 +77,23 @@ class _Fc6(nn.Conv2d):
         The value is the same; leaving them out halves the time of the gradient at 5×5.
         """
         beyond = min(2, max(0, 7 - max(maps.shape[-2:])) // 2)  # of 6 weights, at either end
-        kept = slice(beyond, 6 - beyond)
-        return F.conv2d(maps, self.weight[:, :, kept, kept], padding=5 - 2 * beyond, dilation=2)
+        met = F.pad(self.weight, [-beyond] * 4)
+        return F.conv2d(maps, met, padding=5 - 2 * beyond, dilation=2)
+
+
+class _Pointwise(nn.Conv2d):
+    """The same linear layer at every cell, as one product.
+
+    Of 4096 units in bf16 its gradient takes a CPU half the time of that of a 1×1 convolution.
+    """
+
+    def __init__(self, channels: int, units: int, bias: bool = False) -> None:
+        super().__init__(channels, units, 1, bias=bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, channels, h, w) -> (B, units, h, w)."""
+        weights = self.weight.flatten(1)
+        return F.linear(maps.movedim(1, -1), weights, self.bias).movedim(-1, 1)
 
 
 def dense_classifier(
@@ -90,10 +105,10 @@ def dense_classifier(
     layer; those with a pooled representation end in none, and a cell of theirs sees enough.
     """
     pooled = POOLED in encoder.layers
-    first = nn.Conv2d(channels, hidden, 1, bias=False) if pooled else _Fc6(channels, hidden)
+    first = _Pointwise(channels, hidden) if pooled else _Fc6(channels, hidden)
     layers: list[nn.Module] = []
-    for layer in (first, nn.Conv2d(hidden, hidden, 1, bias=False)):
+    for layer in (first, _Pointwise(hidden, hidden)):
         layers += [layer, nn.BatchNorm2d(hidden), nn.ReLU()]
-    head = nn.Sequential(*layers, nn.Conv2d(hidden, classes, 1))
+    head = nn.Sequential(*layers, _Pointwise(hidden, classes, bias=True))
     initialize(head, config.init, config.seed, key)
     return head
