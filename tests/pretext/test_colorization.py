@@ -1,5 +1,6 @@
 """Colorization and split-brain beside their papers: Lab, bins, the loss, halves that never meet."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -160,25 +161,26 @@ def test_the_head_stands_on_the_last_learnt_map(arch, layer):
     assert upsampled(task.head(maps), 8).shape == (2, 313, 8, 8)
 
 
+@pytest.mark.parametrize("arch", ["alexnet", "timm:test_resnet"])
 @pytest.mark.parametrize("side", range(1, 9))
-def test_weights_that_only_meet_the_padding_may_stay_out(side):
-    """Value and gradients of the head's first layer are those of PyTorch's on a map of any size."""
-    ours: Any = task_of("colorization", arch="alexnet", width=0.1).head[0].double()
-    channels, units = ours.in_channels, ours.out_channels
-    theirs = nn.Conv2d(channels, units, 6, padding=5, dilation=2, bias=False).double()
-    theirs.load_state_dict(ours.state_dict())
-    shapes = (2, channels, side, side), (2, channels, side, max(1, side - 2))
-    for maps in (drawn(*shape).requires_grad_() for shape in shapes):
-        found, expected = (layer(maps) for layer in (ours, theirs))
-        pairs = zip(
-            *(
-                (out, *torch.autograd.grad(out.square().sum(), (maps, layer.weight)))
-                for out, layer in ((found, ours), (expected, theirs))
-            ),
-            strict=True,
-        )
-        for a, b in pairs:
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+def test_the_head_is_that_of_plain_convolutions(arch, side):
+    """On maps of any size: weights that only meet the padding stay out, 1×1 layers are products."""
+    ours: Any = task_of("colorization", arch=arch, width=0.1 if arch == "alexnet" else 1).head
+    ours.double()
+    plain = deepcopy(ours)
+    for layer in plain:
+        if isinstance(layer, nn.Conv2d):
+            layer.__class__ = nn.Conv2d  # the same weights, padding and dilation
+    channels = ours[0].in_channels
+    for shape in (2, channels, side, side), (2, channels, side, max(1, side - 2)):
+        maps = drawn(*shape).requires_grad_()
+        outs = [head(maps) for head in (ours, plain)]
+        grads = [
+            torch.autograd.grad(out.square().sum(), (maps, *head.parameters()))
+            for out, head in zip(outs, (ours, plain), strict=True)
+        ]
+        for found, expected in zip((outs[0], *grads[0]), (outs[1], *grads[1]), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 # ---- split-brain
