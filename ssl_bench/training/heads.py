@@ -71,14 +71,14 @@ class _Fc6(nn.Conv2d):
     def __init__(self, channels: int, units: int) -> None:
         super().__init__(channels, units, 6, padding=5, dilation=2, bias=False)
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Without the outer weights where those only ever meet the padding, as on maps below 6×6.
 
         The value is the same; leaving them out halves the time of the gradient at 5×5.
         """
-        beyond = min(2, max(0, 7 - max(maps.shape[-2:])) // 2)  # of 6 weights, at either end
+        beyond = min(2, max(0, 7 - max(input.shape[-2:])) // 2)  # of 6 weights, at either end
         met = F.pad(self.weight, [-beyond] * 4)
-        return F.conv2d(maps, met, padding=5 - 2 * beyond, dilation=2)
+        return F.conv2d(input, met, padding=5 - 2 * beyond, dilation=2)
 
 
 class _Pointwise(nn.Conv2d):
@@ -90,10 +90,10 @@ class _Pointwise(nn.Conv2d):
     def __init__(self, channels: int, units: int, bias: bool = False) -> None:
         super().__init__(channels, units, 1, bias=bias)
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B, channels, h, w) -> (B, units, h, w)."""
         weights = self.weight.flatten(1)
-        return F.linear(maps.movedim(1, -1), weights, self.bias).movedim(-1, 1)
+        return F.linear(input.movedim(1, -1), weights, self.bias).movedim(-1, 1)
 
 
 def dense_classifier(
