@@ -120,8 +120,8 @@ def newton(
     problem: "Multinomial", w: Tensor, strength: float, tolerance: float, limit: int
 ) -> tuple[Tensor, float, int]:
     """The optimum from weights (P + 1, C): weights, the objective there, and steps run."""
-    # A class's weights side by side, here and in all that is made of them: with the rows of few
-    # classes side by side instead, products with 10 of them take a CPU 5 times as long.
+    # A class's weights side by side in memory, here and in all that is made of them: else products
+    # with 10 classes take a CPU 5 times as long.
     w = w.T.contiguous().T
     here = problem.at(w, strength)
     for step in range(limit):
