@@ -1,4 +1,4 @@
-"""What the rows of a table were pretrained on and for how long, where they differ in it."""
+"""What rows were pretrained on, for how long, in which precision, where they differ in it."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from ssl_bench.tables.table import Table
 
 
 def pretraining_notes(table: Table) -> list[str]:
-    """A line with the images and length of each row's training, if names do not tell them apart.
+    """A line on the images, length and precision of trainings, if names do not tell them apart.
 
     Rows without a training, such as random weights, and encoders from elsewhere have none.
     """
     trained = {row: settings for row, settings in _trainings(table).items() if settings}
     differing = {
         name
-        for name in ("steps", "batch_size", "on")
+        for name in ("steps", "batch_size", "precision", "on")
         if len({settings[name] for settings in trained.values() if name in settings}) > 1
     }
     if all(_says(row, settings, differing) for row, settings in trained.items()):
@@ -41,10 +41,17 @@ def pretraining_of(table: Table, row: str) -> str:
 
 
 def _trainings(table: Table) -> dict[str, dict[str, Any]]:
-    """The settings of each row that say it, and the images, as `on`; empty for those of no row."""
+    """The settings of each row that say it, and the images, as `on`; empty for those of no row.
+
+    What all were computed in is left out.
+    """
     records = [table.record_of(row) for row in table.rows]
     named = zip(table.rows, records, pretraining_sets(records), strict=True)
-    return {row: _training(record, images) for row, record, images in named}
+    found = {row: _training(record, images) for row, record, images in named}
+    if len({settings["precision"] for settings in found.values() if "precision" in settings}) < 2:
+        for settings in found.values():
+            settings.pop("precision", None)
+    return found
 
 
 def _training(record: EvaluationRecord, images: str) -> dict[str, Any]:
@@ -53,7 +60,8 @@ def _training(record: EvaluationRecord, images: str) -> dict[str, Any]:
     method = record.details.encoder or record.method
     if "steps" not in settings and not catalogue.said_of("pretext", method, "fit"):
         return {}
-    found = {name: settings[name] for name in ("steps", "batch_size") if name in settings}
+    names = ("steps", "batch_size", "precision")
+    found = {name: settings[name] for name in names if name in settings}
     kept = {"kept": record.details.kept.step} if record.details.kept else {}
     return {**found, **kept, "on": images}
 
@@ -67,5 +75,8 @@ def _says(row: str, settings: Mapping[str, str], differing: set[str]) -> bool:
 
 
 def _text(settings: Mapping[str, Any]) -> str:
+    if not settings:
+        return ""
     length = budget(settings, settings.get("kept"))
-    return f"{length} on {settings['on']}".strip() if settings else ""
+    computed = {"32": "in 32 bit ", "bf16": "in bf16 "}.get(settings.get("precision", ""), "")
+    return f"{length} {computed}on {settings['on']}".strip()

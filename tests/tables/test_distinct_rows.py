@@ -160,6 +160,22 @@ def test_other_images_or_lengths_of_training_are_said(tmp_path, data, steps, dif
     assert ("Pretraining differs" in text) is differs
 
 
+@pytest.mark.parametrize("precisions", [("32", "bf16"), ("bf16", "bf16")])
+def test_precisions_that_differ_are_said(tmp_path, precisions):
+    methods = zip(("autoencoder", "context-encoder"), (LESS, MORE), precisions, strict=True)
+    rows = [
+        trained(tmp_path, method, predictions, steps=200, batch_size=64, precision=precision)
+        for method, predictions, precision in methods
+    ]
+    line = (
+        "Pretraining differs: 200 steps of 64 in 32 bit on scenes: autoencoder; "
+        "200 steps of 64 in bf16 on scenes: context-encoder."
+    )
+    text = markdown(Table.of([trained(tmp_path, "random", LESS), *rows]))
+    assert (line in text) is (precisions[0] != precisions[1])
+    assert ("Pretraining differs" in text) is (precisions[0] != precisions[1])
+
+
 def test_what_the_names_say_is_not_said_again(tmp_path):
     rows = [
         trained(tmp_path, "autoencoder", LESS, steps=steps, batch_size=64) for steps in (20, 30)
